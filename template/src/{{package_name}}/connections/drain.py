@@ -1,0 +1,77 @@
+"""A shutdown that closes every connection and awaits its clean-up, before anything they share is closed.
+
+By the time the application hears of a shutdown, servers have closed its sockets. So the server itself drains: it turns
+`/ready` to 503, refuses new sockets, closes each open one with 1012 at a random moment, lets busy handlers finish,
+cancels the rest, and only then shuts down as ever.
+"""
+
+import asyncio
+import random
+import signal
+import socket
+from operator import itemgetter
+from time import monotonic
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from ..settings import Settings
+from .cause import SERVICE_RESTART, Reason
+from .registry import OpenSocket, Registry
+
+log = structlog.get_logger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, with a drain before its shutdown.
+
+    SIGTERM drains in full. Ctrl+C closes all at once, and busy handlers still have their grace period. A second signal
+    skips that too. The clean-up of every connection is awaited in each case.
+    """
+
+    def __init__(self, config: uvicorn.Config, registry: Registry, settings: Settings) -> None:
+        super().__init__(config)
+        self._registry = registry
+        self._settings = settings
+        self._signals: list[int] = []
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals.append(sig)
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._registry.draining = True
+        log.info("draining", connections=len(self._registry))
+        deadline = monotonic() + self._settings.drain_seconds + self._settings.grace_seconds
+        closing = await self._close_all()
+        while not await self._registry.wait_empty(0.1) and monotonic() < deadline and len(self._signals) < 2:
+            pass
+        for entry in self._registry:
+            if entry.task is not None:
+                entry.task.cancel()
+        await self._registry.wait_empty(2 * self._settings.hook_seconds)
+        for task in closing:
+            task.cancel()
+        log.info("drained", connections=len(self._registry))
+        await super().shutdown(sockets)
+
+    async def _close_all(self) -> list[asyncio.Task[None]]:
+        """Begin to close each socket at its own moment, so that the clients do not all come back at once."""
+        began = monotonic()
+        accepted = [entry for entry in self._registry if entry.accepted]
+        moments = [(random.uniform(0, self._settings.drain_seconds), entry) for entry in accepted]  # noqa: S311
+        closing: list[asyncio.Task[None]] = []
+        for moment, entry in sorted(moments, key=itemgetter(0)):
+            while (wait := began + moment - monotonic()) > 0 and not self._in_a_hurry():
+                await self._registry.wait_empty(min(wait, 0.1))
+            # Each in a task of its own: one client that reads nothing must not delay the others.
+            closing.append(asyncio.create_task(_close(entry)))
+        return closing
+
+    def _in_a_hurry(self) -> bool:
+        return signal.SIGINT in self._signals or len(self._signals) > 1 or not len(self._registry)
+
+
+async def _close(entry: OpenSocket) -> None:
+    await entry.close(Reason.SERVICE_RESTARTS, SERVICE_RESTART, "service restarts")

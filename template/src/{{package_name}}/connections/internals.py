@@ -1,0 +1,74 @@
+"""Every touch of a private part of Litestar, so that a new version is checked against one short file.
+
+Each function says which version it was written for and what it relies on.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from litestar import Controller, Router
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler, WebsocketListener
+from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
+from litestar.routes import BaseRoute, WebSocketRoute
+
+LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
+"""2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
+
+
+def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
+    """Return the `connection_lifespan` a listener was given. 2.25: `_connection_lifespan`."""
+    return getattr(handler, "_connection_lifespan", None)
+
+
+def handlers_of(route: BaseRoute) -> list[BaseRouteHandler]:
+    """Return the handlers of a route: several for HTTP methods, one for a WebSocket."""
+    handlers: list[BaseRouteHandler] = getattr(route, "route_handlers", None) or [route.route_handler]  # type: ignore[attr-defined]
+    return handlers
+
+
+def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
+    """Return the function behind a handler. 2.25: `ListenerHandler._fn`, wrapped where it was synchronous."""
+    function: Any = handler.fn
+    if isinstance(handler, WebsocketListenerRouteHandler):
+        function = function._fn
+    return getattr(function, "func", function)  # type: ignore[no-any-return]
+
+
+def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
+    """Return the function, the lifespan and the hooks of a handler: all that Litestar injects into."""
+    hooks = (getattr(getattr(handler, name, None), "func", getattr(handler, name, None)) for name in _HOOKS)
+    return [function for function in (function_of(handler), lifespan_of(handler), *hooks) if function is not None]
+
+
+_HOOKS = ("on_accept", "on_disconnect")
+
+
+def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:
+    """Find the websocket handlers in what `route_handlers=[...]` may hold, before Litestar registers it."""
+    for value in values:
+        if isinstance(value, WebsocketRouteHandler):
+            yield value
+        elif isinstance(value, Router):
+            yield from (route.route_handler for route in value.routes if isinstance(route, WebSocketRoute))
+        elif inspect.isclass(value) and issubclass(value, Controller):
+            members = (member for _, member in inspect.getmembers(value))
+            yield from (member for member in members if isinstance(member, WebsocketRouteHandler))
+
+
+def listener_classes(values: Sequence[Any]) -> Iterator[type[WebsocketListener]]:
+    """Find the listener classes in `route_handlers=[...]`."""
+    for value in values:
+        if inspect.isclass(value) and issubclass(value, WebsocketListener):
+            yield value
+
+
+def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
+    """Return each name injected into a registered handler, its lifespan or its hooks, with its provider if any."""
+    providers = handler.resolve_dependencies()
+    names = set(handler.parsed_fn_signature.parameters)
+    for stub in LISTENER_DEPENDENCIES:
+        if stub in providers:
+            names |= set(providers[stub].parsed_fn_signature.parameters)
+    return {name: providers.get(name) for name in sorted(names - set(LISTENER_DEPENDENCIES))}

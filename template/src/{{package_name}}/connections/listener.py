@@ -1,0 +1,301 @@
+"""`@listener` and `Listener`: Litestar's listeners, with the lifespan inside and messages that are really typed."""
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import wraps
+from typing import Any, Never, Self
+
+import msgspec
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import WebSocketDisconnect
+from litestar.handlers import BaseRouteHandler, WebsocketListener
+from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
+from litestar.types import AnyCallable
+from litestar.types.asgi_types import WebSocketMode
+from litestar.typing import FieldDefinition
+
+from .cause import Cause
+from .checks import MistakeError, check_function, check_hook, check_keywords, check_lifespan, place
+from .info import ConnectionInfo
+from .internals import function_of
+from .lifespan import Stage, connection_of, live
+from .messages import ErrorMessage
+from .registry import OpenSocket, Socket
+
+Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
+"""A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
+
+Handler = Callable[..., Awaitable[Any]]
+"""An async function; it takes `data`, the typed message, and whatever Litestar can inject."""
+
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
+"""Litestar's guard, with the type parameters that strict type checkers miss in Litestar's own."""
+
+LONGEST_DETAIL = 200
+"""Characters of a decoder's complaint that go back to the client: it quotes what the client sent."""
+
+
+def listener(
+    path: str | list[str],
+    *,
+    connection_lifespan: Lifespan | None = None,
+    dependencies: Mapping[str, Provide | AnyCallable] | None = None,
+    dto: None = None,
+    guards: list[Guard] | None = None,
+    middleware: list[Any] | None = None,
+    name: str | None = None,
+    opt: dict[str, Any] | None = None,
+    receive_mode: WebSocketMode = "text",
+    return_dto: None = None,
+    send_mode: WebSocketMode = "text",
+    signature_namespace: Mapping[str, Any] | None = None,
+    type_decoders: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] | None = None,
+    type_encoders: Mapping[Any, Callable[[Any], Any]] | None = None,
+    websocket_class: type[Socket] | None = None,
+    **misspelt: Never,
+) -> Callable[[Handler], "ListenerRouteHandler"]:
+    """Make an async function the listener of a path.
+
+    It is called with each message as `data`, decoded and validated by its annotation; what it returns is sent, `None`
+    is not. The options are those of Litestar's `websocket_listener`; DTOs are off, for msgspec does their work.
+
+    Args:
+        path: The path, or several, with path parameters as in `/ws/rooms/{room:str}`.
+        connection_lifespan: A context of this listener's own, inside the life of each connection: entered after
+            `on_accept`, left before `on_disconnect`. It finds the socket accepted.
+
+    Raises:
+        MistakeError: What is decorated cannot be a listener; the message names the place and the mend.
+    """
+    options: dict[str, Any] = {
+        "dependencies": dependencies,
+        "dto": dto,
+        "guards": guards,
+        "middleware": middleware,
+        "name": name,
+        "opt": opt,
+        "receive_mode": receive_mode,
+        "return_dto": return_dto,
+        "send_mode": send_mode,
+        "signature_namespace": signature_namespace,
+        "type_decoders": type_decoders,
+        "type_encoders": type_encoders,
+        "websocket_class": websocket_class,
+    }
+
+    def decorate(function: Handler) -> ListenerRouteHandler:
+        check_keywords(misspelt, listener, function)
+        return ListenerRouteHandler(path, connection_lifespan=connection_lifespan, **options)(function)
+
+    return decorate
+
+
+class Listener(WebsocketListener):
+    """A listener as a class: `path`, `on_receive`, and `on_accept` and `on_disconnect` where it needs them.
+
+    `on_accept` and `on_disconnect` run inside the hooks of the service. They take what they name: `socket`,
+    `connection`, `cause` (in `on_disconnect`), and whatever Litestar can inject.
+
+    There is one instance for all connections, so it keeps nothing: once it serves, setting an attribute on it is an
+    error. What belongs to a connection goes into `Connection`.
+    """
+
+    _serves = False
+
+    def to_handler(self) -> "ListenerRouteHandler":
+        cls: Any = type(self)
+        handler = ListenerRouteHandler(
+            self.path,
+            on_accept=None if cls.on_accept is WebsocketListener.on_accept else self.on_accept,
+            on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
+            dependencies=self.dependencies,
+            guards=cls.guards,
+            middleware=self.middleware,
+            name=self.name,
+            opt=self.opt,
+            receive_mode=self.receive_mode,
+            send_mode=self.send_mode,
+            signature_namespace=self.signature_namespace,
+            type_decoders=self.type_decoders,
+            type_encoders=self.type_encoders,
+            websocket_class=cls.websocket_class,
+        )(self.on_receive)
+        handler.owner = self._owner
+        self._serves = True
+        return handler
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if self._serves:
+            raise MistakeError(
+                place(type(self)),
+                f"sets self.{name} while it serves; the listener is one object for all connections, "
+                "so each of them would see it",
+                f"make {name} a field of Connection in state.py and set connection.{name}",
+            )
+        super().__setattr__(name, value)
+
+
+class ListenerRouteHandler(WebsocketListenerRouteHandler):
+    """The route handler behind `@listener` and `Listener`."""
+
+    __slots__ = ("_begin", "_decode", "_end", "_own_lifespan")
+
+    def __init__(
+        self,
+        path: str | list[str] | None,
+        *,
+        connection_lifespan: Lifespan | None = None,
+        on_accept: AnyCallable | None = None,
+        on_disconnect: AnyCallable | None = None,
+        dependencies: Mapping[str, Provide | AnyCallable] | None = None,
+        **options: Any,
+    ) -> None:
+        if connection_lifespan:
+            check_lifespan(connection_lifespan)
+        for hook in (on_accept, on_disconnect):
+            if hook:
+                check_hook(hook)
+        self._own_lifespan = connection_lifespan
+        self._begin, self._end = on_accept, on_disconnect
+        self._decode: Callable[[Any], Any] | None = None
+        options |= {"dto": None, "return_dto": None}
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            path,
+            on_accept=_arguments_of(on_accept),
+            on_disconnect=_arguments_of(on_disconnect),
+            dependencies={**(dependencies or {}), "lifespan_dependencies": Provide(_arguments_of(connection_lifespan))},
+            **options,
+        )
+
+    def __call__(self, fn: AnyCallable) -> Self:
+        check_function(fn)
+        return super().__call__(fn)
+
+    def on_registration(self, app: Litestar) -> None:
+        super().on_registration(app)
+        self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
+
+    @asynccontextmanager
+    async def default_connection_lifespan(
+        self,
+        socket: Socket,
+        on_accept_dependencies: NamedDependency[dict[str, Any] | None] = None,
+        on_disconnect_dependencies: NamedDependency[dict[str, Any] | None] = None,
+        lifespan_dependencies: NamedDependency[dict[str, Any] | None] = None,
+    ) -> AsyncGenerator[None, None]:
+        async def begin(socket: Socket, connection: ConnectionInfo) -> None:
+            if self._begin:
+                given = {"socket": socket, "connection": connection}
+                await self._begin(**_named_by(self._begin, given), **on_accept_dependencies or {})
+
+        async def end(socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
+            if self._end:
+                given = {"socket": socket, "connection": connection, "cause": cause}
+                await self._end(**_named_by(self._end, given), **on_disconnect_dependencies or {})
+
+        stages = [Stage(begin, end)] if self._begin or self._end else []
+        async with live(socket, stages), AsyncExitStack() as stack:
+            if self._own_lifespan:
+                given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
+                named = _named_by(self._own_lifespan, given)
+                await stack.enter_async_context(self._own_lifespan(**named, **lifespan_dependencies or {}))
+            yield
+
+    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
+        if self._decode is None:
+            self._decode = self._make_decoder()
+        decode = self._decode
+
+        async def receive(socket: Socket) -> Any:
+            while True:
+                event: Any = await socket.receive()
+                if event["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
+                try:
+                    return decode(event)
+                except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+                    await _answer_bad_message(socket, error)
+
+        return receive
+
+    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
+        encode = msgspec.json.Encoder(enc_hook=self.default_serializer).encode
+        binary = self._send_mode == "binary"
+
+        async def send(socket: Socket, data: Any) -> None:
+            if data is None:
+                return
+            if isinstance(data, str):
+                await socket.send_text(data)
+            elif isinstance(data, bytes):
+                await socket.send_bytes(data)
+            else:
+                await socket.send_data(encode(data), mode="binary" if binary else "text")
+
+        return send
+
+    def _make_decoder(self) -> Callable[[Any], Any]:
+        """Return what turns a `websocket.receive` event into a message, or raises `msgspec.DecodeError`."""
+        field = self.parsed_data_field or FieldDefinition.from_annotation(Any)
+        binary = self._receive_mode == "binary" or field.annotation is bytes
+        key = "bytes" if binary else "text"
+        expected, other = ("binary", "text") if binary else ("text", "binary")
+        decode: Callable[[Any], Any]
+        if field.annotation in {str, bytes}:
+            decode = field.annotation
+        else:
+            try:
+                decode = msgspec.json.Decoder(field.raw, dec_hook=self.default_deserializer).decode
+            except TypeError as error:
+                raise MistakeError(
+                    place(function_of(self)),
+                    f"no message can be decoded as `data`: {error}",
+                    "make each message a msgspec.Struct with its own tag, as in messages.py",
+                ) from None
+
+        def decode_event(event: Any) -> Any:
+            frame = event.get(key)
+            if frame is None:
+                raise msgspec.DecodeError(f"Expected a {expected} frame, got a {other} frame")
+            return decode(frame)
+
+        return decode_event
+
+
+async def _answer_bad_message(socket: Socket, error: Exception) -> None:
+    entry = OpenSocket.of(socket)
+    entry.connections.metrics.bad_messages += 1
+    detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    answer = ErrorMessage(code="invalid_message", detail=detail[:LONGEST_DETAIL])
+    await socket.send_data(msgspec.json.encode(answer))
+
+
+GIVEN = ("socket", "connection", "cause")
+"""What the wiring passes to the hooks of a `Listener` by itself; all else is injected by Litestar."""
+
+
+def _named_by(hook: AnyCallable, given: dict[str, Any]) -> dict[str, Any]:
+    names = inspect.signature(hook).parameters
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _arguments_of(function: AnyCallable | None) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Make a function that asks Litestar for what `function` wants injected, and returns it."""
+    if function is None:
+        return _no_arguments
+
+    @wraps(function)
+    async def arguments(**injected: Any) -> dict[str, Any]:
+        return injected
+
+    signature = inspect.signature(function)
+    wanted = [parameter for parameter in signature.parameters.values() if parameter.name not in GIVEN]
+    vars(arguments)["__signature__"] = signature.replace(parameters=wanted)
+    return arguments
+
+
+async def _no_arguments() -> dict[str, Any]:
+    return {}

@@ -1,0 +1,249 @@
+"""The open sockets: each is counted before its first await, and leaves when its clean-up is done."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from litestar import WebSocket
+from litestar.exceptions import WebSocketDisconnect
+from litestar.types import Message, Receive, ReceiveMessage, Send
+
+from .cause import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    NO_STATUS,
+    POLICY_VIOLATION,
+    PROTOCOL_CODES,
+    SERVICE_RESTART,
+    Cause,
+    Reason,
+    fit_reason,
+    valid_code,
+)
+from .limits import MessageLimit
+from .refusal import refuse
+
+if TYPE_CHECKING:
+    from .info import ConnectionInfo
+    from .plugin import Connections
+
+Socket = WebSocket[Any, Any, Any]
+"""Litestar's `WebSocket`, whatever its user, auth and state: the type to annotate `socket` with."""
+
+
+class OpenSocket:
+    """One WebSocket between the server and Litestar, from its handshake to the end of its clean-up.
+
+    It sees every event in both directions, so it alone knows whether the socket is accepted, who closed it and why,
+    and how many messages went each way. The first end is the cause; nothing that follows changes it.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "accepted",
+        "cause",
+        "client",
+        "connection",
+        "connections",
+        "failure",
+        "initialized",
+        "life",
+        "limit",
+        "messages_in",
+        "messages_out",
+        "path",
+        "scope",
+        "settled",
+        "since",
+        "task",
+    )
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, connections: "Connections") -> None:
+        self._receive = receive
+        self._send = send
+        self.scope = scope
+        self.connections = connections
+        self.connection: ConnectionInfo | None = None
+        self.client = client_address(scope)
+        self.path = quote(scope["path"])  # quoted again: what a stranger writes there must not break a log line
+        self.task = asyncio.current_task()
+        self.since = monotonic()
+        self.limit = MessageLimit.from_settings(connections.settings)
+        self.accepted = False
+        self.life: AsyncExitStack | None = None
+        """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
+        self.initialized = False
+        """`on_accept` is through: what raises from here on is the handler's."""
+        self.cause: Cause | None = None
+        self.settled: BaseException | None = None
+        """The exception that is dealt with already, so that it is logged once."""
+        self.failure: int | None = None
+        """The HTTP status of an exception that left the handler outside of any lifespan."""
+        self.messages_in = 0
+        self.messages_out = 0
+
+    @staticmethod
+    def of(socket: Socket) -> "OpenSocket":
+        """Return the entry of a socket that came through the gate.
+
+        Raises:
+            RuntimeError: The application has no `Connections` plugin.
+        """
+        try:
+            entry: OpenSocket = socket.scope["state"][STATE_KEY]
+        except KeyError:
+            raise RuntimeError(
+                f"{socket.scope['path']}: this application has no Connections plugin, so nothing counts, limits or "
+                "cleans up its sockets. Add it: Litestar(plugins=[Connections(...)]), as create_app() does."
+            ) from None
+        return entry
+
+    async def receive(self) -> ReceiveMessage:
+        """Take the next event from the server.
+
+        Raises:
+            WebSocketDisconnect: The socket was closed from our side.
+        """
+        if self.cause is not None:
+            raise WebSocketDisconnect(detail="the service closed this connection", code=self.cause.code)
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            self.messages_in += 1
+            if not self.limit.allows_message():
+                await self.close(Reason.LIMIT_EXCEEDED, POLICY_VIOLATION, "too many messages")
+                raise WebSocketDisconnect(detail="too many messages", code=POLICY_VIOLATION)
+        elif message["type"] == "websocket.disconnect" and self.cause is None:
+            self.cause = cause_of_disconnect(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Hand an event to the server.
+
+        Raises:
+            WebSocketDisconnect: The peer is gone, whatever the server calls that, or the socket is closed already.
+            ValueError: A close code that no endpoint may send.
+        """
+        if message["type"] == "websocket.close":
+            await self._send_close(message["code"], message["reason"])
+            return
+        if self.cause is not None:
+            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+        await self._pass_on(message)
+        if message["type"] == "websocket.accept":
+            self.accepted = True
+            self.connections.metrics.accepted += 1
+        else:
+            self.messages_out += 1
+
+    async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
+        """Close from our side, unless it has ended already; return the cause. Never raises: nobody would hear it."""
+        if self.cause is None:
+            self.cause = Cause(reason, code, error)
+            with suppress(WebSocketDisconnect):
+                await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
+        return self.cause
+
+    async def _send_close(self, code: int, reason: str | None) -> None:
+        if not self.accepted:
+            # Whatever raised before the accept: an HTTP answer with its own status, not the bare 403 of a close.
+            self.cause = self.cause or Cause(Reason.SERVICE_CLOSED, POLICY_VIOLATION)
+            await refuse(self.scope, self._send, self.failure or 403, reason or "forbidden")
+        elif self.failure is not None:
+            # Litestar's answer to an exception outside the lifespan: its 4500 is our 1011 or 1008.
+            failed = self.failure >= 500
+            await self.close(
+                Reason.HANDLER_FAILED if failed else Reason.SERVICE_CLOSED,
+                INTERNAL_ERROR if failed else POLICY_VIOLATION,
+                "internal error" if failed else reason or "",
+            )
+        elif not valid_code(code):
+            raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
+        else:
+            await self.close(Reason.SERVICE_CLOSED, code, reason or "")
+
+    async def _pass_on(self, message: Message) -> None:
+        """Send, and say `WebSocketDisconnect` where the server says OSError or, after a ping timeout, RuntimeError.
+
+        Only what the server raises is translated here, so an OSError of a handler (a file, a database) stays itself.
+        """
+        try:
+            await self._send(message)
+        except OSError as error:
+            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
+        except RuntimeError as error:
+            if not self.accepted or message["type"] == "websocket.accept":
+                raise
+            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
+
+
+STATE_KEY = "_open_socket"
+
+
+def cause_of_disconnect(message: ReceiveMessage) -> Cause:
+    """Read the cause from a `websocket.disconnect` event.
+
+    Servers give 1005 both to a client that closes without a code and to a connection that was cut; only the first
+    comes with a `reason`, for only the first had a close frame.
+    """
+    code: int = message.get("code", NO_STATUS)  # type: ignore[assignment]
+    if code in {NO_STATUS, ABNORMAL} and "reason" not in message:
+        return Cause(Reason.CONNECTION_LOST, code)
+    if code == SERVICE_RESTART and "reason" not in message:
+        return Cause(Reason.SERVICE_RESTARTS, code)
+    if code in PROTOCOL_CODES:
+        return Cause(Reason.PROTOCOL_ERROR, code)
+    return Cause(Reason.CLIENT_CLOSED, code)
+
+
+def client_address(scope: dict[str, Any]) -> str:
+    """Return the client's address without its port, or "" where the server does not know it (a unix socket)."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+class Registry:
+    """The sockets that are open now, and how many each client address has."""
+
+    def __init__(self) -> None:
+        self._open: set[OpenSocket] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.by_address: Counter[str] = Counter()
+        self.draining = False
+        """No new socket is let in, and `/ready` says 503."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[OpenSocket]:
+        """Iterate over a copy: sockets come and go while the caller awaits."""
+        return iter(tuple(self._open))
+
+    def add(self, entry: OpenSocket) -> None:
+        self._open.add(entry)
+        self._empty.clear()
+        self.by_address[entry.client] += 1
+
+    def remove(self, entry: OpenSocket) -> None:
+        self._open.remove(entry)
+        self.by_address[entry.client] -= 1
+        if not self.by_address[entry.client]:
+            del self.by_address[entry.client]
+        if not self._open:
+            self._empty.set()
+
+    async def wait_empty(self, seconds: float) -> bool:
+        """Wait until every socket is cleaned up, at most so long; say whether they are."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,29 @@
+"""The HTTP side for those who run the service: /health, /ready and /metrics."""
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from .connections import Connections
+
+
+@get("/health")
+async def health() -> dict[str, str]:
+    """Say that the process is alive."""
+    return {"status": "alive"}
+
+
+@get("/ready")
+async def ready(connections: NamedDependency[Connections]) -> Response[dict[str, str]]:
+    """Say whether new connections are welcome: 503 while the service drains."""
+    if connections.registry.draining:
+        return Response({"status": "draining"}, status_code=503)
+    return Response({"status": "ready"})
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(connections: NamedDependency[Connections]) -> Response[bytes]:
+    """The numbers of the connections, in the text format of Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(connections.metrics)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

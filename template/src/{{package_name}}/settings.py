@@ -1,0 +1,128 @@
+"""The settings of the service, from the environment and from `.env`, typed and checked at start-up.
+
+The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists them all. Add your own at the end.
+"""
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = f"{(__package__ or '').upper()}_"
+ENV_FILE = Path(".env")
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or has a wrong value; the message is one line for each."""
+
+
+class Settings(BaseSettings):
+    """All that is chosen at run time. A 0 lifts a limit."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The port to listen on; 0 takes any that is free."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """How the log is written: auto is for people in a terminal, JSON elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on a line is logged."""
+
+    fanout_url: str = "memory://"
+    """The engine of the fan-out: memory:// reaches the connections of one process."""
+    max_backlog: int = Field(default=1000, ge=1)
+    """Messages that wait for a slow reader before the oldest is dropped."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of pages that may connect besides the service's own, with commas between."""
+    require_origin: bool = False
+    """Refuse clients that send no Origin: let in nothing but browsers."""
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas between."""
+
+    max_message_size: int = Field(default=65536, ge=1)
+    """Bytes in one message; a larger one closes the connection with 1009."""
+    max_messages_per_second: float = Field(default=20, ge=0)
+    """Messages a second from one connection, in the long run; more close it with 1008."""
+    message_burst: int = Field(default=100, ge=1)
+    """Messages that may come at once before that rate holds."""
+    max_connections: int = Field(default=10_000, ge=0)
+    """Sockets open at the same time; further ones are refused with 503."""
+    max_connections_per_address: int = Field(default=1000, ge=0)
+    """Sockets open at the same time from one client address; further ones are refused with 429."""
+
+    ping_interval: float = Field(default=20, gt=0)
+    """Seconds between pings, by which a connection is kept alive and a dead peer found."""
+    ping_timeout: float = Field(default=20, gt=0)
+    """Seconds to wait for the answer to a ping."""
+    hook_seconds: float = Field(default=5, gt=0)
+    """Seconds that one on_disconnect may take."""
+    drain_seconds: float = Field(default=5, ge=0)
+    """On SIGTERM, the span in which connections are closed, each at a random moment."""
+    grace_seconds: float = Field(default=10, ge=0)
+    """After that, the time that busy handlers have to finish."""
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings.
+
+        Args:
+            overrides: Values that win over the environment; None stands for "not given".
+
+        Raises:
+            SettingsError: A variable is unknown or has a wrong value.
+        """
+        problems = _unknown_variables(cls.model_fields)
+        try:
+            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            problems += [_describe(details) for details in error.errors()]
+            raise SettingsError("\n".join(problems)) from None
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return settings
+
+    @field_validator("fanout_url")
+    @classmethod
+    def _known_engine(cls, url: str) -> str:
+        if urlsplit(url).scheme != "memory":
+            raise ValueError("the engine is chosen by a URL, and the one there is so far is memory://")
+        return url
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _real_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or not parts.netloc or origin.count("/") != 2 or "*" in origin:
+                raise ValueError(f"{origin!r} is no origin; write scheme and host, as in https://example.com")
+        return origins
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """Name the variable and what is wrong with it, but not its value, which may be a secret."""
+    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown_variables(known: Iterable[str]) -> list[str]:
+    names = [f"{PREFIX}{name.upper()}" for name in known]
+    given = {name.upper() for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(PREFIX)}
+    problems: list[str] = []
+    for name in sorted(given.difference(names)):
+        close = get_close_matches(name, names, n=1)
+        problems.append(f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return problems

@@ -1,0 +1,327 @@
+// @ts-check
+import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
+
+/**
+ * What this page hears: the messages of `messages.py`, and the error message.
+ *
+ * @typedef {{ type: "said", text: string, connection: string, count?: number }
+ *   | { type: "joined" | "left", connection: string }
+ *   | { type: "error", code: string, detail: string }} Message
+ */
+
+const LOG_LINES = 60;
+const TOO_BIG = 70_000; // bytes; the service takes 65,536, unless MAX_MESSAGE_SIZE says otherwise
+const FLOOD = 300; // messages; the service takes 100 at once, unless MESSAGE_BURST says otherwise
+const SAMPLES = 90; // seconds in the charts
+
+/** @param {string} id @returns {any} */
+const $ = (id) => document.getElementById(id);
+
+/** @param {string} id */
+const short = (id) => (id.length > 8 ? id.slice(0, 6) : id);
+
+/** @param {string} id */
+const hue = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 360, 7);
+
+/** One connection of this page, its controls and what it hears. */
+class Card {
+  /** @type {Set<Card>} */
+  static all = new Set();
+  static #made = 0;
+
+  /** @type {string | undefined} */
+  #id;
+  /** @type {number[]} when each message was sent that has not come back */
+  #awaited = [];
+  #count = 0;
+  #opened = 0;
+  /** @type {import("./client.js").State["lastClose"]} */
+  #lastClose;
+  /** @type {{ element: HTMLElement, key: string, times: number } | undefined} */
+  #lastLine;
+
+  /** @param {string} [room] */
+  constructor(room) {
+    this.room = room;
+    const name = `${room ? `Room ${room}` : "Echo"} #${++Card.#made}`;
+    /** @type {HTMLElement} */
+    this.root = $("card").content.firstElementChild.cloneNode(true);
+    /** @type {Record<string, any>} */
+    this.part = {};
+    for (const element of this.root.querySelectorAll("[data-part]")) {
+      this.part[element.getAttribute("data-part") ?? ""] = element;
+    }
+    const { part } = this;
+    part.name.textContent = name;
+    part.counter.textContent = room ? "Heard" : "Count";
+    part.remove.ariaLabel = `Remove ${name}`;
+    part.log.ariaLabel = `What ${name} hears`;
+    part.text.ariaLabel = `Message to ${name}`;
+    part.actions.ariaLabel = `Break ${name}`;
+    this.root.ariaLabel = name;
+
+    const path = room === undefined ? "ws/echo" : `ws/rooms/${encodeURIComponent(room)}`;
+    /** @type {ReconnectingWebSocket<Message>} */
+    this.socket = new ReconnectingWebSocket(path, {
+      onMessage: (message) => this.#hear(message),
+      onState: (state) => this.#follow(state),
+      maxQueue: 20,
+    });
+
+    part.form.onsubmit = (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.#say(part.text.value);
+      part.text.value = "";
+    };
+    part.toggle.onclick = () => (this.#connected ? this.socket.close() : this.socket.open());
+    part.remove.onclick = () => this.#remove();
+    this.#onClick("drop", () => this.socket.abandon());
+    this.#onClick("rubbish", () => this.socket.sendText("{rubbish"));
+    this.#onClick("big", () => this.socket.send({ type: "say", text: "x".repeat(TOO_BIG) }));
+    this.#onClick("flood", () => {
+      for (let i = 0; i < FLOOD; i++) this.#say("flood");
+    });
+
+    Card.all.add(this);
+    $("cards").append(this.root);
+    this.socket.open();
+  }
+
+  get #stays() {
+    return this.socket.state.status === "closed";
+  }
+
+  get #connected() {
+    return ["open", "connecting"].includes(this.socket.state.status);
+  }
+
+  /**
+   * Let a button act while the connection is open. It keeps the focus, as a disabled one would not.
+   *
+   * @param {string} name
+   * @param {() => void} act
+   */
+  #onClick(name, act) {
+    this.part[name].onclick = () => this.socket.state.status === "open" && act();
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    const fate = this.socket.send({ type: "say", text });
+    if (fate === "sent") this.#awaited.push(performance.now());
+    else if (fate === "queued") this.#log("event", `“${text}” waits for the connection`);
+    else this.#log("error", `“${text}” was not sent: ${this.#stays ? "it is closed" : "the queue is full"}`);
+  }
+
+  /** @param {Message} message */
+  #hear(message) {
+    if (message.type === "error") {
+      this.#log("error", `${message.code}: ${message.detail}`);
+      return;
+    }
+    const { connection } = message;
+    // An echo is about oneself, and so is the first to join that one hears of in a room.
+    if (!this.room || (message.type === "joined" && !this.#id)) this.#identify(connection);
+    if (message.type !== "said") {
+      this.#log("event", connection === this.#id ? "you joined" : `${short(connection)} ${message.type}`, connection);
+      return;
+    }
+    if (connection === this.#id) {
+      const sent = this.#awaited.shift();
+      const latency = performance.now() - (sent ?? NaN);
+      if (sent) this.part.latency.textContent = `${latency.toFixed(latency < 100 ? 1 : 0)} ms`;
+    }
+    this.#count = message.count ?? this.#count + 1;
+    this.part.count.textContent = this.#count;
+    this.#log("said", message.text, connection);
+  }
+
+  /** @param {import("./client.js").State} state */
+  #follow({ status, lastClose }) {
+    this.root.dataset.status = status;
+    this.part.toggle.textContent = this.#connected ? "Close" : "Connect";
+    for (const name of ["drop", "rubbish", "big", "flood"]) this.part[name].ariaDisabled = String(status !== "open");
+    if (status === "open") {
+      this.#awaited = [];
+      this.part.count.textContent = this.#count = 0;
+      this.part.opened.textContent = `${++this.#opened}×`;
+      this.#identify(undefined);
+      this.#log("event", this.#opened > 1 ? "connected again: a new connection, a new state" : "connected");
+      if (!this.room) this.#say("hello"); // an echo tells its connection with each answer
+    }
+    if (lastClose && lastClose !== this.#lastClose) {
+      this.#lastClose = lastClose;
+      const { code, reason } = lastClose;
+      const meaning = CLOSE_CODES.get(code)?.meaning ?? "a code of the service's own";
+      const cause = `${code} ${meaning}${reason && `, “${reason}”`}: ${this.#stays ? "stays away" : "comes back"}`;
+      this.#log(this.#stays && code !== 1000 ? "error" : "event", cause);
+      this.part.close.textContent = code;
+    }
+    this.tick();
+  }
+
+  /** Show the status, and count down to the next try. */
+  tick() {
+    const { status, retryAt = 0 } = this.socket.state;
+    const seconds = Math.max(0, retryAt - Date.now()) / 1000;
+    this.part.status.textContent = status === "waiting" ? `back in ${seconds.toFixed(1)} s` : status;
+    this.part.status.dataset.status = status;
+  }
+
+  /** @param {string | undefined} id */
+  #identify(id) {
+    this.#id = id;
+    this.part.id.textContent = id ?? "–";
+    this.root.style.setProperty("--hue", id === undefined ? "" : String(hue(id)));
+  }
+
+  /**
+   * Add a line; the same one again is only counted.
+   *
+   * @param {"said" | "event" | "error"} kind
+   * @param {string} text
+   * @param {string} [connection] whom it is about
+   */
+  #log(kind, text, connection) {
+    const { log } = this.part;
+    const key = `${kind} ${connection} ${text}`;
+    if (this.#lastLine?.key === key) {
+      this.#lastLine.element.dataset.times = `×${++this.#lastLine.times}`;
+      return;
+    }
+    const element = document.createElement("p");
+    element.className = kind;
+    if (connection) element.style.setProperty("--hue", String(hue(connection)));
+    if (kind === "said" && this.room && connection) {
+      const who = document.createElement("b");
+      who.textContent = connection === this.#id ? "you" : short(connection);
+      element.append(who, " ");
+    }
+    element.append(text.length > 300 ? `${text.slice(0, 300)}…` : text);
+    this.#lastLine = { element, key, times: 1 };
+    log.append(element);
+    while (log.children.length > LOG_LINES) log.firstElementChild.remove();
+    log.scrollTop = log.scrollHeight;
+  }
+
+  #remove() {
+    Card.all.delete(this);
+    this.socket.close();
+    this.root.remove();
+    $("echo").focus();
+  }
+}
+
+/** The charts: what `/metrics` tells, once a second. */
+const chart = {
+  /** @type {{ open: number, received: number, sent: number }[]} */
+  samples: [],
+  /** @type {{ time: number, received: number, sent: number } | undefined} */
+  before: undefined,
+
+  /** @param {string} text in the format of Prometheus */
+  add(text) {
+    /** @type {Record<string, number>} */
+    const values = {};
+    const causes = [];
+    for (const [, name, label, value] of text.matchAll(/^(\w+)(?:\{\w+="(\w+)"\})? (\S+)$/gm)) {
+      values[name] = (values[name] ?? 0) + Number(value);
+      if (name === "websocket_ended_total") causes.push(`${label.replaceAll("_", " ")} ${Number(value)}`);
+    }
+    const now = {
+      time: performance.now(),
+      received: values.websocket_messages_received_total,
+      sent: values.websocket_messages_sent_total,
+    };
+    const before = this.before ?? now;
+    const seconds = Math.max(1, (now.time - before.time) / 1000);
+    const rate = (/** @type {"received" | "sent"} */ name) => Math.max(0, now[name] - before[name]) / seconds;
+    const last = { open: values.websocket_open, received: rate("received"), sent: rate("sent") };
+    this.samples = [...this.samples, last].slice(-SAMPLES);
+    this.before = now;
+
+    $("open").textContent = last.open;
+    $("rate").textContent = Math.round(last.received + last.sent);
+    $("received").textContent = now.received;
+    $("sent").textContent = now.sent;
+    $("bad").textContent = values.websocket_bad_messages_total;
+    $("accepted").textContent = values.websocket_accepted_total;
+    $("ended").textContent = values.websocket_ended_total ?? 0;
+    $("causes").textContent = causes.length ? `: ${causes.join(", ")}` : "";
+    this.draw("open", ["open"]);
+    this.draw("sent", ["sent", "received"]);
+    showService(values.websocket_draining ? "draining" : "ready");
+  },
+
+  /** @param {string} area @param {("open" | "received" | "sent")[]} names */
+  draw(area, names) {
+    const top = Math.max(4, ...this.samples.flatMap((sample) => names.map((name) => sample[name])));
+    const left = SAMPLES - this.samples.length;
+    for (const name of names) {
+      const height = (/** @type {number} */ value) => (29 - (27 * value) / top).toFixed(2);
+      const points = this.samples.map((sample, i) => `${left + i},${height(sample[name])}`).join(" ");
+      $(`${name}-line`).setAttribute("points", points);
+      if (name === area) $(`${name}-area`).setAttribute("points", `${left},30 ${points} ${SAMPLES - 1},30`);
+    }
+  },
+};
+
+const SERVICE = { ready: "Service ready", draining: "Service draining", away: "Service away" };
+
+/** @param {keyof typeof SERVICE} status */
+function showService(status) {
+  if ($("service").dataset.status === status) return; // it is read out
+  $("service").dataset.status = status;
+  $("service").textContent = SERVICE[status];
+}
+
+async function poll() {
+  if (!document.hidden) {
+    try {
+      const answer = await fetch("metrics", { signal: AbortSignal.timeout(3000) });
+      if (!answer.ok) throw new Error(answer.statusText);
+      chart.add(await answer.text());
+    } catch {
+      showService("away");
+      $("open").textContent = $("rate").textContent = "–";
+    }
+  }
+  setTimeout(poll, 1000);
+}
+
+async function showTitle() {
+  const document_ = await (await fetch("schema/openapi.json")).json();
+  document.title = $("title").textContent = document_.info.title;
+}
+
+function showCodes() {
+  for (const [code, { meaning, reconnect }] of CLOSE_CODES) {
+    const row = $("codes").insertRow();
+    for (const text of [code, meaning, reconnect ? "comes back" : "stays away"]) {
+      row.insertCell().textContent = text;
+    }
+  }
+}
+
+$("echo").onclick = () => new Card();
+$("join").onsubmit = (/** @type {Event} */ event) => {
+  event.preventDefault();
+  new Card($("room").value);
+};
+$("room").oninput = () => ($("window").hash = String(new URLSearchParams({ room: $("room").value })));
+
+setInterval(() => Card.all.forEach((card) => card.tick()), 100);
+showCodes();
+showTitle().catch(() => {}); // the page has a title already
+poll();
+
+const room = new URLSearchParams(location.hash.slice(1)).get("room");
+if (room) {
+  $("room").value = room;
+  $("room").oninput();
+  new Card(room);
+} else {
+  new Card();
+  new Card();
+  new Card("lobby");
+}

@@ -1,0 +1,1 @@
+"""Yours: the tests of the listeners, one file for each. `copier update` never touches them."""
