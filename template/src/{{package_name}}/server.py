@@ -1,0 +1,90 @@
+"""The server: uvicorn, set up for WebSockets, with a drain before its shutdown."""
+
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+from litestar import Litestar
+from uvicorn.supervisors import ChangeReload
+
+from .connections import Connections, MistakeError
+from .connections.drain import DrainingServer
+from .logs import Logging
+from .settings import Settings
+
+
+class PortError(Exception):
+    """The address cannot be listened on."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on, before anything else is done.
+
+    Raises:
+        PortError: The port is taken, or the host is none of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        mend = "choose another with --host and --port"
+        raise PortError(f"cannot listen on {host} port {port}: {reason}; {mend}") from None
+
+
+def serve(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve on sockets that listen already, until a signal; then drain.
+
+    Raises:
+        MistakeError: The application has a mistake with which it does not start.
+    """
+    from .app import create_app  # imports the listeners, whose mistakes are to be caught
+
+    app = create_app(settings)
+    server = DrainingServer(_configuration(app, settings), app.plugins.get(Connections).registry, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)  # uvicorn raises them again when it is done: status 0, not 143
+    host, port = sockets[0].getsockname()[:2]
+    structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+    server.run(sockets)
+
+
+def reload(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve in a child process that is replaced when a file of the package changes, without waiting for its sockets."""
+    Logging(settings).configure()
+    config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parent)], log_config=None)
+    hasty = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+    ChangeReload(config, target=partial(_serve_until_changed, hasty), sockets=sockets).run()
+
+
+def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None) -> None:
+    try:
+        serve(settings, sockets or [])
+    except MistakeError as error:
+        sys.stderr.write(f"{error}\n")
+
+
+def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_size,
+        ws_ping_interval=settings.ping_interval,
+        ws_ping_timeout=settings.ping_timeout,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
+    )
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None: ...

@@ -1,0 +1,38 @@
+"""What the tests share: the template in a plain folder, and projects rendered from it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .rendering import copy_of_the_template, render
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it stands in the working tree, without git."""
+    return copy_of_the_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
+def default_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with every answer left at its default; not to be changed."""
+    return render(template, tmp_path_factory.mktemp("default") / "my-service")
+
+
+@pytest.fixture
+def project(default_project: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(default_project, tmp_path / "my-service"))
+
+
+@pytest.fixture
+def rendered(template: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Render with some answers: `rendered(license="MIT")`."""
+
+    def rendered(**answers: Any) -> Path:
+        return render(template, tmp_path / "project", **answers)
+
+    return rendered
