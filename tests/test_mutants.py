@@ -1,0 +1,136 @@
+"""The tests of a generated service are worth something: each of these mistakes, planted into it, makes them fail.
+
+A mistake counts as found when a test fails or the service refuses to start; not when the code cannot be imported.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from .rendering import replace, run
+
+PACKAGE = Path("src/my_service")
+
+MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+    "state in a module global": [
+        ("listeners/echo.py", "@listener(", 'counts = {"count": 0}\n\n\n@listener('),
+        ("listeners/echo.py", "connection.count += 1", 'counts["count"] += 1'),
+        ("listeners/echo.py", "count=connection.count", 'count=counts["count"]'),
+    ],
+    "state in a mutable default": [
+        ("listeners/echo.py", "NamedDependency[Connection])", "NamedDependency[Connection], counts: list[int] = [])"),
+        ("listeners/echo.py", "connection.count += 1", "counts.append(1)"),
+        ("listeners/echo.py", "count=connection.count", "count=len(counts)"),
+    ],
+    "state in a mutable default of the Connection": [
+        ("state.py", "count: int = 0", "counts: list[int] = SHARED\n    count: int = 0"),
+        (
+            "state.py",
+            "@dataclass",
+            "class Shared(list[int]):\n    __hash__ = object.__hash__\n\n\nSHARED = Shared()\n\n\n@dataclass",
+        ),
+    ],
+    "state on the listener": [
+        ("listeners/rooms.py", '"""Tell everybody in the room."""', "self.latest = data.text"),
+    ],
+    "state on the class of the listener": [
+        ("listeners/rooms.py", 'path = "/ws', 'history: list[str] = []\n    path = "/ws'),
+    ],
+    "state in the state of the application": [
+        ("listeners/echo.py", "from litestar.di", "from litestar.datastructures import State\nfrom litestar.di"),
+        ("listeners/echo.py", "NamedDependency[Connection])", "NamedDependency[Connection], state: State)"),
+    ],
+    "state of the application through the socket": [
+        ("listeners/echo.py", "import listener", "import Socket, listener"),
+        ("listeners/echo.py", "(data: Say,", "(data: Say, socket: Socket,"),
+        ("listeners/echo.py", "connection.count += 1", "socket.app.state.count = socket.app.state.get('count', 0) + 1"),
+        ("listeners/echo.py", "count=connection.count", "count=socket.app.state.count"),
+    ],
+    "state in a cached dependency": [
+        ("connections/plugin.py", "Provide(_provide_connection,", "Provide(_provide_connection, use_cache=True,"),
+    ],
+    "one Connection for all": [
+        (
+            "connections/plugin.py",
+            "self.make_connection = connection",
+            "self.make_connection = lambda c=connection(): c",
+        ),
+    ],
+    "no clean-up": [
+        ("connections/lifespan.py", "await stage.on_disconnect(socket, connection, cause)", "pass"),
+    ],
+    "no clean-up when the initialization fails": [
+        ("connections/lifespan.py", "await stage.on_accept(socket, connection)", "pass"),
+        (
+            "connections/lifespan.py",
+            "            life.push_async_exit(partial(_clean_up",
+            "            await stage.on_accept(socket, connection)\n            life.push_async_exit(partial(_clean_up",
+        ),
+    ],
+    "clean-up twice": [
+        (
+            "connections/lifespan.py",
+            "await stage.on_disconnect(socket, connection, cause)",
+            "await stage.on_disconnect(socket, connection, cause)\n"
+            "            await stage.on_disconnect(socket, connection, cause)",
+        ),
+    ],
+    "clean-up of the wrong connection": [
+        (
+            "connections/lifespan.py",
+            "await stage.on_disconnect(socket, connection, cause)",
+            "other = next(iter(entry.connections.registry)).connection or connection\n"
+            "            await stage.on_disconnect(socket, other, cause)",
+        ),
+        (
+            "connections/registry.py",
+            "return iter(tuple(self._open))",
+            "return iter(sorted(self._open, key=lambda e: e.since))",
+        ),
+    ],
+    "the wrong cause": [
+        (
+            "connections/registry.py",
+            "return Cause(Reason.CLIENT_CLOSED, code)",
+            "return Cause(Reason.CONNECTION_LOST, code)",
+        ),
+    ],
+    "sockets are not forgotten": [
+        ("connections/gate.py", "self._connections.registry.remove(entry)", "pass"),
+    ],
+    "any origin may connect": [
+        ("connections/origin.py", "return origin in allowed or origin == own_origin(scope)", "return True"),
+    ],
+    "an origin that ends alike may connect": [
+        (
+            "connections/origin.py",
+            "origin == own_origin(scope)",
+            "origin.endswith(own_origin(scope).partition('://')[2])",
+        ),
+    ],
+    "a bad message ends the connection": [
+        ("connections/listener.py", "await _answer_bad_message(socket, error)", "raise"),
+    ],
+    "messages are not validated": [
+        (
+            "connections/listener.py",
+            "msgspec.json.Decoder(field.raw, dec_hook=self.default_deserializer).decode",
+            "msgspec.json.decode",
+        ),
+    ],
+    "no drain": [
+        ("connections/drain.py", "self._registry.draining = True", "return await super().shutdown(sockets)"),
+    ],
+    "no check of lifespans": [
+        ("connections/checks.py", "        check_lifespan(lifespan)", "        pass"),
+    ],
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_planted_mistake_is_found(project: Path, mutant: str) -> None:
+    for file, old, new in MUTANTS[mutant]:
+        replace(project / PACKAGE / file, old, new)
+    result = run(project, "pytest", "-q", "-x", "--timeout", "20", "-p", "no:cacheprovider")
+    assert result.returncode == 1, f"exit status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr}"
+    assert "SyntaxError" not in result.stdout

@@ -1,0 +1,174 @@
+"""A generated service, run as its user runs it, and real clients."""
+
+import asyncio
+import json
+import random
+import signal
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from .rendering import replace, run
+from .service import running
+
+SECONDS = 20
+
+
+async def ask(socket: ClientConnection, message: str) -> dict[str, Any]:
+    await socket.send(message)
+    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), SECONDS))
+    return answer
+
+
+def test_fifty_connections_keep_fifty_states_apart(default_project: Path) -> None:
+    chance = random.Random(7)  # noqa: S311 (the same interleavings each time)
+
+    async def interleave(url: str) -> None:
+        async with AsyncExitStack() as stack:
+            sockets = [await stack.enter_async_context(connect(url)) for _ in range(50)]
+            ids: dict[int, str] = {}
+            said: Counter[int] = Counter()
+
+            async def say(number: int) -> None:
+                if chance.random() < 0.1:
+                    assert (await ask(sockets[number], "rubbish"))["type"] == "error"
+                answer = await ask(sockets[number], json.dumps({"type": "say", "text": f"{number}"}))
+                said[number] += 1
+                assert answer["text"] == f"{number}"
+                assert answer["count"] == said[number]
+                assert ids.setdefault(number, answer["connection"]) == answer["connection"]
+
+            for _ in range(40):
+                await asyncio.gather(*(say(number) for number in chance.sample(range(50), 25)))
+            assert len(set(ids.values())) == len(ids) == 50
+
+    with running(default_project, max_messages_per_second=0) as service:
+        asyncio.run(interleave(service.url("/ws/echo")))
+
+
+MISTAKES: dict[str, tuple[str, str]] = {
+    "a lifespan without @asynccontextmanager": (
+        "async def lifespan(socket: Socket) -> AsyncGenerator[None, None]:\n    yield\n",
+        "is a lifespan without @asynccontextmanager",
+    ),
+    "a plain async function as a lifespan": (
+        "async def lifespan(socket: Socket) -> None: ...\n",
+        "is a plain async function, and a lifespan is an async context manager",
+    ),
+    "a lifespan without yield": (
+        "@asynccontextmanager\nasync def lifespan(socket: Socket) -> None: ...\n",
+        "is a lifespan without `yield`",
+    ),
+    "a lifespan without an annotation": (
+        "@asynccontextmanager\nasync def lifespan(socket) -> AsyncGenerator[None, None]:\n    yield\n",
+        "has a parameter 'socket' without an annotation",
+    ),
+}
+HEADER = """
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
+from litestar.handlers import websocket_listener
+
+from ..connections import Listener, Socket, listener
+
+
+"""
+HANDLERS: dict[str, tuple[str, str]] = {
+    f"{name}, {form}": (
+        f'{lifespan}\n\n@{form}("/bad", connection_lifespan=lifespan)\nasync def bad(data: str) -> None: ...\n',
+        complaint,
+    )
+    for name, (lifespan, complaint) in MISTAKES.items()
+    for form in ("listener", "websocket_listener")
+} | {
+    "the application's state": (
+        '@websocket_listener("/bad")\nasync def bad(data: str, state: State) -> None: ...\n',
+        "takes `state` by injection",
+    ),
+    "a cached dependency": (
+        "async def make() -> list[int]:\n    return []\n\n\n"
+        '@listener("/bad", dependencies={"mine": Provide(make, use_cache=True)})\n'
+        "async def bad(data: str, mine: NamedDependency[list[int]]) -> None: ...\n",
+        "depends on 'mine'",
+    ),
+    "a misspelt keyword": (
+        '@websocket_listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
+        "did you mean 'connection_lifespan'?",
+    ),
+    "a misspelt keyword of ours": (
+        '@listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
+        "did you mean 'connection_lifespan'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", HANDLERS)
+def test_a_service_with_a_mistake_does_not_start(project: Path, mistake: str) -> None:
+    code, complaint = HANDLERS[mistake]
+    package = project / "src" / "my_service"
+    (package / "listeners" / "bad.py").write_text(HEADER + code)
+    replace(package / "app.py", "from .logs", "from .listeners.bad import bad\nfrom .logs")
+    replace(package / "app.py", "route_handlers=[", "route_handlers=[\n            bad,")
+    result = run(project, "my_service", "--port", "0", timeout=SECONDS)
+    assert result.returncode == 1
+    assert complaint in result.stderr
+    assert "listeners/bad.py, line " in result.stderr
+    assert "Mend: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_reload_serves_the_new_code_at_once_also_with_open_sockets(project: Path) -> None:
+    async def watch(service: Any) -> None:
+        async with connect(service.url("/ws/echo")) as socket:
+            assert (await ask(socket, '{"type":"say","text":"hi"}'))["text"] == "hi"
+            replace(project / "src/my_service/listeners/echo.py", "text=data.text", "text=data.text.upper()")
+            with pytest.raises(ConnectionClosed) as closed:
+                await asyncio.wait_for(socket.recv(), SECONDS)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        await asyncio.to_thread(service.wait_for, "serving on")
+        async with connect(service.url("/ws/echo")) as socket:
+            assert (await ask(socket, '{"type":"say","text":"hi"}'))["text"] == "HI"
+
+    with running(project, "--reload") as service:
+        asyncio.run(watch(service))
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(SECONDS) == 0
+
+
+HOOKS = """
+import sys
+
+from .connections import Cause, Socket
+from .state import Connection
+
+
+async def on_accept(socket: Socket, connection: Connection) -> None:
+    sys.stderr.write(f"began {connection.id}\\n")
+
+
+async def on_disconnect(socket: Socket, connection: Connection, cause: Cause) -> None:
+    sys.stderr.write(f"ended {connection.id} {cause.reason.value} {cause.code}\\n")
+"""
+
+
+def test_the_hooks_of_the_user_are_called(project: Path) -> None:
+    (project / "src/my_service/hooks.py").write_text(HOOKS)
+
+    async def visit(url: str) -> None:
+        async with connect(url) as socket:
+            await ask(socket, '{"type":"say","text":"hi"}')
+            await socket.close(4321)
+
+    with running(project) as service:
+        asyncio.run(visit(service.url("/ws/echo")))
+        _, began = service.wait_for("began")["event"].split()
+        assert service.wait_for("ended")["event"].split() == ["ended", began, "client_closed", "4321"]
