@@ -14,6 +14,7 @@ from litestar import Litestar
 from uvicorn.supervisors import ChangeReload
 
 from .connections import Connections, MistakeError
+from .connections.backpressure import bounded
 from .connections.drain import DrainingServer
 from .logs import Logging
 from .settings import Settings
@@ -73,11 +74,11 @@ def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None
 def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=bounded(settings),
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,
         ws_ping_timeout=settings.ping_timeout,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=settings.deflate,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -59,6 +59,20 @@ class Settings(BaseSettings):
     """Sockets open at the same time; further ones are refused with 503."""
     max_connections_per_address: int = Field(default=1000, ge=0)
     """Sockets open at the same time from one client address; further ones are refused with 429."""
+    max_connections_per_user: int = Field(default=20, ge=0)
+    """Sockets open at the same time of one user, where users are known; further ones are refused with 429."""
+    max_bad_messages: int = Field(default=5, ge=0)
+    """Messages in a row that may not be understood; each is answered, and one more closes the connection with 1008."""
+    first_message_seconds: float = Field(default=10, ge=0)
+    """Seconds for the first message, where the client has to speak first; later closes the connection with 1008."""
+    idle_seconds: float = Field(default=0, ge=0)
+    """Seconds that a client may say nothing; more close the connection with 1008."""
+    max_pending_bytes: int = Field(default=65536, ge=0)
+    """Bytes that may wait for a slow reader before each send waits too; 0 lets none wait."""
+    send_seconds: float = Field(default=10, ge=0)
+    """Seconds that a send may wait for a slow reader; more close the connection with 1013."""
+    deflate: bool = False
+    """Compress messages for clients that offer it: less traffic for more CPU and memory."""
 
     ping_interval: float = Field(default=20, gt=0)
     """Seconds between pings, by which a connection is kept alive and a dead peer found."""

@@ -10,7 +10,8 @@
 | gate.py      | the handshake: who gets in, before anything is accepted                   |
 | registry.py  | the open sockets, counted from before their first await                   |
 | origin.py    | which pages may connect                                                  |
-| limits.py    | how much one connection may send                                         |
+| limits.py    | how much one connection may send, and how long it may say nothing        |
+| backpressure.py | how much may wait for a slow reader, and how long                     |
 | drain.py     | a shutdown that closes every connection and awaits its clean-up           |
 | metrics.py   | the numbers of all this, for Prometheus                                  |
 | checks.py    | the mistakes with which the service does not start                        |

@@ -2,18 +2,51 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+WRONG_KIND: Final = 1003
 NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
+NOT_UTF8: Final = 1007
 POLICY_VIOLATION: Final = 1008
+MESSAGE_TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
 
-PROTOCOL_CODES: Final = frozenset({1002, 1007, 1009})
+
+@dataclass(frozen=True, slots=True)
+class CloseCode:
+    """One line of the table of close codes."""
+
+    closes: Literal["client", "service", "either", "nobody"]
+    """Who closes with it; `nobody` where no close frame carries it, and only this side's software says so."""
+    meaning: str
+    reconnect: bool
+    """Whether the client should come back, after a random moment that grows with each try."""
+
+
+CLOSE_CODES: Final = {
+    NORMAL: CloseCode("either", "done, as wanted", reconnect=False),
+    GOING_AWAY: CloseCode("either", "the other side goes away", reconnect=True),
+    PROTOCOL_ERROR: CloseCode("service", "protocol error", reconnect=False),
+    WRONG_KIND: CloseCode("service", "wrong kind of frame", reconnect=False),
+    NO_STATUS: CloseCode("nobody", "closed without a code", reconnect=True),
+    ABNORMAL: CloseCode("nobody", "connection lost or refused", reconnect=True),
+    NOT_UTF8: CloseCode("service", "text that is not UTF-8", reconnect=False),
+    POLICY_VIOLATION: CloseCode("service", "against the policy of the service", reconnect=False),
+    MESSAGE_TOO_BIG: CloseCode("service", "message too big", reconnect=False),
+    INTERNAL_ERROR: CloseCode("service", "error in the service", reconnect=True),
+    SERVICE_RESTART: CloseCode("service", "the service restarts", reconnect=True),
+    TRY_AGAIN_LATER: CloseCode("service", "full, or too slow: try again later", reconnect=True),
+}
+"""The close codes of the service. The table in the README and that of `client.js` say the same; a test of the template
+holds them to it. Codes of your own service are from 4000 to 4999, and mean what you say."""
+
+PROTOCOL_CODES: Final = frozenset({PROTOCOL_ERROR, NOT_UTF8, MESSAGE_TOO_BIG})
 """Close codes a server sends by itself: a broken frame, text that is not UTF-8, a message too big."""
 
 LONGEST_REASON: Final = 123
@@ -30,7 +63,7 @@ class Reason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     """The client sent what the protocol forbids (1002, 1007) or a message that is too big (1009)."""
     LIMIT_EXCEEDED = "limit_exceeded"
-    """The client went over a limit of the service (1008)."""
+    """The client went over a limit of the service (1008), or read too slowly (1013)."""
     SERVICE_CLOSED = "service_closed"
     """A handler closed it: `socket.close(...)` or `raise WebSocketException(...)`; the code is the handler's."""
     SERVICE_RESTARTS = "service_restarts"

@@ -177,7 +177,7 @@ def check_unregistered(handler: WebsocketRouteHandler) -> None:
 
 def check_listener_class(cls: type[WebsocketListener]) -> None:
     """Refuse a listener class with a misspelt method, or with something mutable that all connections would share."""
-    known = [name for name in dir(WebsocketListener) if not name.startswith("_")]
+    known = [name for parent in cls.__mro__[1:] for name in vars(parent) if not name.startswith("_")]
     allowed = (cls.opt or {}).get("allow", ())
     for name, value in vars(cls).items():
         if name.startswith("_") or name in known or name in allowed:

@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, WebSocketDisconnect, WebSocketExc
 
 from .cause import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, SERVICE_RESTART, Cause, Reason, valid_code
 from .info import ConnectionInfo
+from .limits import SilenceLimit
 from .registry import OpenSocket, Socket
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,9 @@ async def connection_lifespan(socket: Socket) -> AsyncGenerator[None, None]:
 
 
 @asynccontextmanager
-async def live(socket: Socket, stages: Sequence[Stage] = ()) -> AsyncGenerator[None, None]:
+async def live(
+    socket: Socket, stages: Sequence[Stage] = (), *, client_speaks_first: bool = False
+) -> AsyncGenerator[None, None]:
     """Live through the hooks of the service, then through `stages`, and clean up in the reverse order."""
     entry = OpenSocket.of(socket)
     connection = connection_of(entry)
@@ -57,6 +60,11 @@ async def live(socket: Socket, stages: Sequence[Stage] = ()) -> AsyncGenerator[N
             life.push_async_exit(partial(_clean_up, stage, socket, entry, connection))
             await stage.on_accept(socket, connection)
         entry.initialized = True
+        settings = entry.connections.settings
+        first = settings.first_message_seconds if client_speaks_first else 0
+        silence = SilenceLimit(entry, first=first, idle=settings.idle_seconds)
+        silence.start()
+        life.callback(silence.stop)
         yield
 
 
@@ -122,6 +130,7 @@ async def settle(entry: OpenSocket, error: BaseException | None) -> Cause:
 
     A failure is logged here, with its traceback; an ordinary end is not a failure.
     """
+    entry.message_handled()
     if error is None or isinstance(error, WebSocketDisconnect) or error is entry.settled:
         pass
     elif isinstance(error, asyncio.CancelledError):

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import wraps
-from typing import Any, Never, Self
+from typing import Any, ClassVar, Never, Self
 
 import msgspec
 from litestar import Litestar
@@ -17,7 +17,7 @@ from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
 
-from .cause import Cause
+from .cause import POLICY_VIOLATION, Cause
 from .checks import MistakeError, check_function, check_hook, check_keywords, check_lifespan, place
 from .info import ConnectionInfo
 from .internals import function_of
@@ -41,6 +41,7 @@ LONGEST_DETAIL = 200
 def listener(
     path: str | list[str],
     *,
+    client_speaks_first: bool = False,
     connection_lifespan: Lifespan | None = None,
     dependencies: Mapping[str, Provide | AnyCallable] | None = None,
     dto: None = None,
@@ -64,6 +65,7 @@ def listener(
 
     Args:
         path: The path, or several, with path parameters as in `/ws/rooms/{room:str}`.
+        client_speaks_first: A client that sends no message within FIRST_MESSAGE_SECONDS is closed with 1008.
         connection_lifespan: A context of this listener's own, inside the life of each connection: entered after
             `on_accept`, left before `on_disconnect`. It finds the socket accepted.
 
@@ -71,6 +73,7 @@ def listener(
         MistakeError: What is decorated cannot be a listener; the message names the place and the mend.
     """
     options: dict[str, Any] = {
+        "client_speaks_first": client_speaks_first,
         "dependencies": dependencies,
         "dto": dto,
         "guards": guards,
@@ -103,12 +106,16 @@ class Listener(WebsocketListener):
     error. What belongs to a connection goes into `Connection`.
     """
 
+    client_speaks_first: ClassVar[bool] = False
+    """A client that sends no message within FIRST_MESSAGE_SECONDS is closed with 1008."""
+
     _serves = False
 
     def to_handler(self) -> "ListenerRouteHandler":
         cls: Any = type(self)
         handler = ListenerRouteHandler(
             self.path,
+            client_speaks_first=self.client_speaks_first,
             on_accept=None if cls.on_accept is WebsocketListener.on_accept else self.on_accept,
             on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
             dependencies=self.dependencies,
@@ -141,12 +148,13 @@ class Listener(WebsocketListener):
 class ListenerRouteHandler(WebsocketListenerRouteHandler):
     """The route handler behind `@listener` and `Listener`."""
 
-    __slots__ = ("_begin", "_decode", "_end", "_own_lifespan")
+    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan")
 
     def __init__(
         self,
         path: str | list[str] | None,
         *,
+        client_speaks_first: bool = False,
         connection_lifespan: Lifespan | None = None,
         on_accept: AnyCallable | None = None,
         on_disconnect: AnyCallable | None = None,
@@ -158,6 +166,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         for hook in (on_accept, on_disconnect):
             if hook:
                 check_hook(hook)
+        self._client_speaks_first = client_speaks_first
         self._own_lifespan = connection_lifespan
         self._begin, self._end = on_accept, on_disconnect
         self._decode: Callable[[Any], Any] | None = None
@@ -197,7 +206,8 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 await self._end(**_named_by(self._end, given), **on_disconnect_dependencies or {})
 
         stages = [Stage(begin, end)] if self._begin or self._end else []
-        async with live(socket, stages), AsyncExitStack() as stack:
+        life = live(socket, stages, client_speaks_first=self._client_speaks_first)
+        async with life, AsyncExitStack() as stack:
             if self._own_lifespan:
                 given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
                 named = _named_by(self._own_lifespan, given)
@@ -268,6 +278,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 async def _answer_bad_message(socket: Socket, error: Exception) -> None:
     entry = OpenSocket.of(socket)
     entry.connections.metrics.bad_messages += 1
+    if not entry.bad_messages.allows_another(entry.messages_in):
+        await entry.exceed("max_bad_messages", "too many bad messages")
+        raise WebSocketDisconnect(detail="too many bad messages", code=POLICY_VIOLATION)
     detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     answer = ErrorMessage(code="invalid_message", detail=detail[:LONGEST_DETAIL])
     await socket.send_data(msgspec.json.encode(answer))

@@ -15,16 +15,18 @@ from litestar.types import Message, Receive, ReceiveMessage, Send
 from .cause import (
     ABNORMAL,
     INTERNAL_ERROR,
+    MESSAGE_TOO_BIG,
     NO_STATUS,
     POLICY_VIOLATION,
     PROTOCOL_CODES,
     SERVICE_RESTART,
+    TRY_AGAIN_LATER,
     Cause,
     Reason,
     fit_reason,
     valid_code,
 )
-from .limits import MessageLimit
+from .limits import BadMessageLimit, MessageLimit
 from .refusal import refuse
 
 if TYPE_CHECKING:
@@ -46,14 +48,18 @@ class OpenSocket:
         "_receive",
         "_send",
         "accepted",
+        "bad_messages",
         "cause",
         "client",
         "connection",
         "connections",
         "failure",
+        "handles_since",
+        "heard_at",
         "initialized",
         "life",
         "limit",
+        "listens",
         "messages_in",
         "messages_out",
         "path",
@@ -61,6 +67,7 @@ class OpenSocket:
         "settled",
         "since",
         "task",
+        "user",
     )
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, connections: "Connections") -> None:
@@ -70,10 +77,13 @@ class OpenSocket:
         self.connections = connections
         self.connection: ConnectionInfo | None = None
         self.client = client_address(scope)
+        self.user = ""
+        """Set by whatever authenticates the handshake, before it is accepted."""
         self.path = quote(scope["path"])  # quoted again: what a stranger writes there must not break a log line
         self.task = asyncio.current_task()
         self.since = monotonic()
         self.limit = MessageLimit.from_settings(connections.settings)
+        self.bad_messages = BadMessageLimit(connections.settings.max_bad_messages)
         self.accepted = False
         self.life: AsyncExitStack | None = None
         """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
@@ -86,6 +96,12 @@ class OpenSocket:
         """The HTTP status of an exception that left the handler outside of any lifespan."""
         self.messages_in = 0
         self.messages_out = 0
+        self.listens = False
+        """It waits for the next event: no message is handled, and none waits."""
+        self.heard_at = self.since
+        """When the last message came, as of `monotonic()`."""
+        self.handles_since = 0.0
+        """When the message that is handled now came; 0 where none is."""
 
     @staticmethod
     def of(socket: Socket) -> "OpenSocket":
@@ -111,15 +127,27 @@ class OpenSocket:
         """
         if self.cause is not None:
             raise WebSocketDisconnect(detail="the service closed this connection", code=self.cause.code)
+        self.message_handled()
+        self.listens = True
         message = await self._receive()
+        self.listens = False
         if message["type"] == "websocket.receive":
             self.messages_in += 1
-            if not self.limit.allows_message():
-                await self.close(Reason.LIMIT_EXCEEDED, POLICY_VIOLATION, "too many messages")
+            self.handles_since = self.heard_at = now = monotonic()
+            if not self.limit.allows_message(now):
+                await self.exceed("max_messages_per_second", "too many messages")
                 raise WebSocketDisconnect(detail="too many messages", code=POLICY_VIOLATION)
         elif message["type"] == "websocket.disconnect" and self.cause is None:
             self.cause = cause_of_disconnect(message)
+            if self.cause.code == MESSAGE_TOO_BIG:
+                self.connections.metrics.limits["max_message_size"] += 1
         return message
+
+    def message_handled(self) -> None:
+        """Count the time that the last message took, if there is one: it is through, or the connection has ended."""
+        if self.handles_since:
+            self.connections.metrics.message_handled(monotonic() - self.handles_since)
+            self.handles_since = 0.0
 
     async def send(self, message: Message) -> None:
         """Hand an event to the server.
@@ -146,6 +174,19 @@ class OpenSocket:
             self.cause = Cause(reason, code, error)
             with suppress(WebSocketDisconnect):
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
+        return self.cause
+
+    async def exceed(self, limit: str, detail: str) -> None:
+        """Close with 1008, for the client went over a limit: the name of its setting."""
+        if self.cause is None:
+            self.connections.metrics.limits[limit] += 1
+            await self.close(Reason.LIMIT_EXCEEDED, POLICY_VIOLATION, detail)
+
+    def give_up(self) -> Cause:
+        """Note that the client reads too slowly; the server closes it. Return the cause: what ended it first."""
+        if self.cause is None:
+            self.connections.metrics.limits["send_seconds"] += 1
+            self.cause = Cause(Reason.LIMIT_EXCEEDED, TRY_AGAIN_LATER)
         return self.cause
 
     async def _send_close(self, code: int, reason: str | None) -> None:
@@ -209,13 +250,14 @@ def client_address(scope: dict[str, Any]) -> str:
 
 
 class Registry:
-    """The sockets that are open now, and how many each client address has."""
+    """The sockets that are open now, how many each client address has, and which are of which user."""
 
     def __init__(self) -> None:
         self._open: set[OpenSocket] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.by_address: Counter[str] = Counter()
+        self.by_user: dict[str, set[OpenSocket]] = {}
         self.draining = False
         """No new socket is let in, and `/ready` says 503."""
 
@@ -231,11 +273,28 @@ class Registry:
         self._empty.clear()
         self.by_address[entry.client] += 1
 
+    def claim(self, entry: OpenSocket, user: str, most: int) -> bool:
+        """Count a socket as one of a user's, until it is removed; False where the user has so many already.
+
+        For whatever authenticates, as soon as it knows the user. Nothing is awaited between the look and the count, so
+        a burst of handshakes cannot pass. A `most` of 0 lifts the limit.
+        """
+        claimed = self.by_user.setdefault(user, set())
+        if 0 < most <= len(claimed):
+            return False
+        claimed.add(entry)
+        entry.user = user
+        return True
+
     def remove(self, entry: OpenSocket) -> None:
         self._open.remove(entry)
         self.by_address[entry.client] -= 1
         if not self.by_address[entry.client]:
             del self.by_address[entry.client]
+        if claimed := self.by_user.get(entry.user):
+            claimed.discard(entry)
+            if not claimed:
+                del self.by_user[entry.user]
         if not self._open:
             self._empty.set()
 
