@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,15 @@ from .connections.backpressure import bounded
 from .connections.drain import DrainingServer
 from .logs import Logging
 from .settings import Settings
+
+if sys.platform != "win32":
+    import resource
+
+SPARE_DESCRIPTORS = 200
+"""For the files, and the connections to other services and of HTTP."""
+
+MANY = 100_000
+"""Descriptors where the number of connections is not limited."""
 
 
 class PortError(Exception):
@@ -51,6 +61,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Connections).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn raises them again when it is done: status 0, not 143
+    _allow_descriptors(settings)
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets)
@@ -69,6 +80,25 @@ def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None
         serve(settings, sockets or [])
     except MistakeError as error:
         sys.stderr.write(f"{error}\n")
+
+
+def _allow_descriptors(settings: Settings) -> None:
+    """Raise the number of descriptors that this process may open, for each socket takes one.
+
+    Many systems begin with 1024. Where none is left, nobody gets in any more, not even a health check.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = (settings.max_connections or MANY) + SPARE_DESCRIPTORS
+    most = needed if hard == resource.RLIM_INFINITY else hard
+    if resource.RLIM_INFINITY != soft < needed:
+        with suppress(OSError, ValueError):  # more than the system has, whatever it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, most), hard))
+    if most < needed and settings.max_connections:
+        structlog.get_logger(__name__).warning(
+            "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=most, needed=needed
+        )
 
 
 def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:

@@ -70,7 +70,12 @@ class BoundedProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         await super().run_asgi()
         if self.transport.get_write_buffer_size():
-            self.loop.call_later(self.close_timeout, self.transport.abort)
+            self.loop.call_later(self._patience, self.transport.abort)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for the client to read the rest after the end."""
+        return self.send_seconds or self.close_timeout
 
     def _stop_waiting(self) -> None:
         if self._overdue:
@@ -91,7 +96,7 @@ class BoundedProtocol(WebSocketsSansIOProtocol):
         self.conn.send_close(TRY_AGAIN_LATER, "too slow")
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self.close_timer = self.loop.call_later(self._patience, self.transport.abort)
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()  # for the close frame with which the client answers
