@@ -6,6 +6,7 @@ The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists 
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """From which level on a line is logged."""
 
-    fanout_url: str = "memory://"
+    fanout_url: str = Field(default="memory://", repr=False)  # it may hold a password, and settings are printed
     """The engine of the fan-out: memory:// reaches the connections of one process."""
     max_backlog: int = Field(default=1000, ge=1)
     """Messages that wait for a slow reader before the oldest is dropped."""
@@ -111,6 +112,17 @@ class Settings(BaseSettings):
         if urlsplit(url).scheme != "memory":
             raise ValueError("the engine is chosen by a URL, and the one there is so far is memory://")
         return url
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _real_addresses(cls, proxies: str) -> str:
+        for proxy in filter(None, (part.strip() for part in proxies.split(","))):
+            try:
+                ip_network(proxy)
+            except ValueError:
+                if proxies != "*":
+                    raise ValueError(f"{proxy!r} is no address; write 10.0.0.1, 10.0.0.0/8 or * for any") from None
+        return proxies
 
     @field_validator("allowed_origins", mode="before")
     @classmethod

@@ -21,8 +21,6 @@ HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 
 CONTENTS = {name: Path(__file__).with_name(name).read_bytes() for name in MEDIA_TYPES}
