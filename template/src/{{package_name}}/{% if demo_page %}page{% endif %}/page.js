@@ -226,7 +226,7 @@ const chart = {
     const causes = [];
     for (const [, name, label, value] of text.matchAll(/^(\w+)(?:\{\w+="(\w+)"\})? (\S+)$/gm)) {
       values[name] = (values[name] ?? 0) + Number(value);
-      if (name === "websocket_ended_total") causes.push(`${label.replaceAll("_", " ")} ${Number(value)}`);
+      if (name === "websocket_ended_total" && Number(value)) causes.push(`${label.replaceAll("_", " ")} ${Number(value)}`);
     }
     const now = {
       time: performance.now(),
