@@ -19,6 +19,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 
+from .info import ConnectionInfo
 from .internals import function_of, functions_of, lifespan_of, parameters_of
 
 MUTABLE = (list, dict, set, bytearray, collections.deque)
@@ -146,6 +147,24 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
                 f"cannot be called as {getattr(hook, '__name__', 'hook')}({', '.join(arguments)}): {error}",
                 f"let it take exactly ({', '.join(arguments)})",
             ) from None
+
+
+def check_factory(connection: Callable[[], Any]) -> None:
+    """Refuse a class of the state that cannot be made without arguments, or that is no `ConnectionInfo`."""
+    try:
+        made = connection()
+    except TypeError as error:
+        raise MistakeError(
+            place(connection),
+            f"cannot be made for a new connection: {error}",
+            "give each of its fields a default, or a field(default_factory=...)",
+        ) from None
+    if not isinstance(made, ConnectionInfo):
+        raise MistakeError(
+            place(connection),
+            "is the state of a connection and no ConnectionInfo, so it has no id",
+            "let it inherit: class Connection(ConnectionInfo)",
+        )
 
 
 def check_keywords(keywords: Iterable[str], known: Callable[..., Any], where: Callable[..., Any]) -> None:

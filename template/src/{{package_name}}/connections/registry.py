@@ -110,7 +110,7 @@ class OpenSocket:
             WebSocketDisconnect: The socket was closed from our side.
         """
         if self.cause is not None:
-            raise WebSocketDisconnect(detail="the service closed this connection", code=self.cause.code)
+            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
         message = await self._receive()
         if message["type"] == "websocket.receive":
             self.messages_in += 1
