@@ -99,13 +99,18 @@ def check_lifespan(lifespan: Callable[..., Any]) -> None:
     check_parameters(function, "lifespan")
 
 
-def check_parameters(function: Callable[..., Any], kind: str) -> None:
-    """Refuse parameters that Litestar could not inject into: without an annotation, or a `socket` that is none."""
+def check_parameters(function: Callable[..., Any], kind: str, given: Iterable[str] = ()) -> None:
+    """Refuse parameters that Litestar could not inject into: without an annotation, or a `socket` that is none.
+
+    Those that are `given` are not injected, so they need no annotation.
+    """
     hints = _hints(function, kind)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or (name == "self"):
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or name == "self":
             continue
         if name not in hints:
+            if name in given:
+                continue
             raise MistakeError(place(function), f"has a parameter {name!r} without an annotation", f"annotate {name}")
         annotation = get_origin(hints[name]) or hints[name]
         if name == "socket" and not (annotation is Any or _is_subclass(annotation, WebSocket)):
@@ -137,7 +142,6 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
     """Refuse a hook that cannot be awaited, or not be called with what it is given."""
     if not inspect.iscoroutinefunction(_unpartial(hook)):
         raise MistakeError(place(hook), "is a hook and not an async function", "write `async def`")
-    check_parameters(hook, "hook")
     if arguments:
         try:
             inspect.signature(hook).bind(*arguments)
