@@ -49,7 +49,7 @@ def answers_of(project: Path) -> dict[str, Any]:
 def environment(project: Path) -> dict[str, str]:
     """Make a rendered project importable, with its metadata, without installing it."""
     answers = answers_of(project)
-    metadata = project / ".metadata" / f"{answers['package_name']}-0.1.0.dist-info" / "METADATA"
+    metadata = project / ".metadata" / f"{answers['project_slug'].replace('-', '_')}-0.1.0.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True, exist_ok=True)
     metadata.write_text(f"Metadata-Version: 2.4\nName: {answers['project_slug']}\nVersion: 0.1.0\n")
     paths = os.pathsep.join([str(project / "src"), str(project / ".metadata")])

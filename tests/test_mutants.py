@@ -111,6 +111,24 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a bad message ends the connection": [
         ("connections/listener.py", "await _answer_bad_message(socket, error)", "raise"),
     ],
+    "bad messages without end": [
+        ("connections/listener.py", "if not entry.bad_messages.allows_another(entry.messages_in):", "if False:"),
+    ],
+    "a client may be silent for ever": [
+        ("connections/lifespan.py", "        silence.start()\n", ""),
+    ],
+    "a user has any number of sockets": [
+        ("connections/registry.py", "if 0 < most <= len(claimed):", "if False:"),
+    ],
+    "a slow reader is waited for without end": [
+        ("connections/backpressure.py", "if self.send_seconds:", "if False:"),
+    ],
+    "any proxy is trusted": [
+        ("server.py", "forwarded_allow_ips=settings.trusted_proxies", 'forwarded_allow_ips="*"'),
+    ],
+    "no content security policy": [
+        ("headers.py", "{**policy, **HEADERS}", "HEADERS"),
+    ],
     "messages are not validated": [
         (
             "connections/listener.py",

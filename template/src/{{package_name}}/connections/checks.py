@@ -19,6 +19,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 
+from .info import ConnectionInfo
 from .internals import function_of, functions_of, lifespan_of, parameters_of
 
 MUTABLE = (list, dict, set, bytearray, collections.deque)
@@ -98,13 +99,18 @@ def check_lifespan(lifespan: Callable[..., Any]) -> None:
     check_parameters(function, "lifespan")
 
 
-def check_parameters(function: Callable[..., Any], kind: str) -> None:
-    """Refuse parameters that Litestar could not inject into: without an annotation, or a `socket` that is none."""
+def check_parameters(function: Callable[..., Any], kind: str, given: Iterable[str] = ()) -> None:
+    """Refuse parameters that Litestar could not inject into: without an annotation, or a `socket` that is none.
+
+    Those that are `given` are not injected, so they need no annotation.
+    """
     hints = _hints(function, kind)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or (name == "self"):
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or name == "self":
             continue
         if name not in hints:
+            if name in given:
+                continue
             raise MistakeError(place(function), f"has a parameter {name!r} without an annotation", f"annotate {name}")
         annotation = get_origin(hints[name]) or hints[name]
         if name == "socket" and not (annotation is Any or _is_subclass(annotation, WebSocket)):
@@ -136,7 +142,6 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
     """Refuse a hook that cannot be awaited, or not be called with what it is given."""
     if not inspect.iscoroutinefunction(_unpartial(hook)):
         raise MistakeError(place(hook), "is a hook and not an async function", "write `async def`")
-    check_parameters(hook, "hook")
     if arguments:
         try:
             inspect.signature(hook).bind(*arguments)
@@ -146,6 +151,24 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
                 f"cannot be called as {getattr(hook, '__name__', 'hook')}({', '.join(arguments)}): {error}",
                 f"let it take exactly ({', '.join(arguments)})",
             ) from None
+
+
+def check_factory(connection: Callable[[], Any]) -> None:
+    """Refuse a class of the state that cannot be made without arguments, or that is no `ConnectionInfo`."""
+    try:
+        made = connection()
+    except TypeError as error:
+        raise MistakeError(
+            place(connection),
+            f"cannot be made for a new connection: {error}",
+            "give each of its fields a default, or a field(default_factory=...)",
+        ) from None
+    if not isinstance(made, ConnectionInfo):
+        raise MistakeError(
+            place(connection),
+            "is the state of a connection and no ConnectionInfo, so it has no id",
+            "let it inherit: class Connection(ConnectionInfo)",
+        )
 
 
 def check_keywords(keywords: Iterable[str], known: Callable[..., Any], where: Callable[..., Any]) -> None:

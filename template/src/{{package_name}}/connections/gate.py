@@ -3,6 +3,7 @@
 import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import structlog
 from litestar.enums import ScopeType
@@ -49,7 +50,8 @@ class Gate(ASGIMiddleware):
         if refusal := self._refusal(websocket):
             reason, status, detail = refusal
             self._connections.metrics.refused[reason] += 1
-            log.warning("handshake refused", reason=reason, client=client_address(websocket), detail=detail)
+            path, client = quote(websocket["path"]), client_address(websocket)
+            log.warning("handshake refused", path=path, client=client, reason=reason, detail=detail)
             await refuse(websocket, send, status, detail)
             return
         entry = OpenSocket(websocket, receive, send, self._connections)

@@ -18,7 +18,7 @@ from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
 
 from .cause import POLICY_VIOLATION, Cause
-from .checks import MistakeError, check_function, check_hook, check_keywords, check_lifespan, place
+from .checks import MistakeError, check_function, check_hook, check_keywords, check_lifespan, check_parameters, place
 from .info import ConnectionInfo
 from .internals import function_of
 from .lifespan import Stage, connection_of, live
@@ -166,6 +166,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         for hook in (on_accept, on_disconnect):
             if hook:
                 check_hook(hook)
+                check_parameters(hook, "hook", GIVEN)
         self._client_speaks_first = client_speaks_first
         self._own_lifespan = connection_lifespan
         self._begin, self._end = on_accept, on_disconnect

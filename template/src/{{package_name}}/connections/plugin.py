@@ -17,7 +17,7 @@ from litestar.types import Scope
 
 from ..settings import Settings
 from .cause import Cause
-from .checks import check_hook, check_listener_class, check_registered, check_unregistered
+from .checks import check_factory, check_hook, check_listener_class, check_registered, check_unregistered
 from .gate import Gate
 from .info import ConnectionInfo
 from .internals import handlers_of, lifespan_of, listener_classes, websocket_handlers
@@ -50,6 +50,7 @@ class Connections(InitPlugin, ReceiveRoutePlugin):
         on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]],
         settings: Settings,
     ) -> None:
+        check_factory(connection)
         check_hook(on_accept, "socket", "connection")
         check_hook(on_disconnect, "socket", "connection", "cause")
         self.make_connection = connection

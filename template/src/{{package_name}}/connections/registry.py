@@ -126,7 +126,7 @@ class OpenSocket:
             WebSocketDisconnect: The socket was closed from our side.
         """
         if self.cause is not None:
-            raise WebSocketDisconnect(detail="the service closed this connection", code=self.cause.code)
+            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
         self.message_handled()
         self.listens = True
         message = await self._receive()
