@@ -55,6 +55,12 @@ def cut_between_fragments(service: Service) -> None:
         client.sendall(frame(b"hello", fin=False))
 
 
+def close_behind_messages(service: Service) -> None:
+    with service.open_raw() as client:
+        client.sendall(frame(b"who") * 50 + frame(b"\x0f\xa1", Opcode.CLOSE))
+        read_close(client)
+
+
 def tell(service: Service, what: str, query: str = "") -> None:
     """Have the service do something that ends the connection."""
     with service.connect(query) as client, suppress(ConnectionClosed):
@@ -75,6 +81,7 @@ FAULTS = {
     "close 1000": Fault(lambda service: close(service, 1000), "client_closed", 1000),
     "close with an own code": Fault(lambda service: close(service, 4321), "client_closed", 4321),
     "close without a code": Fault(close_without_a_code, "client_closed", 1005),
+    "close behind messages": Fault(close_behind_messages, "client_closed", 4001),
     "RST": Fault(cut_with_rst, "connection_lost", 1005),
     "FIN": Fault(cut_with_fin, "connection_lost", 1005),
     "half-close": Fault(half_close, "connection_lost", 1005),

@@ -122,6 +122,7 @@ async def settle(entry: OpenSocket, error: BaseException | None) -> Cause:
 
     A failure is logged here, with its traceback; an ordinary end is not a failure.
     """
+    await entry.read_cause()
     if error is None or isinstance(error, WebSocketDisconnect) or error is entry.settled:
         pass
     elif isinstance(error, asyncio.CancelledError):

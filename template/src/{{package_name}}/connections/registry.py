@@ -54,6 +54,7 @@ class OpenSocket:
         "initialized",
         "life",
         "limit",
+        "lost",
         "messages_in",
         "messages_out",
         "path",
@@ -80,6 +81,8 @@ class OpenSocket:
         self.initialized = False
         """`on_accept` is through: what raises from here on is the handler's."""
         self.cause: Cause | None = None
+        self.lost = False
+        """The server could not send; why, it says when it is asked for the next event."""
         self.settled: BaseException | None = None
         """The exception that is dealt with already, so that it is logged once."""
         self.failure: int | None = None
@@ -174,13 +177,26 @@ class OpenSocket:
         try:
             await self._send(message)
         except OSError as error:
-            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            self.lost = True
             raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
         except RuntimeError as error:
             if not self.accepted or message["type"] == "websocket.accept":
                 raise
-            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            self.lost = True
             raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
+
+    async def read_cause(self) -> None:
+        """Where a send was the first to fail, read on to the cause: a client may well have closed behind messages that
+        are still unread. Only for the task of the connection: a second reader would rob it of its events.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.connections.settings.hook_seconds):
+                while self.lost and self.cause is None:
+                    message = await self._receive()
+                    if message["type"] == "websocket.disconnect":
+                        self.cause = cause_of_disconnect(message)
+        if self.lost and self.cause is None:
+            self.cause = Cause(Reason.CONNECTION_LOST, ABNORMAL)
 
 
 STATE_KEY = "_open_socket"
