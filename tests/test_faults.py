@@ -1,7 +1,7 @@
 """Whatever ends a connection, it is cleaned up exactly once, with the right cause, and nothing of it is left."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from socket import SHUT_WR
 from typing import NamedTuple
@@ -69,6 +69,13 @@ def tell(service: Service, what: str, query: str = "") -> None:
             client.recv(timeout=PATIENCE)
 
 
+def vanish_while_it_sends(service: Service) -> None:
+    client = service.open_raw(SO_RCVBUF=4096)
+    client.sendall(frame(b"blast"))
+    service.wait_for("blasted")
+    reset(client)
+
+
 class Fault(NamedTuple):
     ends: Callable[[Service], None]
     reason: str
@@ -87,6 +94,7 @@ FAULTS = {
     "half-close": Fault(half_close, "connection_lost", 1005),
     "cut inside a frame": Fault(cut_inside_a_frame, "connection_lost", 1005),
     "cut between fragments": Fault(cut_between_fragments, "connection_lost", 1005),
+    "gone while it sends": Fault(vanish_while_it_sends, "connection_lost", 1005),
     "handler closes": Fault(lambda service: tell(service, "close 4002"), "service_closed", 4002),
     "handler raises": Fault(lambda service: tell(service, "raise"), "handler_failed", 1011, "handler failed"),
     "cancelled": Fault(lambda service: tell(service, "cancel"), "cancelled", 1011, "Exception in ASGI application\n"),
@@ -121,6 +129,30 @@ def test_every_end_is_cleaned_up_once_with_its_cause(service: Service, fault: Fa
         ends = [(line["reason"], line["code"]) for line in service.happened("on_disconnect")]
         assert ends == [(fault.reason, fault.code)]
         assert [line["event"] for line in service.complaints] == ([fault.complaint] if fault.complaint else [])
+
+
+def test_peers_that_read_nothing_are_gone_when_the_pings_have_found_them(start: Start) -> None:
+    service = start(ping_interval=0.5, ping_timeout=2.5, hook_seconds=0.5)
+    with bystander(service), ExitStack() as frozen:
+        before = service.look()
+        quiet, half_closed, sending, raising = (
+            frozen.enter_context(service.open_raw(SO_RCVBUF=4096)) for _ in range(4)
+        )
+        quiet.sendall(frame(b"who"))
+        half_closed.sendall(frame(b"blast"))
+        sending.sendall(frame(b"blast"))
+        raising.sendall(frame(b"blast-and-raise"))
+        service.wait_for("blasted", times=2)
+        half_closed.shutdown(SHUT_WR)
+        service.settles_at(before)
+        ends = sorted((line["reason"], line["code"]) for line in service.happened("on_disconnect"))
+        assert ends == [
+            ("connection_lost", 1005),
+            ("connection_lost", 1005),
+            ("connection_lost", 1005),
+            ("handler_failed", 1011),
+        ]
+        assert [line["event"] for line in service.complaints] == ["handler failed"]
 
 
 ABORTS: list[Callable[[Service], None]] = [

@@ -15,6 +15,7 @@ from uvicorn.supervisors import ChangeReload
 
 from .connections import Connections, MistakeError
 from .connections.drain import DrainingServer
+from .connections.protocol import WebSocketProtocol
 from .logs import Logging
 from .settings import Settings
 
@@ -73,7 +74,7 @@ def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None
 def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,
         ws_ping_timeout=settings.ping_timeout,

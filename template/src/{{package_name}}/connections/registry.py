@@ -147,8 +147,9 @@ class OpenSocket:
         """Close from our side, unless it has ended already; return the cause. Never raises: nobody would hear it."""
         if self.cause is None:
             self.cause = Cause(reason, code, error)
-            with suppress(WebSocketDisconnect):
-                await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
+            with suppress(WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(self.connections.settings.hook_seconds):  # a peer may read nothing
+                    await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
         return self.cause
 
     async def _send_close(self, code: int, reason: str | None) -> None:
