@@ -1,9 +1,10 @@
-"""uvicorn's protocols, with bounds on a peer that only waits. For uvicorn 0.54.
+"""uvicorn's protocols, with bounds on a peer that only waits, and each close code delivered. For uvicorn 0.54.
 
 By itself uvicorn waits without end for a peer to read what was sent before it closes.
 """
 
 import asyncio
+from typing import Any
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -11,6 +12,31 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket, with a bound on its end."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.conn.parser_exc is not None:
+            return  # it has failed already, and what follows is not for us (RFC 6455, 7.1.7)
+        super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Fail the connection: too big (1009), not UTF-8 (1007), no frame (1002).
+
+        Closing while bytes wait to be read resets the connection, and the client never sees the code. So only our side
+        is closed at first, what still comes is thrown away, and the client closes, or is aborted.
+        """
+        close: Any = self.conn.close_sent  # never None when this is called
+        self.conn.fail(close.code)  # after text that is not UTF-8 it would go on to parse
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def handle_ping(self) -> None:
+        if not self.close_sent:
+            super().handle_ping()
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.transport.is_closing():
