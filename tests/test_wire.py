@@ -72,6 +72,91 @@ def test_a_message_of_many_fragments_with_pings_between_is_one_message(service: 
         assert read_close(client) == 1000
 
 
+HANDSHAKES = {
+    "control character in the path": handshake("/probe/ws").replace(b"/ws", b"/ws\x00\x1b[31m"),
+    "bytes beyond ASCII in the path": handshake("/probe/ws").replace(b"/ws", b"/ws\xff\xc3\xa9"),
+    "escaped control characters in the path": handshake("/probe/ws%0d%0aSet-Cookie:%20a=b%00%1b"),
+    "escaped bytes that are not UTF-8 in the query": handshake("/probe/ws?accept=%ff%00%0a"),
+    "control character in a header": handshake("/probe/ws", b"X-A: a\x00b"),
+    "bare carriage return in a header": handshake("/probe/ws", b"X-A: a\rX-B: b"),
+    "bare line feed in a header": handshake("/probe/ws", b"X-A: a\nX-B: b"),
+    "folded header": handshake("/probe/ws", b"X-A: a", b" b"),
+    "space before the colon": handshake("/probe/ws", b"Content-Length : 5"),
+    "bytes beyond ASCII in a header": handshake("/probe/ws", b"X-A: \xff\xc3\xa9"),
+    "bytes beyond ASCII in the origin": handshake("/probe/ws", b"Origin: http://\xff\xc3\xa9"),
+    "two hosts": handshake("/probe/ws", b"Host: other"),
+    "two keys": handshake("/probe/ws", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
+    "length and chunks": handshake("/probe/ws", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+    "a body": handshake("/probe/ws", b"Content-Length: 5") + b"hello",
+    "a frame before the answer": handshake("/probe/ws") + frame(b"who"),
+    "a header line of 9000 bytes": handshake("/probe/ws", b"X-A: " + b"x" * 9000),
+    "a path of 9000 bytes": handshake("/probe/ws?" + "x" * 9000),
+    "200 headers": handshake("/probe/ws", *[b"X-A: b"] * 200),
+    "a version that is none": handshake("/probe/ws").replace(b"Version: 13", b"Version: x"),
+    "a key that is none": handshake("/probe/ws", b"Sec-WebSocket-Protocol: \x7f").replace(b"Key: ", b"Key: \x7f"),
+    "no method": handshake("/probe/ws")[3:],
+    "an absolute address": handshake("http://other/probe/ws"),
+    "an asterisk": handshake("*"),
+    "another upgrade": handshake("/probe/ws").replace(b"websocket", b"h2c"),
+    "HTTP/1.0": handshake("/probe/ws").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("sent", HANDSHAKES.values(), ids=HANDSHAKES)
+def test_a_smuggled_or_broken_handshake_is_answered_and_forgotten(service: Service, sent: bytes) -> None:
+    with bystander(service):
+        before = service.look()
+        service.log.clear()
+        with service.open_tcp() as client:
+            client.sendall(sent)
+            answer = client.recv(65536)
+            assert not answer or answer.startswith(b"HTTP/1.1 ")
+            assert b"cookie" not in answer.lower()
+            with suppress(ConnectionError):
+                client.sendall(b"more" * 10)  # what is sent after the answer
+        service.settles_at(before)
+    assert service.complaints == []
+    assert not [
+        line for line in service.log if any(ord(letter) < 32 for value in line.values() for letter in str(value))
+    ]
+
+
+def test_a_handshake_that_never_ends_is_cut(start: Start) -> None:
+    service = start(handshake_seconds=1)
+    with bystander(service):
+        before = service.look()
+        service.log.clear()
+        sleepers = [service.open_tcp() for _ in range(100)]
+        whole = handshake("/probe/ws")
+        for number, sleeper in enumerate(sleepers):
+            sleeper.sendall(whole[: number % (len(whole) - 1)])
+        for sleeper in sleepers:
+            with sleeper, suppress(ConnectionResetError):
+                while sleeper.recv(65536):
+                    pass
+        service.settles_at(before)
+    assert service.complaints == []
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /", b"GET / HTTP/1.1\r\nX-A: ", b"GET / HTTP/1.1\r\n"], ids=["path", "value", "headers"]
+)
+def test_a_handshake_without_end_fills_no_memory(service: Service, head: bytes) -> None:
+    line = b"X-A: b\r\n" if head.endswith(b"\n") else b"x" * 8
+    before, memory = service.look(), service.memory
+    service.log.clear()
+    with service.open_tcp() as client, suppress(ConnectionError):
+        client.sendall(head)
+        for _ in range(64):
+            client.sendall(line * (MEBIBYTE // 8))
+        pytest.fail("64 MiB of headers were taken")
+    service.settles_at(before)
+    assert service.memory - memory < 16 * MEBIBYTE
+    assert service.complaints == []
+
+
 def test_more_sockets_than_descriptors_leave_the_process_up(start: Start) -> None:
     service = start()
     resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (64, 64))
@@ -101,7 +186,14 @@ def random_frames(source: random.Random) -> bytes:
     return bytes(sent[: source.randrange(1, len(sent) + 1)])
 
 
-FUZZERS = {"bytes": random_bytes, "frames": random_frames}
+def random_handshake(source: random.Random) -> bytes:
+    sent = bytearray(handshake("/probe/ws?accept=x", b"Origin: http://service", b"X-A: b"))
+    for _ in range(source.randrange(1, 6)):
+        sent[source.randrange(len(sent))] = source.randrange(256)
+    return bytes(sent)
+
+
+FUZZERS = {"bytes": random_bytes, "frames": random_frames, "handshakes": random_handshake}
 
 
 @pytest.mark.parametrize("fuzzer", FUZZERS.values(), ids=FUZZERS)
@@ -111,7 +203,7 @@ def test_random_wire_leaves_nothing_behind(service: Service, fuzzer: Callable[[r
         before, memory = service.look(), service.memory
         service.log.clear()
         for _ in range(700):
-            opens = service.open_raw
+            opens = service.open_tcp if fuzzer is random_handshake else service.open_raw
             with opens() as client, suppress(ConnectionError):
                 client.sendall(fuzzer(source))
                 if source.random() < 0.2:

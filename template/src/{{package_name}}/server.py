@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
@@ -15,7 +16,7 @@ from uvicorn.supervisors import ChangeReload
 
 from .connections import Connections, MistakeError
 from .connections.drain import DrainingServer
-from .connections.protocol import WebSocketProtocol
+from .connections.protocol import HttpProtocol, WebSocketProtocol
 from .logs import Logging
 from .settings import Settings
 
@@ -74,6 +75,7 @@ def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None
 def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=cast("type[HttpProtocol]", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
         ws=WebSocketProtocol,
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,

@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(default=1000, ge=0)
     """Sockets open at the same time from one client address; further ones are refused with 429."""
 
+    handshake_seconds: float = Field(default=10, gt=0)
+    """Seconds in which the head of a request, and so of a handshake, must arrive."""
     ping_interval: float = Field(default=20, gt=0)
     """Seconds between pings, by which a connection is kept alive and a dead peer found."""
     ping_timeout: float = Field(default=20, gt=0)

@@ -1,13 +1,62 @@
 """uvicorn's protocols, with bounds on a peer that only waits, and each close code delivered. For uvicorn 0.54.
 
-By itself uvicorn waits without end for a peer to read what was sent before it closes.
+By itself uvicorn waits without end for a request to be complete, and for a peer to read what was sent before it closes.
 """
 
 import asyncio
+from asyncio import TimerHandle, Transport
 from typing import Any
 
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+LARGEST_HEAD = 65536
+"""Bytes that the first line and the headers of a request may have."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One TCP connection before its handshake, with a bound on the head of a request, in time and in size."""
+
+    def __init__(self, *, handshake_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._handshake_seconds = handshake_seconds
+        self._deadline: TimerHandle | None = None
+        self._head = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._begin_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _begin_head(self) -> None:
+        self._end_head()
+        self._head = 0
+        self._deadline = self.loop.call_later(self._handshake_seconds, self.transport.abort)
+
+    def _end_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -17,6 +66,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.parser_exc is not None:
             return  # it has failed already, and what follows is not for us (RFC 6455, 7.1.7)
         super().data_received(data)
+        if not self.handshake_initiated:  # headers too long or too many; uvicorn would leave it open, unanswered
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
     def handle_parser_exception(self) -> None:
         """Fail the connection: too big (1009), not UTF-8 (1007), no frame (1002).
