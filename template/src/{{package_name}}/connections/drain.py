@@ -48,7 +48,7 @@ class DrainingServer(uvicorn.Server):
         while not await self._registry.wait_empty(0.1) and monotonic() < deadline and len(self._signals) < 2:
             pass
         for entry in self._registry:
-            if entry.task is not None:
+            if entry.task is not None and not entry.ending:
                 entry.task.cancel()
         await self._registry.wait_empty(2 * self._settings.hook_seconds)
         for task in closing:

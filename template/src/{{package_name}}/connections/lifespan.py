@@ -79,6 +79,7 @@ async def _clean_up(
     __: TracebackType | None,
 ) -> None:
     """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing."""
+    entry.ending = True
     cause = await settle(entry, error)
     seconds = entry.connections.settings.hook_seconds
     limit = asyncio.timeout(seconds)

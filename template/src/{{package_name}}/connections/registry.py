@@ -50,6 +50,7 @@ class OpenSocket:
         "client",
         "connection",
         "connections",
+        "ending",
         "failure",
         "initialized",
         "life",
@@ -80,6 +81,8 @@ class OpenSocket:
         """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
         self.initialized = False
         """`on_accept` is through: what raises from here on is the handler's."""
+        self.ending = False
+        """Its clean-up runs: bounded in time by itself, and cancelled by nobody."""
         self.cause: Cause | None = None
         self.lost = False
         """The server could not send; why, it says when it is asked for the next event."""
