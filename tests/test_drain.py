@@ -74,6 +74,13 @@ def test_200_clients_are_closed_one_by_one_while_new_ones_are_refused(start: Sta
     assert (max(moments) - min(moments)).total_seconds() > 1, "all at once, so all come back at once"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_without_connections_it_ends_at_once(start: Start, number: int) -> None:
+    service = start(drain_seconds=LONG, grace_seconds=LONG)  # not yet serving: the signal is not lost either
+    assert service.ended(number) == 0
+    assert ends(service) == []
+
+
 @pytest.mark.parametrize(("number", "span"), [(signal.SIGTERM, 0.1), (signal.SIGINT, LONG)], ids=["SIGTERM", "SIGINT"])
 def test_a_busy_handler_may_finish_within_the_grace_period(start: Start, number: int, span: float) -> None:
     service = start(drain_seconds=span, grace_seconds=LONG)
@@ -132,7 +139,7 @@ def test_after_the_grace_period_the_rest_is_cancelled(
     assert [line["event"] for line in service.complaints] == ([SLOW[keep_busy]] if SLOW[keep_busy] else [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM], ids=["SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_second_signal_skips_the_waiting_and_not_the_clean_up(start: Start, number: int) -> None:
     service = start(drain_seconds=LONG, grace_seconds=LONG, hook_seconds=10)
     with ExitStack() as stack, service.connect("disconnect=linger") as idle:

@@ -6,7 +6,6 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 import structlog
@@ -51,7 +50,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     app = create_app(settings)
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Connections).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ignore)  # uvicorn raises them again when it is done: status 0, not 143
+        signal.signal(number, server.handle_exit)  # uvicorn listens only while it runs; what comes earlier counts too
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets)
@@ -88,6 +87,3 @@ def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
     )
-
-
-def _ignore(_signal: int, _frame: FrameType | None) -> None: ...

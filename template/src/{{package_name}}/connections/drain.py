@@ -36,9 +36,10 @@ class DrainingServer(uvicorn.Server):
         self._settings = settings
         self._signals: list[int] = []
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to stop. On a second Ctrl+C, uvicorn's own leaves out the shutdown of the application."""
         self._signals.append(sig)
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._registry.draining = True
