@@ -80,10 +80,13 @@ PROBE = '''\
 import asyncio
 import gc
 import os
+from typing import Any
 
 import structlog
 from litestar import Router, get
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
 
 from ..connections import Connections, Socket, listener
 from ..hooks import HELD
@@ -92,7 +95,13 @@ from ..state import Connection
 log = structlog.get_logger(__name__)
 
 
-@listener("/ws")
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    if connection.query_params.get("guard") == "linger":
+        log.info("guard lingers")
+        await asyncio.sleep(1)
+
+
+@listener("/ws", guards=[guard])
 async def act(data: str, socket: Socket, connection: NamedDependency[Connection]) -> str:
     connection.count += 1
     match data.split():

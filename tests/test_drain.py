@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from .rendering import replace
-from .service import PATIENCE, Service, Start, frame
+from .service import PATIENCE, Service, Start, frame, handshake
 
 LONG = 3600
 """A setting that is never waited for: whatever does so fails."""
@@ -151,6 +151,18 @@ def test_a_second_signal_skips_the_waiting_and_not_the_clean_up(start: Start, nu
         assert service.ended() == 0
     assert ends(service) == [RESTARTS] * 2
     assert len(service.happened("on_disconnect done")) == 2
+    assert service.complaints == []
+
+
+def test_a_handshake_that_is_under_way_is_refused(start: Start) -> None:
+    service = start(drain_seconds=LONG, grace_seconds=LONG)
+    with service.open_tcp() as client:
+        client.sendall(handshake("/probe/ws?guard=linger"))
+        service.wait_for("guard lingers")
+        service.process.send_signal(signal.SIGTERM)
+        assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert service.ended() == 0
+    assert ends(service) == []
     assert service.complaints == []
 
 

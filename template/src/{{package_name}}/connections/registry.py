@@ -139,6 +139,9 @@ class OpenSocket:
             return
         if self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+        if message["type"] == "websocket.accept" and self.connections.registry.draining:
+            await self._refuse(503, "the service is about to restart")  # it came through the gate before the drain
+            raise WebSocketDisconnect(detail="the service is about to restart", code=SERVICE_RESTART)
         await self._pass_on(message)
         if message["type"] == "websocket.accept":
             self.accepted = True
@@ -158,8 +161,7 @@ class OpenSocket:
     async def _send_close(self, code: int, reason: str | None) -> None:
         if not self.accepted:
             # Whatever raised before the accept: an HTTP answer with its own status, not the bare 403 of a close.
-            self.cause = self.cause or Cause(Reason.SERVICE_CLOSED, POLICY_VIOLATION)
-            await refuse(self.scope, self._send, self.failure or 403, reason or "forbidden")
+            await self._refuse(self.failure or 403, reason or "forbidden")
         elif self.failure is not None:
             # Litestar's answer to an exception outside the lifespan: its 4500 is our 1011 or 1008.
             failed = self.failure >= 500
@@ -172,6 +174,11 @@ class OpenSocket:
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason or "")
+
+    async def _refuse(self, status: int, detail: str) -> None:
+        if self.cause is None:
+            self.cause = Cause(Reason.SERVICE_CLOSED, POLICY_VIOLATION)
+            await refuse(self.scope, self._send, status, detail)
 
     async def _pass_on(self, message: Message) -> None:
         """Send, and say `WebSocketDisconnect` where the server says OSError or, after a ping timeout, RuntimeError.
