@@ -80,6 +80,7 @@ PROBE = '''\
 import asyncio
 import gc
 import os
+import time
 from typing import Any
 
 import structlog
@@ -115,6 +116,9 @@ async def act(data: str, socket: Socket, connection: NamedDependency[Connection]
             log.info("busy")
             await asyncio.sleep(float(seconds))
             log.info("done")
+        case ["block", seconds]:
+            log.info("busy")
+            await asyncio.to_thread(time.sleep, float(seconds))
         case ["close", code]:
             await socket.close(int(code), "as told")
         case ["blast"]:

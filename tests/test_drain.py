@@ -111,6 +111,11 @@ def busy_and_stuck_in_its_clean_up(service: Service, stack: ExitStack) -> None:
     service.wait_for("busy")
 
 
+def busy_in_a_thread(service: Service, stack: ExitStack) -> None:
+    stack.enter_context(service.connect()).send(f"block {LONG}")
+    service.wait_for("busy")
+
+
 def blocked_by_a_peer_that_reads_nothing(service: Service, stack: ExitStack) -> None:
     stack.enter_context(service.open_raw(SO_RCVBUF=4096)).sendall(frame(b"blast"))
     service.wait_for("blasted")
@@ -119,6 +124,7 @@ def blocked_by_a_peer_that_reads_nothing(service: Service, stack: ExitStack) -> 
 SLOW: dict[Callable[[Service, ExitStack], None], str | None] = {
     never_ready: None,
     busy_for_ever: None,
+    busy_in_a_thread: "a thread of a handler did not end, and is left",
     busy_and_stuck_in_its_clean_up: "on_disconnect took too long",
     blocked_by_a_peer_that_reads_nothing: None,
 }

@@ -6,9 +6,11 @@ cancels the rest, and only then shuts down as ever.
 """
 
 import asyncio
+import os
 import random
 import signal
 import socket
+import threading
 from operator import itemgetter
 from time import monotonic
 from types import FrameType
@@ -56,6 +58,9 @@ class DrainingServer(uvicorn.Server):
             task.cancel()
         log.info("drained", connections=len(self._registry))
         await super().shutdown(sockets)
+        leaving = threading.Timer(self._settings.hook_seconds, _leave_threads)
+        leaving.daemon = True
+        leaving.start()
 
     async def _close_all(self) -> list[asyncio.Task[None]]:
         """Begin to close each socket at its own moment, so that the clients do not all come back at once."""
@@ -76,3 +81,9 @@ class DrainingServer(uvicorn.Server):
 
 async def _close(entry: OpenSocket) -> None:
     await entry.close(Reason.SERVICE_RESTARTS, SERVICE_RESTART, "service restarts")
+
+
+def _leave_threads() -> None:
+    """End the process. Python waits for all threads, and one that a handler began cannot be cancelled."""
+    log.error("a thread of a handler did not end, and is left")
+    os._exit(0)
