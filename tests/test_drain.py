@@ -43,7 +43,7 @@ RESTARTS = ("service_restarts", 1012)
 
 
 def test_200_clients_are_closed_one_by_one_while_new_ones_are_refused(start: Start) -> None:
-    service = start(drain_seconds=2, grace_seconds=5, hook_seconds=5)
+    service = start(drain_seconds=3, grace_seconds=5, hook_seconds=5)
 
     async def watch(client: object) -> tuple[int, str]:
         with pytest.raises(ConnectionClosed) as closed:
@@ -67,7 +67,7 @@ def test_200_clients_are_closed_one_by_one_while_new_ones_are_refused(start: Sta
 
     began = asyncio.run(drain())
     assert service.ended() == 0
-    assert monotonic() - began < 2 + 5 + 2 * 5
+    assert monotonic() - began < 3 + 5 + 2 * 5
     assert ends(service) == [RESTARTS] * 200
     assert service.complaints == []
     moments = [datetime.fromisoformat(line["timestamp"]) for line in service.happened("connection closed")]

@@ -155,6 +155,14 @@ def test_peers_that_read_nothing_are_gone_when_the_pings_have_found_them(start: 
         assert [line["event"] for line in service.complaints] == ["handler failed"]
 
 
+def test_a_close_that_nobody_reads_does_not_keep_the_clean_up_waiting(start: Start) -> None:
+    service = start(hook_seconds=0.5)  # the pings take longer than the patience of this test
+    with service.open_raw(SO_RCVBUF=4096) as client:
+        client.sendall(frame(b"blast-and-raise"))
+        line = service.wait_for("on_disconnect")
+    assert (line["reason"], line["code"]) == ("handler_failed", 1011)
+
+
 ABORTS: list[Callable[[Service], None]] = [
     lambda service: reset_during_the_handshake(service),
     cut_with_rst,
