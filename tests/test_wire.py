@@ -65,6 +65,21 @@ def test_a_broken_frame_is_answered_with_its_close_code(service: Service, sent: 
     assert service.complaints == []
 
 
+@pytest.mark.parametrize("name", ["unmasked", "text not UTF-8", "message too big"])
+def test_what_follows_a_broken_frame_is_not_read(service: Service, name: str) -> None:
+    sent, code = BROKEN[name]
+    before = service.look()
+    service.log.clear()
+    with service.open_raw() as client:
+        client.sendall(sent)
+        service.wait_for("on_disconnect")
+        client.sendall(frame(b"hi", Opcode.PING) + frame(b"who") + frame(b"\xff") + unmasked(b"hi"))
+        assert read_close(client) == code
+    service.settles_at(before)
+    assert len(service.happened("on_disconnect")) == 1
+    assert service.complaints == []
+
+
 def test_a_message_of_many_fragments_with_pings_between_is_one_message(service: Service) -> None:
     with service.open_raw() as client:
         client.sendall(frame(b"w", fin=False) + frame(b"?", Opcode.PING) + frame(b"ho", Opcode.CONT, fin=False))
