@@ -1,13 +1,15 @@
 """What the tests share: the template in a plain folder, and projects rendered from it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .rendering import copy_of_the_template, render
+from .service import Service, Start, render_with_probe
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,22 @@ def rendered(template: Path, tmp_path: Path) -> Callable[..., Path]:
         return render(template, tmp_path / "project", **answers)
 
     return rendered
+
+
+@pytest.fixture(scope="session")
+def probed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with hooks and a listener that fail on demand; not to be changed."""
+    return render_with_probe(template, tmp_path_factory.mktemp("probed") / "my-service")
+
+
+@pytest.fixture
+def start(probed: Path) -> Iterator[Start]:
+    """Start it with some settings; it is stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def start(*options: str, **settings: object) -> Service:
+            service = Service(probed, *options, **settings)
+            stack.callback(service.stop)
+            return service
+
+        yield start

@@ -1,68 +1,353 @@
-"""A rendered service in a process of its own, on a free port, with its log as it is written."""
+"""A rendered service in a process of its own, with hooks and a listener that fail on demand, and clients that break it.
 
+The hooks and the listener stand where a user's own do, in `hooks.py` and `listeners/probe.py`. What they see goes into
+the log, as JSON lines, and `/probe/look` answers with what is left inside the process.
+"""
+
+import base64
 import json
+import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from threading import Thread
+from time import monotonic, sleep
+from typing import Any, cast
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from websockets.asyncio.client import connect as connect_async
+from websockets.frames import Opcode
+from websockets.sync.client import ClientConnection, connect
+from websockets.utils import apply_mask
+
+from .rendering import answers_of, environment, render
+
+PATIENCE = 20
+"""Seconds after which a wait has failed; nothing waits so long when all is well."""
+
+MEBIBYTE = 1 << 20
+
+HOOKS = '''\
+"""Hooks that do as the query of the handshake says: `?accept=` and `?disconnect=`."""
+
+import asyncio
+
+import structlog
+
+from .connections import Cause, Socket
+from .state import Connection
+
+log = structlog.get_logger(__name__)
+HELD: set[str] = set()
+"""What stands for a resource: acquired in on_accept, released in on_disconnect."""
+
+
+async def on_accept(socket: Socket, connection: Connection) -> None:
+    told = socket.query_params.get("accept")
+    if told == "raise-before":
+        raise RuntimeError("before it acquired anything")
+    HELD.add(connection.id)
+    if told == "raise-after":
+        raise RuntimeError("after it acquired something")
+    if told == "hang":
+        log.info("on_accept hangs")
+        await asyncio.sleep(3600)
+
+
+async def on_disconnect(socket: Socket, connection: Connection, cause: Cause) -> None:
+    log.info("on_disconnect", reason=cause.reason.value, code=cause.code)
+    HELD.discard(connection.id)
+    told = socket.query_params.get("disconnect")
+    if told == "raise":
+        raise RuntimeError("in on_disconnect")
+    if told == "hang":
+        await asyncio.sleep(3600)
+    if told == "linger":
+        await asyncio.sleep(1)
+    log.info("on_disconnect done")
+'''
+
+PROBE = '''\
+"""A listener that does as each message says, and the insides of the process for the tests."""
+
+import asyncio
+import gc
+import os
+import time
 from typing import Any
 
-from .rendering import answers_of, environment
+import structlog
+from litestar import Router, get
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
 
-SECONDS = 20
+from ..connections import Connections, Socket, listener
+from ..hooks import HELD
+from ..state import Connection
+
+log = structlog.get_logger(__name__)
+
+
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    if connection.query_params.get("guard") == "linger":
+        log.info("guard lingers")
+        await asyncio.sleep(1)
+
+
+@listener("/ws", guards=[guard])
+async def act(data: str, socket: Socket, connection: NamedDependency[Connection]) -> str:
+    connection.count += 1
+    match data.split():
+        case ["raise"]:
+            raise RuntimeError("a bug in the handler")
+        case ["cancel"]:
+            task = asyncio.current_task()
+            assert task
+            task.cancel()
+        case ["busy", seconds]:
+            log.info("busy")
+            await asyncio.sleep(float(seconds))
+            log.info("done")
+        case ["block", seconds]:
+            log.info("busy")
+            await asyncio.to_thread(time.sleep, float(seconds))
+        case ["close", code]:
+            await socket.close(int(code), "as told")
+        case ["blast"]:
+            while True:
+                await socket.send_text("x" * 100_000)
+                log.info("blasted")
+        case ["blast-and-raise"]:
+            async with asyncio.timeout(0.5):
+                while True:
+                    await socket.send_text("x" * 100_000)
+        case _:
+            pass
+    return f"{connection.id} {connection.count}"
+
+
+@get("/look")
+async def look(connections: NamedDependency[Connections]) -> dict[str, int]:
+    gc.collect()
+    log.info("looked")
+    return {
+        "open": len(connections.registry),
+        "addresses": connections.registry.by_address.total(),
+        "held": len(HELD),
+        "tasks": len(asyncio.all_tasks()),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+probe = Router("/probe", route_handlers=[act, look])
+'''
+
+
+def render_with_probe(template: Path, target: Path) -> Path:
+    project = render(template, target, listeners=["probe"])
+    (project / "src/my_service/hooks.py").write_text(HOOKS)
+    (project / "src/my_service/listeners/probe.py").write_text(PROBE)
+    environment(project)
+    return project
 
 
 class Service:
-    """A running service; `address` is where it listens, `log` what it has written so far."""
+    """The service in a process, on a free port; its log is read as it is written."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, project: Path, *options: str, **settings: object) -> None:
+        lifted = {"log_format": "json", "max_messages_per_second": 0, "max_connections_per_address": 0}
+        package = answers_of(project)["package_name"]
+        given = {f"{package.upper()}_{name.upper()}": str(value) for name, value in (lifted | settings).items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", package, "--port", "0", *options],
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # --reload has a child
+            text=True,
+            env=environment(project) | given,
+            cwd=project,
+        )
         self.log: list[dict[str, Any]] = []
-        self._lines: Queue[dict[str, Any]] = Queue()
+        self._lines: Queue[dict[str, Any] | None] = Queue()
         self._reader = Thread(target=self._read)
         self._reader.start()
-        self.address = str(self.wait_for("serving on")["event"].rpartition("/")[2])
+        try:
+            self.address = self.wait_for("serving on")["event"].rpartition("/")[2]
+        except BaseException:
+            self.stop()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr as lines:
             for line in lines:
-                self._lines.put(json.loads(line) if line.startswith("{") else {"event": line})
+                try:
+                    self._lines.put(json.loads(line))
+                except ValueError:
+                    self._lines.put({"event": line, "level": "error"})  # the log has one shape, so this is a fault
+        self._lines.put(None)
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Return the next line of the log that begins with this."""
-        while True:
-            line = self._lines.get(timeout=SECONDS)
+    def stop(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=PATIENCE)
+        self._reader.join(timeout=PATIENCE)
+
+    def ended(self, signalled: int | None = None) -> int:
+        """Send a signal, if one is given; return the exit status and read the log to its end."""
+        if signalled is not None:
+            self.process.send_signal(signalled)
+        status = self.process.wait(timeout=PATIENCE * 2)
+        while (line := self._lines.get(timeout=PATIENCE)) is not None:
             self.log.append(line)
-            if line["event"].startswith(event):
+        return status
+
+    def wait_for(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Read the log until this event has come so often; return its last line."""
+        deadline = monotonic() + PATIENCE
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0, deadline - monotonic()))
+            except Empty:
+                line = None
+            assert line is not None, f"{event!r} did not happen: {self.log[-20:]}"
+            self.log.append(line)
+            times -= line["event"].startswith(event)
+            if not times:
                 return line
+
+    def happened(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.log if line["event"] == event]
+
+    @property
+    def complaints(self) -> list[dict[str, Any]]:
+        """What should wake somebody: errors, and whatever carries a traceback."""
+        return [line for line in self.log if line["level"] in {"error", "critical"} or "exception" in line]
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://{self.address}{path}", timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def look(self) -> dict[str, int]:
+        """Look at what is left inside the process; the log is read up to this moment."""
+        state: dict[str, int] = json.loads(self.get("/probe/look")[1])
+        self.wait_for("looked")
+        return state
+
+    def settles_at(self, expected: dict[str, int]) -> None:
+        """Wait until the inside of the process is as it was."""
+        deadline = monotonic() + PATIENCE
+        while (found := self.look()) != expected:
+            assert monotonic() < deadline, f"{found} is not {expected}"
+            sleep(0.02)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the process that are resident."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def url(self, path: str) -> str:
         return f"ws://{self.address}{path}"
 
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+    def connect(self, query: str = "", **options: Any) -> ClientConnection:
+        opening: Any = connect  # its own types are partly unknown
+        return cast("ClientConnection", opening(f"ws://{self.address}/probe/ws?{query}", **options))
+
+    def connect_async(self, query: str = "", **options: Any) -> connect_async:
+        return connect_async(f"ws://{self.address}/probe/ws?{query}", **options)
+
+    def open_tcp(self) -> socket.socket:
+        host, port = self.address.split(":")
+        return socket.create_connection((host, int(port)), timeout=PATIENCE)
+
+    def open_raw(self, path: str = "/probe/ws", **options: int) -> socket.socket:
+        """Open a WebSocket of which nothing is done by itself: no pong, no answer to a close, no reading."""
+        connection = self.open_tcp()
+        for name, value in options.items():
+            connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        connection.sendall(handshake(path))
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            byte = connection.recv(1)  # one by one: a frame may follow
+            assert byte, f"refused: {answer!r}"
+            answer += byte
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        return connection
+
+
+Start = Callable[..., Service]
 
 
 @contextmanager
 def running(project: Path, *options: str, **settings: object) -> Generator[Service]:
     """Run a rendered service with some settings, and kill it in the end."""
-    package = answers_of(project)["package_name"]
-    given = {f"{package.upper()}_{name.upper()}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", package, "--port", "0", *options],
-        cwd=project,
-        env=environment(project) | {f"{package.upper()}_LOG_FORMAT": "json"} | given,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    service = Service(process)
+    service = Service(project, *options, **settings)
     try:
         yield service
     finally:
         service.stop()
+
+
+def handshake(path: str, *more: bytes) -> bytes:
+    key = base64.b64encode(os.urandom(16))
+    lines = [f"GET {path} HTTP/1.1".encode(), b"Host: service", b"Upgrade: websocket", b"Connection: Upgrade"]
+    lines += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + key, *more, b"", b""]
+    return b"\r\n".join(lines)
+
+
+def frame(data: bytes, opcode: int = Opcode.TEXT, *, fin: bool = True, reserved: int = 0) -> bytes:
+    """Write a frame as a client does, masked, whether it is allowed or not (RFC 6455, 5.2)."""
+    if len(data) < 126:
+        size = struct.pack("!B", 0x80 | len(data))
+    else:
+        size = struct.pack("!BH", 0xFE, len(data)) if len(data) < 1 << 16 else struct.pack("!BQ", 0xFF, len(data))
+    mask = os.urandom(4)
+    return bytes([fin << 7 | reserved << 4 | opcode]) + size + mask + apply_mask(data, mask)
+
+
+def read_close(connection: socket.socket) -> int | None:
+    """Read all that the service sends; return the code of its close frame, None where there was none.
+
+    Raises:
+        ConnectionResetError: The connection was reset, and the close frame lost with it.
+    """
+    received = b"".join(iter(lambda: connection.recv(65536), b""))
+    at = 0
+    while at < len(received):
+        length, start = received[at + 1] & 0x7F, at + 2
+        if length >= 126:
+            size = 2 if length == 126 else 8
+            length, start = int.from_bytes(received[start : start + size], "big"), start + size
+        if received[at] & 0x0F == Opcode.CLOSE:
+            return int.from_bytes(received[start : start + 2], "big")
+        at = start + length
+    return None
+
+
+def reset(connection: socket.socket) -> None:
+    """Cut with RST, as a crashed host or a middlebox does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@contextmanager
+def bystander(service: Service) -> Generator[None]:
+    """Hold a healthy connection open meanwhile: it keeps its id, its count and its end for itself."""
+    with service.connect() as healthy:
+        healthy.send("who")
+        name, count = cast("str", healthy.recv(timeout=PATIENCE)).split()
+        yield
+        healthy.send("who")
+        assert healthy.recv(timeout=PATIENCE) == f"{name} {int(count) + 1}"
+        assert name not in {line["connection"] for line in service.happened("on_disconnect")}

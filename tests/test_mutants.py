@@ -121,7 +121,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("connections/registry.py", "if 0 < most <= len(claimed):", "if False:"),
     ],
     "a slow reader is waited for without end": [
-        ("connections/backpressure.py", "if self.send_seconds:", "if False:"),
+        ("connections/protocol.py", "if self._settings.send_seconds:", "if False:"),
     ],
     "any proxy is trusted": [
         ("server.py", "forwarded_allow_ips=settings.trusted_proxies", 'forwarded_allow_ips="*"'),

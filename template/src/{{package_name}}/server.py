@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -15,8 +15,8 @@ from litestar import Litestar
 from uvicorn.supervisors import ChangeReload
 
 from .connections import Connections, MistakeError
-from .connections.backpressure import bounded
 from .connections.drain import DrainingServer
+from .connections.protocol import HttpProtocol, WebSocketProtocol
 from .logs import Logging
 from .settings import Settings
 
@@ -60,7 +60,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     app = create_app(settings)
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Connections).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ignore)  # uvicorn raises them again when it is done: status 0, not 143
+        signal.signal(number, server.handle_exit)  # uvicorn listens only while it runs; what comes earlier counts too
     _allow_descriptors(settings)
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -104,7 +104,8 @@ def _allow_descriptors(settings: Settings) -> None:
 def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws=bounded(settings),
+        http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
+        ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,
         ws_ping_timeout=settings.ping_timeout,
@@ -116,6 +117,3 @@ def _configuration(app: Litestar, settings: Settings) -> uvicorn.Config:
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
     )
-
-
-def _ignore(_signal: int, _frame: FrameType | None) -> None: ...

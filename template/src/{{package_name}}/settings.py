@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     deflate: bool = False
     """Compress messages for clients that offer it: less traffic for more CPU and memory."""
 
+    handshake_seconds: float = Field(default=10, gt=0)
+    """Seconds in which the head of a request, and so of a handshake, must arrive."""
     ping_interval: float = Field(default=20, gt=0)
     """Seconds between pings, by which a connection is kept alive and a dead peer found."""
     ping_timeout: float = Field(default=20, gt=0)

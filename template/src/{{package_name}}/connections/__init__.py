@@ -11,7 +11,7 @@
 | registry.py  | the open sockets, counted from before their first await                   |
 | origin.py    | which pages may connect                                                  |
 | limits.py    | how much one connection may send, and how long it may say nothing        |
-| backpressure.py | how much may wait for a slow reader, and how long                     |
+| protocol.py  | what uvicorn's protocols lack: bounds on a peer that only waits          |
 | drain.py     | a shutdown that closes every connection and awaits its clean-up           |
 | metrics.py   | the numbers of all this, for Prometheus                                  |
 | checks.py    | the mistakes with which the service does not start                        |

@@ -6,9 +6,11 @@ cancels the rest, and only then shuts down as ever.
 """
 
 import asyncio
+import os
 import random
 import signal
 import socket
+import threading
 from operator import itemgetter
 from time import monotonic
 from types import FrameType
@@ -36,9 +38,10 @@ class DrainingServer(uvicorn.Server):
         self._settings = settings
         self._signals: list[int] = []
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to stop. On a second Ctrl+C, uvicorn's own leaves out the shutdown of the application."""
         self._signals.append(sig)
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._registry.draining = True
@@ -48,13 +51,16 @@ class DrainingServer(uvicorn.Server):
         while not await self._registry.wait_empty(0.1) and monotonic() < deadline and len(self._signals) < 2:
             pass
         for entry in self._registry:
-            if entry.task is not None:
+            if entry.task is not None and not entry.ending:
                 entry.task.cancel()
         await self._registry.wait_empty(2 * self._settings.hook_seconds)
         for task in closing:
             task.cancel()
         log.info("drained", connections=len(self._registry))
         await super().shutdown(sockets)
+        leaving = threading.Timer(self._settings.hook_seconds, _leave_threads)
+        leaving.daemon = True
+        leaving.start()
 
     async def _close_all(self) -> list[asyncio.Task[None]]:
         """Begin to close each socket at its own moment, so that the clients do not all come back at once."""
@@ -75,3 +81,9 @@ class DrainingServer(uvicorn.Server):
 
 async def _close(entry: OpenSocket) -> None:
     await entry.close(Reason.SERVICE_RESTARTS, SERVICE_RESTART, "service restarts")
+
+
+def _leave_threads() -> None:
+    """End the process. Python waits for all threads, and one that a handler began cannot be cancelled."""
+    log.error("a thread of a handler did not end, and is left")
+    os._exit(0)

@@ -87,6 +87,7 @@ async def _clean_up(
     __: TracebackType | None,
 ) -> None:
     """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing."""
+    entry.ending = True
     cause = await settle(entry, error)
     seconds = entry.connections.settings.hook_seconds
     limit = asyncio.timeout(seconds)
@@ -130,6 +131,7 @@ async def settle(entry: OpenSocket, error: BaseException | None) -> Cause:
 
     A failure is logged here, with its traceback; an ordinary end is not a failure.
     """
+    await entry.read_cause()
     entry.message_handled()
     if error is None or isinstance(error, WebSocketDisconnect) or error is entry.settled:
         pass

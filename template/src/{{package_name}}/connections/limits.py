@@ -1,6 +1,6 @@
 """How much one connection may send, and how long it may say nothing.
 
-What a slow reader may leave unread is in `backpressure.py`; how many connections there may be, in `gate.py`.
+What a slow reader may leave unread is in `protocol.py`; how many connections there may be, in `gate.py`.
 """
 
 import asyncio

@@ -53,6 +53,7 @@ class OpenSocket:
         "client",
         "connection",
         "connections",
+        "ending",
         "failure",
         "handles_since",
         "heard_at",
@@ -60,6 +61,7 @@ class OpenSocket:
         "life",
         "limit",
         "listens",
+        "lost",
         "messages_in",
         "messages_out",
         "path",
@@ -89,7 +91,11 @@ class OpenSocket:
         """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
         self.initialized = False
         """`on_accept` is through: what raises from here on is the handler's."""
+        self.ending = False
+        """Its clean-up runs: bounded in time by itself, and cancelled by nobody."""
         self.cause: Cause | None = None
+        self.lost = False
+        """The server could not send; why, it says when it is asked for the next event."""
         self.settled: BaseException | None = None
         """The exception that is dealt with already, so that it is logged once."""
         self.failure: int | None = None
@@ -161,6 +167,9 @@ class OpenSocket:
             return
         if self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+        if message["type"] == "websocket.accept" and self.connections.registry.draining:
+            await self._refuse(503, "the service is about to restart")  # it came through the gate before the drain
+            raise WebSocketDisconnect(detail="the service is about to restart", code=SERVICE_RESTART)
         await self._pass_on(message)
         if message["type"] == "websocket.accept":
             self.accepted = True
@@ -172,8 +181,9 @@ class OpenSocket:
         """Close from our side, unless it has ended already; return the cause. Never raises: nobody would hear it."""
         if self.cause is None:
             self.cause = Cause(reason, code, error)
-            with suppress(WebSocketDisconnect):
-                await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
+            with suppress(WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(self.connections.settings.hook_seconds):  # a peer may read nothing
+                    await self._pass_on({"type": "websocket.close", "code": code, "reason": fit_reason(detail)})
         return self.cause
 
     async def exceed(self, limit: str, detail: str) -> None:
@@ -192,8 +202,7 @@ class OpenSocket:
     async def _send_close(self, code: int, reason: str | None) -> None:
         if not self.accepted:
             # Whatever raised before the accept: an HTTP answer with its own status, not the bare 403 of a close.
-            self.cause = self.cause or Cause(Reason.SERVICE_CLOSED, POLICY_VIOLATION)
-            await refuse(self.scope, self._send, self.failure or 403, reason or "forbidden")
+            await self._refuse(self.failure or 403, reason or "forbidden")
         elif self.failure is not None:
             # Litestar's answer to an exception outside the lifespan: its 4500 is our 1011 or 1008.
             failed = self.failure >= 500
@@ -207,6 +216,11 @@ class OpenSocket:
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason or "")
 
+    async def _refuse(self, status: int, detail: str) -> None:
+        if self.cause is None:
+            self.cause = Cause(Reason.SERVICE_CLOSED, POLICY_VIOLATION)
+            await refuse(self.scope, self._send, status, detail)
+
     async def _pass_on(self, message: Message) -> None:
         """Send, and say `WebSocketDisconnect` where the server says OSError or, after a ping timeout, RuntimeError.
 
@@ -215,13 +229,26 @@ class OpenSocket:
         try:
             await self._send(message)
         except OSError as error:
-            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            self.lost = True
             raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
         except RuntimeError as error:
             if not self.accepted or message["type"] == "websocket.accept":
                 raise
-            self.cause = self.cause or Cause(Reason.CONNECTION_LOST, ABNORMAL)
+            self.lost = True
             raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
+
+    async def read_cause(self) -> None:
+        """Where a send was the first to fail, read on to the cause: a client may well have closed behind messages that
+        are still unread. Only for the task of the connection: a second reader would rob it of its events.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.connections.settings.hook_seconds):
+                while self.lost and self.cause is None:
+                    message = await self._receive()
+                    if message["type"] == "websocket.disconnect":
+                        self.cause = cause_of_disconnect(message)
+        if self.lost and self.cause is None:
+            self.cause = Cause(Reason.CONNECTION_LOST, ABNORMAL)
 
 
 STATE_KEY = "_open_socket"

@@ -1,0 +1,181 @@
+"""uvicorn's protocols, with bounds on a peer that only waits, and each close code delivered. For uvicorn 0.54.
+
+By itself uvicorn waits without end for a request to be complete, and for a peer to read what was sent before it closes.
+"""
+
+import asyncio
+from asyncio import TimerHandle, Transport
+from typing import Any
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from ..settings import Settings
+from .cause import TRY_AGAIN_LATER
+from .registry import STATE_KEY, OpenSocket
+
+LARGEST_HEAD = 65536
+"""Bytes that the first line and the headers of a request may have."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One TCP connection before its handshake, with a bound on the head of a request, in time and in size."""
+
+    def __init__(self, *, handshake_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._handshake_seconds = handshake_seconds
+        self._deadline: TimerHandle | None = None
+        self._head = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._begin_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _begin_head(self) -> None:
+        self._end_head()
+        self._head = 0
+        self._deadline = self.loop.call_later(self._handshake_seconds, self.transport.abort)
+
+    def _end_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket, with bounds on a reader that is slow and on its end.
+
+    uvicorn lets a send wait while what the client has not read fills the buffer: for ever, if it never reads. And it
+    closes no connection before the buffer is empty. So a timer runs while the buffer is full, after which the client is
+    closed with 1013; and what is left over after the end is dropped after a while. Who keeps up costs nothing.
+    """
+
+    def __init__(self, *, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+        self._overdue: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=self._settings.max_pending_bytes)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._settings.send_seconds:
+            self._overdue = self.loop.call_later(self._settings.send_seconds, self._give_up)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        if self.conn.parser_exc is not None:
+            return  # it has failed already, and what follows is not for us (RFC 6455, 7.1.7)
+        super().data_received(data)
+        if not self.handshake_initiated:  # headers too long or too many; uvicorn would leave it open, unanswered
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def handle_parser_exception(self) -> None:
+        """Fail the connection: too big (1009), not UTF-8 (1007), no frame (1002).
+
+        Closing while bytes wait to be read resets the connection, and the client never sees the code. So only our side
+        is closed at first, what still comes is thrown away, and the client closes, or is aborted.
+        """
+        close: Any = self.conn.close_sent  # never None when this is called
+        self.conn.fail(close.code)  # after text that is not UTF-8 it would go on to parse
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def handle_ping(self) -> None:
+        if self.close_sent or not self.writable.is_set():
+            self.conn.data_to_send()  # dropped: the pongs for a client that pings and does not read have no bound
+        else:
+            super().handle_ping()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self.transport.is_closing():
+            await asyncio.sleep(0)  # a handler that does nothing but send would never let `connection_lost` run
+        await super().send(message)
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self._patience, self.transport.abort)
+
+    def send_keepalive_ping(self) -> None:
+        if self.close_sent or self.transport.is_closing():
+            self._abort_in(self.ping_timeout or 0)
+        else:
+            super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # a peer that answers no ping reads no rest
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._abort_in((self.config.timeout_graceful_shutdown or 0) / 2)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for the client to read the rest after the end."""
+        return self._settings.send_seconds or self.close_timeout
+
+    def _abort_in(self, seconds: float) -> None:
+        self.ping_timer = self.loop.call_later(seconds, self.transport.abort)  # `connection_lost` cancels it
+
+    def _stop_waiting(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _give_up(self) -> None:
+        """Close with 1013, behind all that is unread, and let each send that waits end as if the client were gone."""
+        self._overdue = None
+        entry: OpenSocket | None = self.scope.get("state", {}).get(STATE_KEY)
+        code = entry.give_up().code if entry else TRY_AGAIN_LATER
+        self.disconnected = True
+        self.writable.set()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": "too slow"})
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self.conn.send_close(TRY_AGAIN_LATER, "too slow")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(self._patience, self.transport.abort)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()  # for the close frame with which the client answers
