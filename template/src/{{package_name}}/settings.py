@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -18,6 +18,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = f"{(__package__ or '').upper()}_"
 ENV_FILE = Path(".env")
+FOLDERS = tuple(f"{PREFIX}{file.parent.name.upper()}_" for file in Path(__file__).parent.glob("*/settings.py"))
+"""A folder with a settings.py of its own answers for the variables that begin with its name."""
+
+Loaded = TypeVar("Loaded", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -96,15 +100,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: A variable is unknown or has a wrong value.
         """
-        problems = _unknown_variables(cls.model_fields)
-        try:
-            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
-        except ValidationError as error:
-            problems += [_describe(details) for details in error.errors()]
-            raise SettingsError("\n".join(problems)) from None
-        if problems:
-            raise SettingsError("\n".join(problems))
-        return settings
+        return load(cls, **overrides)
 
     @field_validator("fanout_url")
     @classmethod
@@ -139,16 +135,35 @@ class Settings(BaseSettings):
         return origins
 
 
-def _describe(problem: ErrorDetails) -> str:
+def load(kind: type[Loaded], **overrides: Any) -> Loaded:
+    """Read settings of one kind: these here, or those of a folder that brings its own.
+
+    Raises:
+        SettingsError: A variable is unknown or has a wrong value.
+    """
+    prefix = str(kind.model_config.get("env_prefix"))
+    problems = _unknown_variables(prefix, kind.model_fields)
+    try:
+        settings = kind(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        problems += [_describe(prefix, details) for details in error.errors()]
+        raise SettingsError("\n".join(problems)) from None
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _describe(prefix: str, problem: ErrorDetails) -> str:
     """Name the variable and what is wrong with it, but not its value, which may be a secret."""
-    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _unknown_variables(known: Iterable[str]) -> list[str]:
-    names = [f"{PREFIX}{name.upper()}" for name in known]
-    given = {name.upper() for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(PREFIX)}
+def _unknown_variables(prefix: str, known: Iterable[str]) -> list[str]:
+    names = [f"{prefix}{name.upper()}" for name in known]
+    given = {name.upper() for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(prefix)}
+    others = tuple(each for each in FOLDERS if each != prefix)
     problems: list[str] = []
-    for name in sorted(given.difference(names)):
+    for name in sorted(name for name in given.difference(names) if not name.startswith(others)):
         close = get_close_matches(name, names, n=1)
         problems.append(f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else ""))
     return problems
