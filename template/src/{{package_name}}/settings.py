@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -21,17 +21,40 @@ ENV_FILE = Path(".env")
 FOLDERS = tuple(f"{PREFIX}{file.parent.name.upper()}_" for file in Path(__file__).parent.glob("*/settings.py"))
 """A folder with a settings.py of its own answers for the variables that begin with its name."""
 
-Loaded = TypeVar("Loaded", bound=BaseSettings)
-
 
 class SettingsError(Exception):
     """A setting that is unknown or has a wrong value; the message is one line for each."""
 
 
-class Settings(BaseSettings):
-    """All that is chosen at run time. A 0 lifts a limit."""
+class Section(BaseSettings):
+    """Settings that are read together, from variables with the same prefix."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings.
+
+        Args:
+            overrides: Values that win over the environment; None stands for "not given".
+
+        Raises:
+            SettingsError: A variable is unknown or has a wrong value.
+        """
+        prefix = str(cls.model_config.get("env_prefix"))
+        problems = _unknown_variables(prefix, cls.model_fields)
+        try:
+            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            problems += [_describe(prefix, details) for details in error.errors()]
+            raise SettingsError("\n".join(problems)) from None
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return settings
+
+
+class Settings(Section):
+    """All that is chosen at run time. A 0 lifts a limit."""
 
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -90,18 +113,6 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(default=10, ge=0)
     """After that, the time that busy handlers have to finish."""
 
-    @classmethod
-    def load(cls, **overrides: Any) -> Self:
-        """Read the settings.
-
-        Args:
-            overrides: Values that win over the environment; None stands for "not given".
-
-        Raises:
-            SettingsError: A variable is unknown or has a wrong value.
-        """
-        return load(cls, **overrides)
-
     @field_validator("fanout_url")
     @classmethod
     def _known_engine(cls, url: str) -> str:
@@ -133,24 +144,6 @@ class Settings(BaseSettings):
             if parts.scheme not in {"http", "https"} or not parts.netloc or origin.count("/") != 2 or "*" in origin:
                 raise ValueError(f"{origin!r} is no origin; write scheme and host, as in https://example.com")
         return origins
-
-
-def load(kind: type[Loaded], **overrides: Any) -> Loaded:
-    """Read settings of one kind: these here, or those of a folder that brings its own.
-
-    Raises:
-        SettingsError: A variable is unknown or has a wrong value.
-    """
-    prefix = str(kind.model_config.get("env_prefix"))
-    problems = _unknown_variables(prefix, kind.model_fields)
-    try:
-        settings = kind(**{name: value for name, value in overrides.items() if value is not None})
-    except ValidationError as error:
-        problems += [_describe(prefix, details) for details in error.errors()]
-        raise SettingsError("\n".join(problems)) from None
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
 
 
 def _describe(prefix: str, problem: ErrorDetails) -> str:

@@ -37,7 +37,7 @@ class Auth(InitPlugin):
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
-        self._revoked: dict[str, datetime] = {}
+        self.revoked: dict[str, datetime] = {}
         """The `jti` of each token that was logged out, with its `exp`; of this process, and gone with it."""
         self._closing: set[asyncio.Task[Cause]] = set()
 
@@ -89,14 +89,14 @@ class Auth(InitPlugin):
         """
         if seconds_left(token) <= 0:
             raise NotAuthorizedException("the token has expired", headers=CHALLENGE)
-        if str(token.jti) in self._revoked:
+        if str(token.jti) in self.revoked:
             raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
 
     def log_out(self, token: Token, registry: Registry) -> None:
         """Let nobody in with this token again, and close all connections of its user with 1008, on this node."""
         now = datetime.now(UTC)
-        self._revoked = {jti: exp for jti, exp in self._revoked.items() if exp > now}
-        self._revoked[str(token.jti)] = token.exp
+        self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
+        self.revoked[str(token.jti)] = token.exp
         for entry in registry:
             if entry.user == token.sub and entry.accepted:
                 self._close(entry, "logged out")

@@ -1,11 +1,9 @@
 """The settings of the authentication: `<PACKAGE>_AUTH_SECRET` and so on. `.env.example` lists them all."""
 
-from typing import Self
-
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from ..settings import ENV_FILE, PREFIX, load
+from ..settings import PREFIX, Section
 
 SHORTEST_SECRET = 32
 """Bytes of a key for HMAC with SHA-256 (RFC 7518, section 3.2)."""
@@ -13,10 +11,10 @@ SHORTEST_SECRET = 32
 MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
-class AuthSettings(BaseSettings):
+class AuthSettings(Section):
     """What a token must be signed with, and what it must say."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AUTH_", env_file=ENV_FILE, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AUTH_")
 
     secret: SecretStr = Field(default=SecretStr(""), validate_default=True)
     """The key that signs the tokens, at least 32 bytes. Whoever knows it can be anybody."""
@@ -26,15 +24,6 @@ class AuthSettings(BaseSettings):
     """Where it is set, the `aud` that a token must have."""
     cookie: str = "token"
     """The cookie in which a browser may bring its token."""
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the settings.
-
-        Raises:
-            SettingsError: The secret is missing or too short, or a variable is unknown.
-        """
-        return load(cls)
 
     @field_validator("secret")
     @classmethod
