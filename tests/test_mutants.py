@@ -3,6 +3,7 @@
 A mistake counts as found when a test fails or the service refuses to start; not when the code cannot be imported.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,60 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("connections/checks.py", "        check_lifespan(lifespan)", "        pass"),
     ],
 }
+
+AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+    "no token is needed": [("handshake.py", '.get("public")', '.get("public", True)')],
+    "a token in the URL counts": [
+        (
+            "credentials.py",
+            'connection.cookies.get(cookie, "")',
+            'connection.query_params.get("token") or connection.cookies.get(cookie, "")',
+        ),
+        ("credentials.py", "by_cookie=True) if token", "by_cookie=False) if token"),
+    ],
+    "a cookie counts without an Origin": [("plugin.py", "required=True", "required=False")],
+    "a cookie goes before a header": [
+        ("credentials.py", 'if scheme.lower() == "bearer":', "if not connection.cookies:")
+    ],
+    "a token needs no id": [("plugin.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
+    "the issuer does not count": [("plugin.py", "self._settings.issuer or None", "None")],
+    "the audience does not count": [("plugin.py", "self._settings.audience or None", "None")],
+    "a header that is nested too deeply is an error": [("plugin.py", ", RecursionError) as", ",) as")],
+    "what is claimed in public is not checked": [("handshake.py", "not self._auth.is_claimed(connection)", "True")],
+    "an old cookie closes what is public": [("plugin.py", " and not credentials.by_cookie", "")],
+    "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
+    "a token is looked at once": [("handshake.py", "            self._auth.check(token)", "            pass")],
+    "connections outlive their token": [
+        ("handshake.py", "expiry = self._auth.close_when_expired(entry, token)", "expiry = None")
+    ],
+    "the end of one token closes every connection": [
+        (
+            "plugin.py",
+            "self._close, entry,",
+            "lambda *_: [self._close(each, '') for each in entry.connections.registry],",
+        )
+    ],
+    "a token is good after its logout": [("plugin.py", "in self.revoked:", "in ():")],
+    "revoked tokens are kept for ever": [("plugin.py", " if exp > now}", "}")],
+    "a logout closes nothing": [("plugin.py", 'self._close(entry, "logged out")', "pass")],
+    "a logout closes everybody": [("plugin.py", "entry.user == token.sub and entry.accepted", "entry.accepted")],
+    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(connection.headers),")],
+    "a short secret is enough": [("settings.py", "SHORTEST_SECRET = 32", "SHORTEST_SECRET = 5")],
+    "the secret is printed": [("settings.py", "SecretStr", "str"), ("plugin.py", ".get_secret_value()", "")],
+    "a user has no name in the state": [
+        ("../connections/lifespan.py", "entry.connection.user = entry.user", 'entry.connection.user = ""')
+    ],
+}
+
+
+@pytest.mark.parametrize("mutant", AUTH_MUTANTS)
+def test_a_planted_mistake_in_the_authentication_is_found(rendered: Callable[..., Path], mutant: str) -> None:
+    project = rendered(auth="jwt")
+    for file, old, new in AUTH_MUTANTS[mutant]:
+        replace(project / PACKAGE / "auth" / file, old, new)
+    result = run(project, "pytest", "-q", "-x", "--timeout", "20", "-p", "no:cacheprovider", "tests/auth")
+    assert result.returncode == 1, f"exit status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr}"
+    assert "SyntaxError" not in result.stdout
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -13,6 +13,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "hostile text, longest names, everything": HOSTILE
     | {
+        "auth": "jwt",
         "docker": True,
         "ci": "gitlab",
         "listeners": ["chat", "a_name_of_thirty_characters_ab"],

@@ -46,7 +46,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("license", "WTFPL", "Invalid choice"),
     ("python_version", "3.10", "Invalid choice"),
     ("fanout", "redis", "Invalid choice"),
-    ("auth", "jwt", "Invalid choice"),
+    ("auth", "basic", "Invalid choice"),
 ]
 
 

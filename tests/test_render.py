@@ -21,6 +21,7 @@ OPTIONS: dict[str, list[Any]] = {
     "docker": [True, False],
     "ci": ["github", "gitlab", "none"],
     "listeners": [[], ["chat", "prices"]],
+    "auth": ["none", "jwt"],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*OPTIONS.values())]
 LICENCES = {
@@ -61,6 +62,11 @@ def test_nothing_is_left_over_from_an_answer_that_was_not_given(rendered: Render
     ) * 2
     assert (project / ".github").exists() == (answers["ci"] == "github")
     assert (project / ".gitlab-ci.yml").exists() == (answers["ci"] == "gitlab")
+    auth = answers["auth"] == "jwt"
+    assert (project / package / "auth").exists() == (project / "tests" / "auth").exists() == auth
+    rest = "\n".join(text for name, text in present.items() if "/page/" not in name)  # it finds out at run time
+    for word in ("jwt", "JSON Web Token", "_AUTH_", "AuthSettings", "logout", "bearer"):
+        assert (word in rest) == auth, word
     for listener in ("chat", "prices"):
         wanted = listener in answers["listeners"]
         assert (f"{package}/listeners/{listener}.py" in present) == wanted

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from litestar.logging.config import BaseLoggingConfig
 from litestar.types import GetLogger
+from structlog.tracebacks import ExceptionDictTransformer
 
 from .settings import Settings
 
@@ -14,7 +15,8 @@ from .settings import Settings
 class Logging(BaseLoggingConfig):
     """Litestar's hook to configure the log; `socket.logger` and `request.logger` are structlog's.
 
-    One line for each event, to standard error: JSON for machines, or readable in a terminal.
+    One line for each event, to standard error: JSON for machines, or readable in a terminal. Tracebacks come without
+    the values of variables: those of a handshake hold its cookies and its token.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -31,11 +33,12 @@ class Logging(BaseLoggingConfig):
         ]
         if self._settings.log_format == "json" or (self._settings.log_format == "auto" and not sys.stderr.isatty()):
             rendering: list[structlog.typing.Processor] = [
-                structlog.processors.dict_tracebacks,
+                structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
                 structlog.processors.JSONRenderer(),
             ]
         else:
-            rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+            formatter = structlog.dev.RichTracebackFormatter(show_locals=False)
+            rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=formatter)]
         structlog.configure(
             processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
             wrapper_class=structlog.make_filtering_bound_logger(self._settings.log_level),

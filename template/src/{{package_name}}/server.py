@@ -18,7 +18,7 @@ from .connections import Connections, MistakeError
 from .connections.drain import DrainingServer
 from .connections.protocol import HttpProtocol, WebSocketProtocol
 from .logs import Logging
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 if sys.platform != "win32":
     import resource
@@ -54,6 +54,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     Raises:
         MistakeError: The application has a mistake with which it does not start.
+        SettingsError: A setting of one of its parts is missing or has a wrong value.
     """
     from .app import create_app  # imports the listeners, whose mistakes are to be caught
 
@@ -78,7 +79,7 @@ def reload(settings: Settings, sockets: list[socket.socket]) -> None:
 def _serve_until_changed(settings: Settings, sockets: list[socket.socket] | None) -> None:
     try:
         serve(settings, sockets or [])
-    except MistakeError as error:
+    except (MistakeError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
 
 

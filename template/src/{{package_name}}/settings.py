@@ -18,16 +18,43 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = f"{(__package__ or '').upper()}_"
 ENV_FILE = Path(".env")
+FOLDERS = tuple(f"{PREFIX}{file.parent.name.upper()}_" for file in Path(__file__).parent.glob("*/settings.py"))
+"""A folder with a settings.py of its own answers for the variables that begin with its name."""
 
 
 class SettingsError(Exception):
     """A setting that is unknown or has a wrong value; the message is one line for each."""
 
 
-class Settings(BaseSettings):
-    """All that is chosen at run time. A 0 lifts a limit."""
+class Section(BaseSettings):
+    """Settings that are read together, from variables with the same prefix."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings.
+
+        Args:
+            overrides: Values that win over the environment; None stands for "not given".
+
+        Raises:
+            SettingsError: A variable is unknown or has a wrong value.
+        """
+        prefix = str(cls.model_config.get("env_prefix"))
+        problems = _unknown_variables(prefix, cls.model_fields)
+        try:
+            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            problems += [_describe(prefix, details) for details in error.errors()]
+            raise SettingsError("\n".join(problems)) from None
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return settings
+
+
+class Settings(Section):
+    """All that is chosen at run time. A 0 lifts a limit."""
 
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -88,26 +115,6 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(default=10, ge=0)
     """After that, the time that busy handlers have to finish."""
 
-    @classmethod
-    def load(cls, **overrides: Any) -> Self:
-        """Read the settings.
-
-        Args:
-            overrides: Values that win over the environment; None stands for "not given".
-
-        Raises:
-            SettingsError: A variable is unknown or has a wrong value.
-        """
-        problems = _unknown_variables(cls.model_fields)
-        try:
-            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
-        except ValidationError as error:
-            problems += [_describe(details) for details in error.errors()]
-            raise SettingsError("\n".join(problems)) from None
-        if problems:
-            raise SettingsError("\n".join(problems))
-        return settings
-
     @field_validator("fanout_url")
     @classmethod
     def _known_engine(cls, url: str) -> str:
@@ -141,16 +148,17 @@ class Settings(BaseSettings):
         return origins
 
 
-def _describe(problem: ErrorDetails) -> str:
+def _describe(prefix: str, problem: ErrorDetails) -> str:
     """Name the variable and what is wrong with it, but not its value, which may be a secret."""
-    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _unknown_variables(known: Iterable[str]) -> list[str]:
-    names = [f"{PREFIX}{name.upper()}" for name in known]
-    given = {name.upper() for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(PREFIX)}
+def _unknown_variables(prefix: str, known: Iterable[str]) -> list[str]:
+    names = [f"{prefix}{name.upper()}" for name in known]
+    given = {name.upper() for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(prefix)}
+    others = tuple(each for each in FOLDERS if each != prefix)
     problems: list[str] = []
-    for name in sorted(given.difference(names)):
+    for name in sorted(name for name in given.difference(names) if not name.startswith(others)):
         close = get_close_matches(name, names, n=1)
         problems.append(f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else ""))
     return problems

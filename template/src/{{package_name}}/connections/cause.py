@@ -64,6 +64,8 @@ class Reason(StrEnum):
     """The client sent what the protocol forbids (1002, 1007) or a message that is too big (1009)."""
     LIMIT_EXCEEDED = "limit_exceeded"
     """The client went over a limit of the service (1008), or read too slowly (1013)."""
+    ACCESS_ENDED = "access_ended"
+    """The client may no longer be here: its credentials expired, or its user logged out (1008)."""
     SERVICE_CLOSED = "service_closed"
     """A handler closed it: `socket.close(...)` or `raise WebSocketException(...)`; the code is the handler's."""
     SERVICE_RESTARTS = "service_restarts"

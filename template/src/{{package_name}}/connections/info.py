@@ -15,3 +15,5 @@ class ConnectionInfo:
     """When the handshake was accepted, in UTC."""
     client: str = ""
     """The client's address, without the port; empty where the server does not know it."""
+    user: str = ""
+    """Who connected, as the authentication says; empty where there is none."""

@@ -73,6 +73,7 @@ def connection_of(entry: OpenSocket) -> ConnectionInfo:
     if entry.connection is None:
         entry.connection = entry.connections.make_connection()
         entry.connection.client = entry.client
+        entry.connection.user = entry.user
         entry.scope["state"]["connection"] = entry.connection
     return entry.connection
 

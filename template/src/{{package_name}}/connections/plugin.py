@@ -69,7 +69,7 @@ class Connections(InitPlugin, ReceiveRoutePlugin):
         app_config.dependencies["connection"] = self._provides_connection
         app_config.dependencies["connections"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
-        config.middleware.append(Gate(self))
+        config.middleware.insert(0, Gate(self))  # before any other: what comes first may await, uncounted
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         return app_config

@@ -1,6 +1,7 @@
 """The answer to a handshake that is not accepted: a real HTTP status, where the server can send one."""
 
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from litestar.types import Send
@@ -21,6 +22,8 @@ async def refuse(scope: dict[str, Any], send: Send, status: int, detail: str) ->
             return
         body = detail.encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+        if status == HTTPStatus.UNAUTHORIZED:
+            headers.append((b"www-authenticate", b"Bearer"))  # a 401 has to name a scheme (RFC 9110, 15.5.2)
         answer: list[Any] = [  # not in Litestar's types of ASGI messages
             {"type": "websocket.http.response.start", "status": status, "headers": headers},
             {"type": "websocket.http.response.body", "body": body, "more_body": False},

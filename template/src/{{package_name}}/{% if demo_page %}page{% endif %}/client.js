@@ -42,6 +42,8 @@
  * @property {(message: Message) => void} onMessage Called with each message, decoded from JSON.
  * @property {(state: State) => void} [onState] Called with each change. What it sends when the status is `open` goes
  *   out before the queue.
+ * @property {() => string | undefined} [token] Asked before each connection for the token to show to a service that wants
+ *   one. It travels as a subprotocol, beside "bearer": a page can set no header, and a URL ends in logs.
  * @property {number} [maxQueue] Messages kept while there is no connection (100). They all go out at once on the next
  *   one, so keep it below the service's MESSAGE_BURST.
  * @property {number} [baseDelay] Milliseconds before the first retry, at most (500); doubled for each further one.
@@ -98,7 +100,7 @@ export class ReconnectingWebSocket {
   constructor(path, options) {
     this.#url = new URL(path, document.baseURI);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    this.#options = { onState: () => {}, maxQueue: 100, baseDelay: 500, maxDelay: 30_000, ...options };
+    this.#options = { onState: () => {}, token: () => undefined, maxQueue: 100, baseDelay: 500, maxDelay: 30_000, ...options };
   }
 
   get state() {
@@ -174,7 +176,8 @@ export class ReconnectingWebSocket {
   #connect() {
     clearTimeout(this.#timer);
     if (isPaused()) return this.#become("paused");
-    const socket = new WebSocket(this.#url);
+    const token = this.#options.token();
+    const socket = new WebSocket(this.#url, token ? ["bearer", token] : []);
     socket.onopen = () => {
       this.#openedAt = performance.now();
       this.#become("open");

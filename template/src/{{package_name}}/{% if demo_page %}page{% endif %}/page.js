@@ -14,6 +14,8 @@ const TOO_BIG = 70_000; // bytes; the service takes 65,536, unless MAX_MESSAGE_S
 const FLOOD = 300; // messages; the service takes 100 at once, unless MESSAGE_BURST says otherwise
 const SAMPLES = 90; // seconds in the charts
 
+let token = ""; // kept nowhere else
+
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
 
@@ -65,6 +67,7 @@ class Card {
     this.socket = new ReconnectingWebSocket(path, {
       onMessage: (message) => this.#hear(message),
       onState: (state) => this.#follow(state),
+      token: () => token,
       maxQueue: 20,
     });
 
@@ -289,9 +292,25 @@ async function poll() {
   setTimeout(poll, 1000);
 }
 
-async function showTitle() {
-  const document_ = await (await fetch("schema/openapi.json")).json();
-  document.title = $("title").textContent = document_.info.title;
+/** Show the title, and open the first connections; a service from which one can log out wants a token before. */
+async function begin() {
+  const { info, paths } = await (await fetch("schema/openapi.json")).json();
+  document.title = $("title").textContent = info.title;
+  if (paths["/logout"]) $("token-form").hidden = false;
+  else openFirst();
+}
+
+function openFirst() {
+  const room = new URLSearchParams(location.hash.slice(1)).get("room");
+  if (room) {
+    $("room").value = room;
+    $("room").oninput();
+    new Card(room);
+  } else {
+    new Card();
+    new Card();
+    new Card("lobby");
+  }
 }
 
 function showCodes() {
@@ -303,6 +322,12 @@ function showCodes() {
   }
 }
 
+$("token-form").onsubmit = (/** @type {Event} */ event) => {
+  event.preventDefault();
+  token = $("token").value;
+  if (Card.all.size) Card.all.forEach((card) => card.socket.open());
+  else openFirst();
+};
 $("echo").onclick = () => new Card();
 $("join").onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault();
@@ -312,16 +337,5 @@ $("room").oninput = () => ($("window").hash = String(new URLSearchParams({ room:
 
 setInterval(() => Card.all.forEach((card) => card.tick()), 100);
 showCodes();
-showTitle().catch(() => {}); // the page has a title already
+begin().catch(openFirst); // the page has a title already
 poll();
-
-const room = new URLSearchParams(location.hash.slice(1)).get("room");
-if (room) {
-  $("room").value = room;
-  $("room").oninput();
-  new Card(room);
-} else {
-  new Card();
-  new Card();
-  new Card("lobby");
-}

@@ -1,0 +1,81 @@
+"""The handshake: no WebSocket without a token, and none for longer than its token."""
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from litestar.connection import ASGIConnection
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
+
+from ..connections.cause import POLICY_VIOLATION
+from ..connections.registry import STATE_KEY, OpenSocket
+from .credentials import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from .plugin import Auth
+
+log = structlog.get_logger(__name__)
+
+
+class Handshake(ASGIMiddleware):
+    """Refuse with a real 401 or 403, or let the user in until the token expires.
+
+    A handler with `opt={"public": True}` lets in clients without a token too; one that is sent is checked all the same.
+    """
+
+    scopes = (ScopeType.WEBSOCKET,)
+
+    def __init__(self, auth: "Auth") -> None:
+        self._auth = auth
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        websocket = cast("WebSocketScope", scope)
+        entry: OpenSocket = scope["state"][STATE_KEY]
+        connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
+        try:
+            token = self._auth.authenticate(connection)
+        except HTTPException as error:
+            if scope["route_handler"].opt.get("public") and not self._auth.is_claimed(connection):
+                await next_app(scope, receive, send)
+            else:
+                await _refuse(entry, error, send)
+            return
+        # All this before the first await, so that no burst of handshakes of one user can pass a limit.
+        scope["user"] = entry.user = token.sub
+        scope["auth"] = token
+        structlog.contextvars.bind_contextvars(user=token.sub)
+        expiry: asyncio.TimerHandle | None = None
+
+        async def send_and_watch(message: Message) -> None:
+            nonlocal expiry
+            if message["type"] != "websocket.accept":
+                await send(message)
+                return
+            self._auth.check(token)  # guards and dependencies may have taken their time
+            if SUBPROTOCOL in websocket["subprotocols"]:
+                # A browser gives up a connection that answers none of its subprotocols.
+                message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
+            await send(message)
+            expiry = self._auth.close_when_expired(entry, token)
+
+        try:
+            await next_app(scope, receive, send_and_watch)
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+
+
+async def _refuse(entry: OpenSocket, error: HTTPException, send: Send) -> None:
+    reason = "token" if error.status_code == HTTPStatus.UNAUTHORIZED else "origin"
+    entry.connections.metrics.refused[reason] += 1
+    # Of what is wrong, only the kind: the words of the decoder might quote the token.
+    kind = type(error.__cause__).__name__ if error.__cause__ else None
+    log.warning(
+        "handshake refused", reason=reason, path=entry.path, client=entry.client, detail=error.detail, problem=kind
+    )
+    entry.failure = error.status_code
+    await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.detail})

@@ -1,0 +1,117 @@
+"""`Auth`: the plugin through which `app.py` gives Litestar all that stands in this folder."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar.config.app import AppConfig
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.plugins import InitPlugin
+from litestar.security.jwt import Token
+
+from ..connections import Cause, Connections, Reason
+from ..connections.cause import POLICY_VIOLATION
+from ..connections.gate import Gate
+from ..connections.origin import origin_allowed
+from ..connections.registry import OpenSocket, Registry
+from .credentials import find_credentials
+from .handshake import Handshake
+from .settings import AuthSettings
+
+ALGORITHM = "HS256"
+"""The only one that is accepted, whatever the header of a token says (RFC 8725, section 3.1)."""
+
+CLAIMS = ("sub", "exp", "iat", "jti")
+"""What a token must say: who it is, until when and since when it holds, and a name by which it can be revoked."""
+
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+class Auth(InitPlugin):
+    """Ask every WebSocket for a token; injected as `auth: NamedDependency[Auth]`.
+
+    An HTTP handler that needs a user calls `auth.authenticate(request)`.
+    """
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._settings = settings
+        self.revoked: dict[str, datetime] = {}
+        """The `jti` of each token that was logged out, with its `exp`; of this process, and gone with it."""
+        self._closing: set[asyncio.Task[Cause]] = set()
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
+        middleware: list[Any] = app_config.middleware
+        middleware.insert(sum(isinstance(each, Gate) for each in middleware), Handshake(self))  # inside the gate
+        return app_config
+
+    def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
+        """Return the token of a handshake or a request: its `sub` is the user, its `extras` are your own claims.
+
+        Raises:
+            NotAuthorizedException: It has no token, or none that is good (401).
+            PermissionDeniedException: The token is in a cookie, and no page that may connect has sent it (403).
+        """
+        credentials = find_credentials(connection, self._settings.cookie)
+        if credentials is None:
+            raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
+        if credentials.by_cookie:
+            allowed = connection.app.plugins.get(Connections).allowed_origins
+            if not origin_allowed(dict(connection.scope), allowed, required=True):
+                raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
+        try:
+            token = Token.decode(
+                credentials.encoded,
+                secret=self._settings.secret.get_secret_value(),
+                algorithm=ALGORITHM,
+                issuer=self._settings.issuer or None,
+                audience=self._settings.audience or None,
+                require_claims=CLAIMS,
+            )
+        except (NotAuthorizedException, RecursionError) as error:
+            # The decoder's own complaint stays the cause, for the log; RecursionError is a header like [[[[[[…
+            raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
+        self.check(token)
+        return token
+
+    def is_claimed(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+        """Say whether a client sent a token on purpose; browsers send cookies without being told."""
+        credentials = find_credentials(connection, self._settings.cookie)
+        return credentials is not None and not credentials.by_cookie
+
+    def check(self, token: Token) -> None:
+        """Check what may change while a token is in use.
+
+        Raises:
+            NotAuthorizedException: It has expired or was revoked (401).
+        """
+        if seconds_left(token) <= 0:
+            raise NotAuthorizedException("the token has expired", headers=CHALLENGE)
+        if str(token.jti) in self.revoked:
+            raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
+
+    def log_out(self, token: Token, registry: Registry) -> None:
+        """Let nobody in with this token again, and close all connections of its user with 1008, on this node."""
+        now = datetime.now(UTC)
+        self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
+        self.revoked[str(token.jti)] = token.exp
+        for entry in registry:
+            if entry.user == token.sub and entry.accepted:
+                self._close(entry, "logged out")
+
+    def close_when_expired(self, entry: OpenSocket, token: Token) -> asyncio.TimerHandle:
+        """Close a connection with 1008 when its token expires, unless the timer is cancelled before."""
+        return asyncio.get_running_loop().call_later(seconds_left(token), self._close, entry, "the token has expired")
+
+    def _close(self, entry: OpenSocket, detail: str) -> None:
+        """Close a connection soon, in a task of its own: a client that reads nothing delays nobody."""
+        task = asyncio.create_task(entry.close(Reason.ACCESS_ENDED, POLICY_VIOLATION, detail))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def seconds_left(token: Token) -> float:
+    """Return the seconds until a token expires; zero or less where it has."""
+    return (token.exp - datetime.now(UTC)).total_seconds()
