@@ -87,8 +87,6 @@ class Settings(Section):
     """Sockets open at the same time; further ones are refused with 503."""
     max_connections_per_address: int = Field(default=1000, ge=0)
     """Sockets open at the same time from one client address; further ones are refused with 429."""
-    max_connections_per_user: int = Field(default=20, ge=0)
-    """Sockets open at the same time of one user, where users are known; further ones are refused with 429."""
     max_bad_messages: int = Field(default=5, ge=0)
     """Messages in a row that may not be understood; each is answered, and one more closes the connection with 1008."""
     first_message_seconds: float = Field(default=10, ge=0)

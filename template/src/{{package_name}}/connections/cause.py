@@ -31,7 +31,7 @@ class CloseCode:
 
 CLOSE_CODES: Final = {
     NORMAL: CloseCode("either", "done, as wanted", reconnect=False),
-    GOING_AWAY: CloseCode("either", "the other side goes away", reconnect=True),
+    GOING_AWAY: CloseCode("either", "leaving for good", reconnect=False),
     PROTOCOL_ERROR: CloseCode("service", "protocol error", reconnect=False),
     WRONG_KIND: CloseCode("service", "wrong kind of frame", reconnect=False),
     NO_STATUS: CloseCode("nobody", "closed without a code", reconnect=True),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .plugin import Auth
 
 log = structlog.get_logger(__name__)
+
+REASONS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "token",
+    HTTPStatus.FORBIDDEN: "origin",
+    HTTPStatus.TOO_MANY_REQUESTS: "user",
+}
+"""The reasons of a refusal, as the metrics count them, by the status with which it is refused."""
 
 
 class Handshake(ASGIMiddleware):
@@ -44,8 +51,11 @@ class Handshake(ASGIMiddleware):
             else:
                 await _refuse(entry, error, send)
             return
-        # All this before the first await, so that no burst of handshakes of one user can pass a limit.
-        scope["user"] = entry.user = token.sub
+        # Before the first await, so that no burst of handshakes of one user can pass.
+        if not entry.connections.registry.claim(entry, token.sub, self._auth.max_connections_per_user):
+            await _refuse(entry, TooManyRequestsException("too many connections of this user"), send)
+            return
+        scope["user"] = token.sub
         scope["auth"] = token
         structlog.contextvars.bind_contextvars(user=token.sub)
         expiry: asyncio.TimerHandle | None = None
@@ -70,7 +80,7 @@ class Handshake(ASGIMiddleware):
 
 
 async def _refuse(entry: OpenSocket, error: HTTPException, send: Send) -> None:
-    reason = "token" if error.status_code == HTTPStatus.UNAUTHORIZED else "origin"
+    reason = REASONS[error.status_code]
     entry.connections.metrics.refused[reason] += 1
     # Of what is wrong, only the kind: the words of the decoder might quote the token.
     kind = type(error.__cause__).__name__ if error.__cause__ else None

@@ -37,6 +37,7 @@ class Auth(InitPlugin):
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
+        self.max_connections_per_user = settings.max_connections_per_user
         self.revoked: dict[str, datetime] = {}
         """The `jti` of each token that was logged out, with its `exp`; of this process, and gone with it."""
         self._closing: set[asyncio.Task[Cause]] = set()
@@ -97,8 +98,8 @@ class Auth(InitPlugin):
         now = datetime.now(UTC)
         self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
         self.revoked[str(token.jti)] = token.exp
-        for entry in registry:
-            if entry.user == token.sub and entry.accepted:
+        for entry in registry.by_user.get(token.sub, set()):
+            if entry.accepted:
                 self._close(entry, "logged out")
 
     def close_when_expired(self, entry: OpenSocket, token: Token) -> asyncio.TimerHandle:

@@ -25,6 +25,9 @@ class AuthSettings(Section):
     cookie: str = "token"
     """The cookie in which a browser may bring its token."""
 
+    max_connections_per_user: int = Field(default=20, ge=0)
+    """Sockets open at the same time of one user, on this node; further ones are refused with 429. 0 lifts it."""
+
     @field_validator("secret")
     @classmethod
     def _long_enough(cls, secret: SecretStr) -> SecretStr:

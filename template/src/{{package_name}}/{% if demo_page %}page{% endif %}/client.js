@@ -58,7 +58,7 @@
  */
 export const CLOSE_CODES = new Map([
   [1000, { meaning: "done, as wanted", reconnect: false }],
-  [1001, { meaning: "the other side goes away", reconnect: true }],
+  [1001, { meaning: "leaving for good", reconnect: false }],
   [1002, { meaning: "protocol error", reconnect: false }],
   [1003, { meaning: "wrong kind of frame", reconnect: false }],
   [1005, { meaning: "closed without a code", reconnect: true }],
