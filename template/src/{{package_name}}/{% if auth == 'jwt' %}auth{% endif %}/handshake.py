@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
 
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+REASONS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "token",
+    HTTPStatus.FORBIDDEN: "origin",
+    HTTPStatus.TOO_MANY_REQUESTS: "user",
+}
+"""What `/metrics` and the log say about a handshake that is refused."""
+
 
 class Handshake(ASGIMiddleware):
-    """Refuse with a real 401 or 403, or let the user in until the token expires.
+    """Refuse with a real 401, 403 or 429, or let the user in until the token expires.
 
     A handler with `opt={"public": True}` lets in clients without a token too; one that is sent is checked all the same.
     """
@@ -44,9 +51,11 @@ class Handshake(ASGIMiddleware):
             else:
                 await _refuse(entry, error, send)
             return
-        # All this before the first await, so that no burst of handshakes of one user can pass a limit.
-        scope["user"] = entry.user = token.sub
-        scope["auth"] = token
+        most = entry.connections.settings.max_connections_per_user
+        if not entry.connections.registry.claim(entry, token.sub, most):
+            await _refuse(entry, TooManyRequestsException("too many connections of this user"), send)
+            return
+        scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
         expiry: asyncio.TimerHandle | None = None
 
@@ -70,7 +79,7 @@ class Handshake(ASGIMiddleware):
 
 
 async def _refuse(entry: OpenSocket, error: HTTPException, send: Send) -> None:
-    reason = "token" if error.status_code == HTTPStatus.UNAUTHORIZED else "origin"
+    reason = REASONS[error.status_code]
     entry.connections.metrics.refused[reason] += 1
     # Of what is wrong, only the kind: the words of the decoder might quote the token.
     kind = type(error.__cause__).__name__ if error.__cause__ else None
