@@ -25,11 +25,11 @@ REASONS: dict[int, str] = {
     HTTPStatus.FORBIDDEN: "origin",
     HTTPStatus.TOO_MANY_REQUESTS: "user",
 }
-"""The reasons of a refusal, as the metrics count them, by the status with which it is refused."""
+"""What `/metrics` and the log say about a handshake that is refused."""
 
 
 class Handshake(ASGIMiddleware):
-    """Refuse with a real 401 or 403, or let the user in until the token expires.
+    """Refuse with a real 401, 403 or 429, or let the user in until the token expires.
 
     A handler with `opt={"public": True}` lets in clients without a token too; one that is sent is checked all the same.
     """
@@ -51,12 +51,10 @@ class Handshake(ASGIMiddleware):
             else:
                 await _refuse(entry, error, send)
             return
-        # Before the first await, so that no burst of handshakes of one user can pass.
         if not entry.connections.registry.claim(entry, token.sub, self._auth.max_connections_per_user):
             await _refuse(entry, TooManyRequestsException("too many connections of this user"), send)
             return
-        scope["user"] = token.sub
-        scope["auth"] = token
+        scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
         expiry: asyncio.TimerHandle | None = None
 

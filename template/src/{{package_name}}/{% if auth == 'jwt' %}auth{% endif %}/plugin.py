@@ -71,8 +71,8 @@ class Auth(InitPlugin):
                 audience=self._settings.audience or None,
                 require_claims=CLAIMS,
             )
-        except (NotAuthorizedException, RecursionError) as error:
-            # The decoder's own complaint stays the cause, for the log; RecursionError is a header like [[[[[[…
+        except NotAuthorizedException as error:
+            # The decoder's own complaint stays the cause, for the log.
             raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
         self.check(token)
         return token
@@ -98,7 +98,7 @@ class Auth(InitPlugin):
         now = datetime.now(UTC)
         self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
         self.revoked[str(token.jti)] = token.exp
-        for entry in registry.by_user.get(token.sub, set()):
+        for entry in tuple(registry.by_user.get(token.sub, ())):
             if entry.accepted:
                 self._close(entry, "logged out")
 
