@@ -201,7 +201,7 @@ def test_a_planted_mistake_in_the_authentication_is_found(rendered: Callable[...
     project = rendered(auth="jwt")
     for file, old, new in AUTH_MUTANTS[mutant]:
         replace(project / PACKAGE / "auth" / file, old, new)
-    result = run(project, "pytest", "-q", "-x", "--timeout", "20", "-p", "no:cacheprovider", "tests/auth")
+    result = run(project, "pytest", "-q", "-x", "-n0", "--timeout", "20", "-p", "no:cacheprovider", "tests/auth")
     assert result.returncode == 1, f"exit status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr}"
     assert "SyntaxError" not in result.stdout
 
@@ -210,6 +210,6 @@ def test_a_planted_mistake_in_the_authentication_is_found(rendered: Callable[...
 def test_a_planted_mistake_is_found(project: Path, mutant: str) -> None:
     for file, old, new in MUTANTS[mutant]:
         replace(project / PACKAGE / file, old, new)
-    result = run(project, "pytest", "-q", "-x", "--timeout", "20", "-p", "no:cacheprovider")
+    result = run(project, "pytest", "-q", "-x", "-n0", "--timeout", "20", "-p", "no:cacheprovider")
     assert result.returncode == 1, f"exit status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr}"
     assert "SyntaxError" not in result.stdout

@@ -148,7 +148,7 @@ def test_a_project_that_was_updated_passes_its_tests(project: Path) -> None:
     (project / "src/my_service/settings.py").write_text(
         (project / "src/my_service/settings.py").read_text().replace("    newer: int = 0\n", "")
     )  # the newer setting of this test is in no .env.example
-    result = run(project, "pytest", "-q")
+    result = run(project, "pytest", "-q", "-n0")
     assert result.returncode == 0, result.stdout
 
 
