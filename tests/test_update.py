@@ -36,7 +36,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     replace(repository / TEMPLATE / "settings.py", "    port: int", "    newer: int = 0\n    port: int")
     replace(repository / TEMPLATE / "listeners/echo.py", "Yours:", "Newer:")
     replace(repository / TEMPLATE / "state.py", "Yours:", "Newer:")
-    replace(repository / "template/pyproject.toml.jinja", '"litestar>=2.25"', '"litestar>=2.25.0"')
+    replace(repository / "template/pyproject.toml.jinja", '>=2.25",', '>=2.25.0",')
     replace(repository / "template/pyproject.toml.jinja", '"pytest>=9"', '"pytest>=9.0"')
     replace(repository / "template/README.md.jinja", "## Settings", "## The settings")
     (repository / TEMPLATE / "connections/newer.py").write_text('"""A newer module."""\n')
@@ -136,11 +136,13 @@ def test_recopy_leaves_what_is_yours_alone(project: Path) -> None:
 
 
 def test_the_answers_may_change_with_the_update(project: Path) -> None:
-    update(project, data={"ci": "gitlab", "demo_page": False, "listeners": ["chat"]})
+    update(project, data={"ci": "gitlab", "demo_page": False, "listeners": ["chat"], "auth": "jwt"})
     assert not (project / ".github").exists()
     assert (project / ".gitlab-ci.yml").exists()
     assert not (project / "src/my_service/page").exists()
     assert (project / "src/my_service/listeners/chat.py").exists()
+    assert (project / "src/my_service/auth").exists()
+    assert "Auth(AuthSettings.load())" in (project / "src/my_service/app.py").read_text()
 
 
 def test_a_project_that_was_updated_passes_its_tests(project: Path) -> None:
