@@ -162,7 +162,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a token needs no id": [("plugin.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
     "the issuer does not count": [("plugin.py", "self._settings.issuer or None", "None")],
     "the audience does not count": [("plugin.py", "self._settings.audience or None", "None")],
-    "what is claimed in public is not checked": [("handshake.py", "not self._auth.is_claimed(connection)", "True")],
+    "what is claimed in public is not checked": [("handshake.py", "self._auth.is_claimed(connection)", "False")],
     "an old cookie closes what is public": [("plugin.py", " and not credentials.by_cookie", "")],
     "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
     "a token is looked at once": [("handshake.py", "            self._auth.check(token)", "            pass")],
@@ -187,9 +187,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("settings.py", "secret.get_secret_value()", "secret"),
         ("plugin.py", ".get_secret_value()", ""),
     ],
-    "a user may have any number of connections": [
-        ("handshake.py", "self._auth.max_connections_per_user", "0")
-    ],
+    "a user may have any number of connections": [("handshake.py", "self._auth.max_connections_per_user", "0")],
     "a user has no name in the state": [
         ("../connections/lifespan.py", "entry.connection.user = entry.user", 'entry.connection.user = ""')
     ],

@@ -9,6 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.middleware import ASGIMiddleware
+from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
 
 from ..connections.cause import POLICY_VIOLATION
@@ -43,13 +44,15 @@ class Handshake(ASGIMiddleware):
         websocket = cast("WebSocketScope", scope)
         entry: OpenSocket = scope["state"][STATE_KEY]
         connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
+        token: Token | None = None
         try:
             token = self._auth.authenticate(connection)
         except HTTPException as error:
-            if scope["route_handler"].opt.get("public") and not self._auth.is_claimed(connection):
-                await next_app(scope, receive, send)
-            else:
+            if self._auth.is_claimed(connection) or not scope["route_handler"].opt.get("public"):
                 await _refuse(entry, error, send)
+                return
+        if token is None:
+            await next_app(scope, receive, send)
             return
         if not entry.connections.registry.claim(entry, token.sub, self._auth.max_connections_per_user):
             await _refuse(entry, TooManyRequestsException("too many connections of this user"), send)
