@@ -64,6 +64,8 @@ class Settings(Section):
     """How the log is written: auto is for people in a terminal, JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """From which level on a line is logged."""
+    opentelemetry: bool = False
+    """Send traces to a collector; needs the extra `opentelemetry`, and is configured by OTEL_* variables."""
 
     fanout_url: str = Field(default="memory://", repr=False)  # it may hold a password, and settings are printed
     """The engine of the fan-out: memory:// reaches the connections of one process."""
