@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -44,9 +44,13 @@ async def connection_lifespan(socket: Socket) -> AsyncGenerator[None, None]:
 
 @asynccontextmanager
 async def live(
-    socket: Socket, stages: Sequence[Stage] = (), *, client_speaks_first: bool = False
+    socket: Socket,
+    stages: Sequence[Stage] = (),
+    inner: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+    *,
+    client_speaks_first: bool = False,
 ) -> AsyncGenerator[None, None]:
-    """Live through the hooks of the service, then through `stages`, and clean up in the reverse order."""
+    """Live through the hooks of the service, then through `stages`, then `inner`; clean up in the reverse order."""
     entry = OpenSocket.of(socket)
     connection = connection_of(entry)
     structlog.contextvars.bind_contextvars(connection=connection.id)
@@ -59,6 +63,8 @@ async def live(
         for stage in (entry.connections.stage, *stages):
             life.push_async_exit(partial(_clean_up, stage, socket, entry, connection))
             await stage.on_accept(socket, connection)
+        if inner:
+            await life.enter_async_context(inner())
         entry.initialized = True
         settings = entry.connections.settings
         first = settings.first_message_seconds if client_speaks_first else 0

@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import wraps
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial, wraps
 from typing import Any, ClassVar, Never, Self
 
 import msgspec
@@ -207,12 +207,12 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 await self._end(**_named_by(self._end, given), **on_disconnect_dependencies or {})
 
         stages = [Stage(begin, end)] if self._begin or self._end else []
-        life = live(socket, stages, client_speaks_first=self._client_speaks_first)
-        async with life, AsyncExitStack() as stack:
-            if self._own_lifespan:
-                given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
-                named = _named_by(self._own_lifespan, given)
-                await stack.enter_async_context(self._own_lifespan(**named, **lifespan_dependencies or {}))
+        inner = None
+        if self._own_lifespan:
+            given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
+            named = _named_by(self._own_lifespan, given)
+            inner = partial(self._own_lifespan, **named, **lifespan_dependencies or {})
+        async with live(socket, stages, inner, client_speaks_first=self._client_speaks_first):
             yield
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
