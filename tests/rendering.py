@@ -22,6 +22,9 @@ HOSTILE = {
 }
 """Free text with everything that breaks something somewhere, and names as long as they may be."""
 
+WITHOUT_PROCESSES = ("tests/connections", "tests/listeners", "tests/test_state_independence.py")
+"""The tests of a generated service that start no process of their own: seconds, and most of what there is to find."""
+
 
 def copy_of_the_template(target: Path) -> Path:
     """Copy what git tracks, or would, into a plain folder."""

@@ -8,7 +8,7 @@ from typing import Any
 import copier
 import pytest
 
-from .rendering import copy_of_the_template, replace, run
+from .rendering import WITHOUT_PROCESSES, copy_of_the_template, replace, run
 
 TEMPLATE = "template/src/{{package_name}}"
 
@@ -91,8 +91,8 @@ def test_every_edit_of_the_user_stays_and_every_change_of_the_template_arrives(p
         (package / "app.py", "from .logs", "from .listeners.mine import mine\nfrom .logs"),
         (
             project / "pyproject.toml",
-            "    # Yours from here on.\n]\n\n[project.scripts]",
-            '    # Yours from here on.\n    "msgspec-m",\n]\n\n[project.scripts]',
+            "    # Yours from here on.\n]\n\n[project.opt",
+            '    # Yours from here on.\n    "msgspec-m",\n]\n\n[project.opt',
         ),
         (project / "README.md", "## The checks", "## Ours\n\nA paragraph.\n\n## The checks"),
     ]
@@ -150,7 +150,7 @@ def test_a_project_that_was_updated_passes_its_tests(project: Path) -> None:
     (project / "src/my_service/settings.py").write_text(
         (project / "src/my_service/settings.py").read_text().replace("    newer: int = 0\n", "")
     )  # the newer setting of this test is in no .env.example
-    result = run(project, "pytest", "-q", "-n0")
+    result = run(project, "pytest", "-q", "-n0", *WITHOUT_PROCESSES)
     assert result.returncode == 0, result.stdout
 
 
