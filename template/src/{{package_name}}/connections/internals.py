@@ -33,16 +33,18 @@ def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
     function: Any = handler.fn
     if isinstance(handler, WebsocketListenerRouteHandler):
         function = function._fn
-    return getattr(function, "func", function)  # type: ignore[no-any-return]
+    return _unwrapped(function)  # type: ignore[no-any-return]
 
 
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
     """Return the function, the lifespan and the hooks of a handler: all that Litestar injects into."""
-    hooks = (getattr(getattr(handler, name, None), "func", getattr(handler, name, None)) for name in _HOOKS)
+    hooks = (_unwrapped(getattr(handler, name, None)) for name in ("on_accept", "on_disconnect"))
     return [function for function in (function_of(handler), lifespan_of(handler), *hooks) if function is not None]
 
 
-_HOOKS = ("on_accept", "on_disconnect")
+def _unwrapped(function: Any) -> Any:
+    """Return the function that Litestar wrapped because it was synchronous, or the one given. 2.25: `func`."""
+    return getattr(function, "func", function)
 
 
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:

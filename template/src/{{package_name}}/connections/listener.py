@@ -168,8 +168,8 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 check_hook(hook)
                 check_parameters(hook, "hook", GIVEN)
         self._client_speaks_first = client_speaks_first
-        self._own_lifespan = connection_lifespan
-        self._begin, self._end = on_accept, on_disconnect
+        self._own_lifespan = _giving(connection_lifespan)
+        self._begin, self._end = _giving(on_accept), _giving(on_disconnect)
         self._decode: Callable[[Any], Any] | None = None
         options |= {"dto": None, "return_dto": None}
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
@@ -198,20 +198,18 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     ) -> AsyncGenerator[None, None]:
         async def begin(socket: Socket, connection: ConnectionInfo) -> None:
             if self._begin:
-                given = {"socket": socket, "connection": connection}
-                await self._begin(**_named_by(self._begin, given), **on_accept_dependencies or {})
+                await self._begin({"socket": socket, "connection": connection}, on_accept_dependencies)
 
         async def end(socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
             if self._end:
                 given = {"socket": socket, "connection": connection, "cause": cause}
-                await self._end(**_named_by(self._end, given), **on_disconnect_dependencies or {})
+                await self._end(given, on_disconnect_dependencies)
 
         stages = [Stage(begin, end)] if self._begin or self._end else []
         inner = None
         if self._own_lifespan:
             given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
-            named = _named_by(self._own_lifespan, given)
-            inner = partial(self._own_lifespan, **named, **lifespan_dependencies or {})
+            inner = partial(self._own_lifespan, given, lifespan_dependencies)
         async with live(socket, stages, inner, client_speaks_first=self._client_speaks_first):
             yield
 
@@ -291,9 +289,19 @@ GIVEN = ("socket", "connection", "cause")
 """What the wiring passes to the hooks of a `Listener` by itself; all else is injected by Litestar."""
 
 
-def _named_by(hook: AnyCallable, given: dict[str, Any]) -> dict[str, Any]:
-    names = inspect.signature(hook).parameters
-    return {name: value for name, value in given.items() if name in names}
+def _giving(function: AnyCallable | None) -> Callable[[dict[str, Any], dict[str, Any] | None], Any] | None:
+    """Make a function that calls `function` with what it names of the given, and with what Litestar injects.
+
+    The names are read here, once, and not for each connection.
+    """
+    if function is None:
+        return None
+    names = [name for name in inspect.signature(function).parameters if name in GIVEN]
+
+    def call(given: dict[str, Any], injected: dict[str, Any] | None) -> Any:
+        return function(**{name: given[name] for name in names if name in given}, **injected or {})
+
+    return call
 
 
 def _arguments_of(function: AnyCallable | None) -> Callable[..., Awaitable[dict[str, Any]]]:

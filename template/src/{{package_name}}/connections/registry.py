@@ -228,11 +228,9 @@ class OpenSocket:
         """
         try:
             await self._send(message)
-        except OSError as error:
-            self.lost = True
-            raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
-        except RuntimeError as error:
-            if not self.accepted or message["type"] == "websocket.accept":
+        except (OSError, RuntimeError) as error:
+            opening = not self.accepted or message["type"] == "websocket.accept"
+            if opening and isinstance(error, RuntimeError):
                 raise
             self.lost = True
             raise WebSocketDisconnect(detail="connection lost", code=ABNORMAL) from error
