@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from shutil import chown, rmtree, which
 from time import monotonic, sleep
@@ -70,9 +71,13 @@ class EngineServer(ABC):
     def answers(self) -> bool: ...
 
     def signal(self, number: int) -> None:
-        """Signal it and all its children."""
+        """Signal it and all its children; those of PostgreSQL are in process groups of their own."""
         assert self.process is not None
-        os.killpg(self.process.pid, number)
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(each, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -35,6 +35,7 @@ LONGEST_WAIT: Final = 2.0
 """Seconds before the next try to connect, at most: they double, and each wait is a random part of them."""
 BATCH: Final = 200
 """Operations, or channels, that the engine is given at once."""
+AWAY: Final = "the engine of the fan-out is away"
 MOST_WAITING: Final = 10_000
 """Operations that may wait for the engine; further ones fail at once."""
 
@@ -98,6 +99,8 @@ class Engine(ChannelsBackend):
         self._aligning = asyncio.Lock()
         self._arrived: asyncio.Queue[tuple[str, Published]] = asyncio.Queue()
         self._waiting: deque[_Waiting] = deque()
+        self._flying: list[_Waiting] = []
+        """What the engine was given, and has not answered yet."""
         self._work = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._present: dict[tuple[str, str], _Presence] = {}
@@ -187,7 +190,7 @@ class Engine(ChannelsBackend):
                     await self._align()
         except TimeoutError:
             self.failed += 1
-            raise FanoutUnavailableError(detail="the engine of the fan-out is away") from None
+            raise FanoutUnavailableError(detail=AWAY) from None
 
     # --- What Litestar's plugin calls (litestar.channels.backends.base) ---
 
@@ -226,7 +229,9 @@ class Engine(ChannelsBackend):
 
     async def stream_events(self) -> AsyncGenerator[tuple[str, bytes], None]:
         while True:
-            yield await self._arrived.get()
+            for _ in range(min(BATCH, self._settings.max_backlog)):
+                yield await self._arrived.get()
+            await asyncio.sleep(0)  # a burst must not fill the backlog of a reader before anything of it can be sent
 
     async def get_history(self, channel: str, limit: int | None = None) -> list[bytes]:
         history = await self.do(Since(channel=channel, after=0))
@@ -367,19 +372,16 @@ class Engine(ChannelsBackend):
     async def _work_off(self, link: Link) -> None:
         while True:
             await self._work.wait()
-            batch: list[_Waiting] = []
-            while self._waiting and len(batch) < BATCH:
-                waiting = self._waiting.popleft()
-                if not waiting.result.done():
-                    batch.append(waiting)
+            batch = self._flying = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             if not self._waiting:
                 self._work.clear()
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
                     results = await link.apply([waiting.operation for waiting in batch])
             except BaseException:
-                self._put_back(batch, link)
+                self._put_back(link)
                 raise
+            self._flying = []
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.result.done():
                     pass
@@ -390,10 +392,13 @@ class Engine(ChannelsBackend):
                     self.published += isinstance(waiting.operation, Publish)
                     waiting.result.set_result(result)
 
-    def _put_back(self, batch: Sequence[_Waiting], link: Link) -> None:
-        """Nobody knows what was done of it. What can be told apart is tried again; the rest fails."""
+    def _put_back(self, link: Link) -> None:
+        """Nobody knows what was done of the batch. What can be told apart is tried again; the rest fails."""
+        batch, self._flying = self._flying, []
         for waiting in reversed(batch):
-            if isinstance(waiting.operation, Publish) and not link.keeps_history:
+            if waiting.result.done():
+                pass
+            elif isinstance(waiting.operation, Publish) and not link.keeps_history:
                 self._give_up(waiting.result, "the engine went away, and nobody knows who heard the message")
             else:
                 waiting.operation.again = True
@@ -402,9 +407,14 @@ class Engine(ChannelsBackend):
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting and self._waiting[0].deadline <= loop.time():
-            self._give_up(self._waiting.popleft().result, "the engine of the fan-out is away")
-        self._expiry = loop.call_at(self._waiting[0].deadline, self._expire) if self._waiting else None
+        now = loop.time()
+        while self._waiting and self._waiting[0].deadline <= now:
+            self._give_up(self._waiting.popleft().result, AWAY)
+        for waiting in self._flying:
+            if waiting.deadline <= now:
+                self._give_up(waiting.result, AWAY)
+        upcoming = next((each for each in (*self._flying, *islice(self._waiting, 1)) if not each.result.done()), None)
+        self._expiry = loop.call_at(upcoming.deadline, self._expire) if upcoming else None
 
     def _give_up(self, result: asyncio.Future[Any], detail: str) -> None:
         if not result.done():

@@ -6,16 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
+
+from websockets.frames import Frame, Opcode
 
 from ..settings import Settings
 
 T = TypeVar("T")
-
-MOST_COUNTED: Final = 1_000_000
-"""Lost messages up to here are counted. Beyond, the channel was forgotten and began anew with another number."""
-
 
 class Published(bytes):
     """A message as JSON, and its place in its channel. One object for all who hear it."""
@@ -42,6 +40,16 @@ class Published(bytes):
         """The message with its `sequence` as the last field."""
         return f'{self.text[:-1]},"sequence":{self.sequence}}}'
 
+    @cached_property
+    def frame(self) -> bytes:
+        """The message as a frame (RFC 6455, 5.2)."""
+        return Frame(Opcode.TEXT, self).serialize(mask=False)
+
+    @cached_property
+    def numbered_frame(self) -> bytes:
+        """The message with its `sequence` as a frame."""
+        return Frame(Opcode.TEXT, self.numbered.encode()).serialize(mask=False)
+
 
 class Hole(Published):
     """Stands for messages that are lost to all who hear the channel on this node; it is a `Gap` as JSON."""
@@ -67,15 +75,17 @@ class Publish(Operation[int]):
 
 
 class History(NamedTuple):
-    """What a channel still has after some sequence, in order, and the last sequence that it gave."""
+    """What a channel still has after some sequence, in order."""
 
+    began: int
+    """The sequence with which it began, since it was last forgotten; its first message has the next one."""
     sequence: int
+    """The last that it gave."""
     messages: Sequence[Published]
 
     def missed(self, after: int) -> int | None:
-        """Count the messages after that sequence that nobody has any more; None where that is not known."""
-        missed = self.sequence - after - len(self.messages)
-        return missed if 0 <= missed <= MOST_COUNTED and self.sequence >= after else None
+        """Count the messages after that sequence that nobody has any more; None where nobody knows."""
+        return self.sequence - after - len(self.messages) if self.began <= after <= self.sequence else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,10 +15,10 @@ MOST_CHANNELS: Final = 10_000
 
 
 class _Channel:
-    __slots__ = ("messages", "sequence", "used_at")
+    __slots__ = ("began", "messages", "sequence", "used_at")
 
     def __init__(self, history: int) -> None:
-        self.sequence = time_ns() // 1000
+        self.began = self.sequence = time_ns() // 1000
         self.messages: deque[Published] = deque(maxlen=history)
         self.used_at = monotonic()
 
@@ -60,7 +60,7 @@ class MemoryLink(Link):
             case Since(channel=channel, after=after):
                 kept = self._channel(channel)
                 messages = [] if after is None else [each for each in kept.messages if each.sequence > after]
-                return History(kept.sequence, messages)
+                return History(kept.began, kept.sequence, messages)
             case Arrive(channel=channel, member=member, joined=joined, left=left):
                 members = self._present.setdefault(channel, {})
                 if member not in members:

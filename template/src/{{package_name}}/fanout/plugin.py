@@ -22,7 +22,7 @@ from .link import Link, Members, MistakenUrlError, Publish, Since
 from .memory import MemoryLink
 from .metrics import FanoutMetrics
 from .postgres import PostgresLink
-from .reader import Reader
+from .reader import Flush, Reader
 from .redis import RedisLink
 
 LINKS: Final[dict[str, type[Link]]] = {"": MemoryLink, "redis": RedisLink, "psycopg": PostgresLink}
@@ -43,6 +43,7 @@ class Fanout(InitPlugin):
         self._settings = settings
         self._engine = Engine(LINKS[ENGINES[urlsplit(settings.fanout_url).scheme]], settings)
         self._channels = _Channels(backend=self._engine, arbitrary_channels_allowed=True)
+        self._flush = Flush()
         self.metrics = FanoutMetrics(self._engine)
 
     @property
@@ -92,7 +93,8 @@ class Fanout(InitPlugin):
             return
         if not readers:
             life.push_async_callback(self._leave_all, readers)
-        reader = Reader(self._channels, self._settings, self.metrics, socket, channel, numbered=after is not None)
+        numbered = after is not None
+        reader = Reader(self._channels, self._settings, self.metrics, self._flush, socket, channel, numbered=numbered)
         readers[channel] = reader
         await self._channels.listen(reader)
         if after is not None:

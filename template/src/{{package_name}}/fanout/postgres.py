@@ -22,7 +22,9 @@ HOPELESS: Final = ("password authentication failed", "does not exist", "no pg_hb
 """What PostgreSQL says where only another URL helps. libpq has no code for what ends an attempt to connect."""
 
 TABLES: Final = """
-CREATE TABLE channel (name bytea PRIMARY KEY, sequence bigint NOT NULL, used_at timestamptz NOT NULL);
+CREATE TABLE channel (
+    name bytea PRIMARY KEY, began bigint NOT NULL, sequence bigint NOT NULL, used_at timestamptz NOT NULL
+);
 CREATE TABLE message (
     channel bytea, sequence bigint, id text NOT NULL, skipped text NOT NULL, message text NOT NULL,
     PRIMARY KEY (channel, sequence)
@@ -35,15 +37,16 @@ CREATE INDEX ON presence (node);
 """
 """In a schema of their own, with the name of the package."""
 
-# The last sequence of a channel, which begins with the time, so that no number comes twice, whatever was forgotten.
-# The row is locked until the transaction ends, so messages are numbered in the order in which they are committed.
-LOCK: Final = """
-INSERT INTO channel VALUES (%(channel)s, extract(epoch FROM clock_timestamp()) * 1000000, now())
-ON CONFLICT (name) DO UPDATE SET used_at = now() RETURNING sequence
+# A channel begins with the time, so that no number comes twice, whatever was forgotten. Its row is locked until the
+# transaction ends, so messages are numbered in the order in which they are committed.
+CLOCK: Final = "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS began) AS clock"
+LOCK: Final = f"""
+INSERT INTO channel SELECT %(channel)s, began, began, now() FROM {CLOCK}
+ON CONFLICT (name) DO UPDATE SET used_at = now() RETURNING began, sequence
 """
-PUBLISH: Final = """
+PUBLISH: Final = f"""
 WITH next AS (
-    INSERT INTO channel VALUES (%(channel)s, extract(epoch FROM clock_timestamp()) * 1000000, now())
+    INSERT INTO channel SELECT %(channel)s, began, began + 1, now() FROM {CLOCK}
     ON CONFLICT (name) DO UPDATE SET sequence = channel.sequence + 1, used_at = now() RETURNING sequence
 ),
 kept AS (INSERT INTO message SELECT %(channel)s, sequence, %(id)s, %(skipped)s, %(message)s FROM next),
@@ -164,10 +167,11 @@ class PostgresLink(Link):
                     return done
                 return await self._publish(channel, data, skipped, name)
             case Since(after=after):
-                sequence = await self._value(LOCK, {"channel": channel})
+                [(began, sequence)] = await self._rows(LOCK, {"channel": channel})
                 wanted = {"channel": channel, "after": after, "most": self._settings.history}
                 rows = [] if after is None else await self._rows(HISTORY, wanted)
-                return History(sequence, [Published(row[0].encode(), row[1], row[2]) for row in reversed(rows)])
+                messages = [Published(row[0].encode(), row[1], row[2]) for row in reversed(rows)]
+                return History(began, sequence, messages)
             case Arrive(member=member, joined=joined, left=left):
                 await self._value(LOCK, {"channel": channel})
                 there = [channel, member.encode()]

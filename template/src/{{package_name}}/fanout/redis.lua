@@ -1,6 +1,6 @@
 -- What the fan-out does in Redis, each call in one step that nothing comes between.
 --
---   <prefix>sequence:<channel>   a number; expires with the history
+--   <prefix>sequence:<channel>   a hash: began, and last; expires with the history
 --   <prefix>history:<channel>    a stream: the ids are the sequences; i is the id of the publishing, s who is skipped, m the message
 --   <prefix>present:<channel>    a hash: of each member, on how many nodes it is
 --   <prefix>node:<node>          a hash: the length of a channel's name, ":", the channel and a member; and its `left`
@@ -19,22 +19,20 @@ local function key(kind, name)
   return prefix .. kind .. ':' .. name
 end
 
--- The last sequence of a channel. It begins with the time, so that no number comes twice, whatever was forgotten.
-local function sequence_of(channel)
+-- Begin a channel that is not known, with the time, so that no number comes twice, whatever was forgotten.
+local function begin(channel)
   local counter = key('sequence', channel)
-  local last = redis.call('GET', counter)
-  if not last then
-    last = string.format('%.0f', now())
-    redis.call('SET', counter, last, 'EX', seconds)
+  if redis.call('EXISTS', counter) == 0 then
+    local began = string.format('%.0f', now())
+    redis.call('HSET', counter, 'began', began, 'last', began)
   end
-  return last
+  redis.call('EXPIRE', counter, seconds)
+  return counter
 end
 
 local function publish(channel, message, skipped, id)
-  sequence_of(channel)
-  local counter, stream = key('sequence', channel), key('history', channel)
-  local sequence = string.format('%.0f', redis.call('INCR', counter))
-  redis.call('EXPIRE', counter, seconds)
+  local counter, stream = begin(channel), key('history', channel)
+  local sequence = string.format('%.0f', redis.call('HINCRBY', counter, 'last', 1))
   if history > 0 then
     redis.call('XADD', stream, 'MAXLEN', history, sequence .. '-1', 'i', id, 's', skipped, 'm', message)
     redis.call('EXPIRE', stream, seconds)
@@ -71,9 +69,9 @@ function operations.publish(channel, message, skipped, id, again)
 end
 
 function operations.since(channel, after)
-  local last = sequence_of(channel)
-  if after == '' or history == 0 then return {last, {}} end
-  return {last, redis.call('XRANGE', key('history', channel), '(' .. after .. '-1', '+')}
+  local counter = redis.call('HMGET', begin(channel), 'began', 'last')
+  if after == '' or history == 0 then return {counter[1], counter[2], {}} end
+  return {counter[1], counter[2], redis.call('XRANGE', key('history', channel), '(' .. after .. '-1', '+')}
 end
 
 function operations.arrive(node, channel, member, joined, left)

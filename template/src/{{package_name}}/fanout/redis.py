@@ -140,8 +140,8 @@ def _read(operation: Operation[Any], answer: Any) -> Any:
         case Publish():
             return int(answer)
         case Since():
-            sequence, kept = answer
-            return History(int(sequence), [_message(*each) for each in kept])
+            began, sequence, kept = answer
+            return History(int(began), int(sequence), [_message(*each) for each in kept])
         case Members():
             return [member.decode() for member in answer]
         case _:
