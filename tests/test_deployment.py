@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from .engines import PostgresServer
 from .rendering import HOSTILE, check, replace, run
+from .service import running
 
 Rendered = Callable[..., Path]
 
@@ -134,6 +136,21 @@ def test_a_secret_that_is_missing_has_an_error_of_its_own(rendered: Rendered, fa
     readme = (project / "README.md").read_text()
     for name in wanted:
         assert f"print('{name}='" in readme, "it tells how to make it"
+
+
+def test_the_password_of_postgresql_comes_by_its_own_variable(
+    rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = rendered(docker=True, fanout="postgres")
+    assert "@" in compose_of(project)["services"]["service"]["environment"]["MY_SERVICE_FANOUT_URL"]
+    server = PostgresServer()
+    try:
+        server.start()
+        monkeypatch.setenv("PGPASSWORD", "secret")
+        with running(project, fanout_url=server.url.replace(":secret@", "@")) as service:
+            service.wait_for("fan-out ready")
+    finally:
+        server.remove()
 
 
 @each_name
