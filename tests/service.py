@@ -151,8 +151,8 @@ probe = Router("/probe", route_handlers=[act, look])
 '''
 
 
-def render_with_probe(template: Path, target: Path) -> Path:
-    project = render(template, target, listeners=["probe"])
+def render_with_probe(template: Path, target: Path, **answers: Any) -> Path:
+    project = render(template, target, listeners=["probe"], **answers)
     (project / "src/my_service/hooks.py").write_text(HOOKS)
     (project / "src/my_service/listeners/probe.py").write_text(PROBE)
     environment(project)

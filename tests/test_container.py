@@ -9,11 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import yaml
+
 UV = [sys.executable, "-m", "uv"]
 
 
-def test_the_steps_of_the_dockerfile_give_a_service(rendered: Callable[..., Path], tmp_path: Path) -> None:
-    project = rendered(docker=True)
+@pytest.mark.parametrize("fanout", ["memory", "redis", "postgres"])
+def test_the_steps_of_the_dockerfile_give_a_service(rendered: Callable[..., Path], tmp_path: Path, fanout: str) -> None:
+    project = rendered(docker=True, fanout=fanout)
     dockerfile = (project / "Dockerfile").read_text()
     build = tmp_path / "service"
     build.mkdir()
@@ -30,7 +34,12 @@ def test_the_steps_of_the_dockerfile_give_a_service(rendered: Callable[..., Path
             subprocess.run(step, cwd=build, env=environment, check=True, timeout=240)
     shutil.rmtree(build / "src")  # the second stage has the virtual environment alone
     [command] = re.findall(r"^CMD (.*)$", dockerfile, re.MULTILINE)
-    program = build / ".venv" / "bin" / json.loads(command)[0]
-    result = subprocess.run([program, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "--port" in result.stdout
+    programs = build / ".venv" / "bin"
+    given = yaml.safe_load((project / "compose.yaml").read_text())["services"]["service"]["environment"]
+    for step in (
+        [f"{programs}/{json.loads(command)[0]}", "--help"],
+        # The names and values of compose.yaml are taken, and the driver of the engine is there.
+        [f"{programs}/python", "-c", "from my_service.app import create_app; create_app()"],
+    ):
+        result = subprocess.run(step, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr

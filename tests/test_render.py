@@ -133,15 +133,3 @@ def test_ci_runs_the_checks_on_each_python_that_is_supported(rendered: Rendered,
     assert '["3.13", "3.14"]' in text
     for command in ("ruff check", "ruff format --check", "mypy", "pyright", "pytest"):
         assert f"uv run {command}\n" in text
-
-
-def test_compose_gives_the_drain_its_time(rendered: Rendered) -> None:
-    project = rendered(docker=True, project_name="On")  # `on` is a boolean in YAML
-    service = yaml.safe_load((project / "compose.yaml").read_text())["services"]["on"]
-    settings = dict(
-        line.removeprefix("ON_").split("=")
-        for line in (project / ".env.example").read_text().splitlines()
-        if line.startswith("ON_")
-    )
-    longest = float(settings["DRAIN_SECONDS"]) + float(settings["GRACE_SECONDS"]) + 2 * float(settings["HOOK_SECONDS"])
-    assert float(service["stop_grace_period"].removesuffix("s")) > longest
