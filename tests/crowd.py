@@ -3,9 +3,11 @@
 CROWD = '''
 import asyncio
 
-from litestar import get
+from litestar import Router
 from litestar.di import NamedDependency
+from litestar.middleware import ASGIMiddleware
 from litestar.params import FromPath, FromQuery
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
 
 from ..connections import Listener, Socket
@@ -37,6 +39,12 @@ class Who(Struct, tag="who"):
     pass
 
 
+class Wander(Struct, tag="wander"):
+    """Go through so many rooms, say something in each, and leave it."""
+
+    rooms: int
+
+
 class Said(Struct, tag="said"):
     text: str
 
@@ -45,7 +53,7 @@ class Answer(Struct, tag="answer"):
     text: str
 
 
-class crowd(Listener):
+class Crowd(Listener):
     path = "/ws/crowd/{room:str}"
 
     async def on_accept(
@@ -61,7 +69,7 @@ class crowd(Listener):
 
     async def on_receive(
         self,
-        data: Say | Pour | Leave | Join | Who,
+        data: Say | Pour | Leave | Join | Who | Wander,
         socket: Socket,
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
@@ -76,12 +84,38 @@ class crowd(Listener):
                 for start in range(0, data.messages, 100):
                     numbers = range(start, min(start + 100, data.messages))
                     texts = [f"{number} " + "x" * data.size for number in numbers]
-                    await asyncio.gather(*[fanout.publish(Said(text), room) for text in texts])
+                    await asyncio.gather(*[fanout.publish(Said(text), room) for text in texts], return_exceptions=True)
             case Leave():
                 await fanout.leave(socket, room)
             case Join():
                 await fanout.join(socket, room)
+            case Wander():
+                for number in range(data.rooms):
+                    name = f"{room} {number}"
+                    await fanout.join(socket, name)
+                    await fanout.publish(Said("nobody is here"), name, but=socket)
+                    await fanout.leave(socket, name)
             case Who():
                 return Answer(" ".join(await fanout.present(room)))
         return Answer("done")
+
+
+class Loud(ASGIMiddleware):
+    """Has to see each message that goes out."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        async def shout(message: Message) -> None:
+            if message["type"] == "websocket.send" and message["text"]:
+                message["text"] = message["text"].upper()
+            await send(message)
+
+        await next_app(scope, receive, shout)
+
+
+class LoudCrowd(Crowd):
+    path = "/ws/loud/{room:str}"
+    middleware = [Loud()]
+
+
+crowd = Router("/", route_handlers=[Crowd, LoudCrowd])
 '''

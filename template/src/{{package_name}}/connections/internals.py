@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litestar import Controller, Router, WebSocket
+from litestar import Controller, Router
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
@@ -15,6 +15,8 @@ from litestar.routes import BaseRoute, WebSocketRoute
 
 LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
 """2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
+
+EXCEPTION_HANDLER = "litestar.middleware._internal.exceptions.middleware"
 
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
@@ -47,9 +49,18 @@ def _unwrapped(function: Any) -> Any:
     return getattr(function, "func", function)
 
 
-def sends_straight_to(socket: WebSocket[Any, Any, Any]) -> Any:
-    """Return the ASGI function that a socket hands its events to. 2.25: `send` in the closure of `socket.send`."""
-    return inspect.getclosurevars(socket.send).nonlocals.get("send")
+def send_behind(send: Any) -> Any:
+    """Return the ASGI function behind `send`, without what Litestar itself puts around it.
+
+    2.25: `send` in the closure of a socket's own, and in that of `ExceptionHandlerMiddleware`, which looks out for the
+    start of an HTTP response alone.
+    """
+    while getattr(send, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
+        cells = dict(zip(send.__code__.co_freevars, send.__closure__ or (), strict=True))
+        if "send" not in cells:
+            return None
+        send = cells["send"].cell_contents
+    return send
 
 
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:

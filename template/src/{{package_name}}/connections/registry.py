@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .cause import (
     fit_reason,
     valid_code,
 )
-from .internals import sends_straight_to
+from .internals import send_behind
 from .limits import BadMessageLimit, MessageLimit
 from .refusal import refuse
 
@@ -71,6 +71,7 @@ class OpenSocket:
         "_receive",
         "_send",
         "accepted",
+        "accepting",
         "bad_messages",
         "cause",
         "client",
@@ -109,6 +110,8 @@ class OpenSocket:
         self.since = monotonic()
         self.limit = MessageLimit.from_settings(connections.settings)
         self.bad_messages = BadMessageLimit(connections.settings.max_bad_messages)
+        self.accepting: Callable[[Message], None] = _let_pass
+        """Called with the `websocket.accept` before it goes out, and may raise; for whatever authenticates."""
         self.accepted = False
         self.life: AsyncExitStack | None = None
         """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
@@ -152,8 +155,8 @@ class OpenSocket:
         """Return the server's end, to which whole frames can be written; None where each message has to be an event,
         for something on the way (a middleware, compression, a test client) wants to see it.
         """
-        server = getattr(self._send, "__self__", None)
-        if not isinstance(server, FrameWriter) or server.compresses or sends_straight_to(socket) != self.send:
+        server = getattr(send_behind(self._send), "__self__", None)
+        if not isinstance(server, FrameWriter) or server.compresses or send_behind(socket.send) != self.send:
             return None
         return server
 
@@ -202,6 +205,8 @@ class OpenSocket:
         if message["type"] == "websocket.accept" and self.connections.registry.draining:
             await self._refuse(503, "the service is about to restart")  # it came through the gate before the drain
             raise WebSocketDisconnect(detail="the service is about to restart", code=SERVICE_RESTART)
+        if message["type"] == "websocket.accept":
+            self.accepting(message)
         await self._pass_on(message)
         if message["type"] == "websocket.accept":
             self.accepted = True
@@ -279,6 +284,9 @@ class OpenSocket:
                         self.cause = cause_of_disconnect(message)
         if self.lost and self.cause is None:
             self.cause = Cause(Reason.CONNECTION_LOST, ABNORMAL)
+
+
+def _let_pass(_: Message) -> None: ...
 
 
 STATE_KEY = "_open_socket"

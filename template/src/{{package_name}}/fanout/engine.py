@@ -177,6 +177,12 @@ class Engine(ChannelsBackend):
             del self._present[channel, member]
             self.do(Depart(channel=channel, member=member))
 
+    def want(self, channel: str) -> None:
+        """Listen to a channel as soon as that is possible, and for as long as it is not unsubscribed."""
+        self._wanted.add(channel)
+        if self.up:
+            self._aligning_soon = asyncio.get_running_loop().create_task(self._align())
+
     async def listens(self, channels: Collection[str]) -> None:
         """Wait until all that is published on these channels comes here.
 

@@ -15,6 +15,7 @@ from ..settings import Settings
 
 T = TypeVar("T")
 
+
 class Published(bytes):
     """A message as JSON, and its place in its channel. One object for all who hear it."""
 
@@ -53,6 +54,11 @@ class Published(bytes):
 
 class Hole(Published):
     """Stands for messages that are lost to all who hear the channel on this node; it is a `Gap` as JSON."""
+
+    @cached_property
+    def numbered(self) -> str:
+        """The same: it has no sequence."""
+        return self.text
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,11 +1,13 @@
 """`Fanout`: channels that connections join and publish to, through Litestar Channels and an engine that heals."""
 
 from asyncio import Future
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 from litestar.channels import ChannelsPlugin
 from litestar.channels.subscriber import Subscriber
 from litestar.config.app import AppConfig
@@ -18,15 +20,24 @@ from ..connections import Socket
 from ..connections.registry import OpenSocket
 from ..settings import ENGINES, PREFIX, Settings, SettingsError
 from .engine import Engine
-from .link import Link, Members, MistakenUrlError, Publish, Since
+from .link import Hole, Link, Members, MistakenUrlError, Publish, Since
 from .memory import MemoryLink
 from .metrics import FanoutMetrics
 from .postgres import PostgresLink
-from .reader import Flush, Reader
+from .reader import Channel, Reader
 from .redis import RedisLink
 
 LINKS: Final[dict[str, type[Link]]] = {"": MemoryLink, "redis": RedisLink, "psycopg": PostgresLink}
 """What connects to an engine, by the package that it needs."""
+
+log = structlog.get_logger(__name__)
+Message = TypeVar("Message", bound=Struct)
+
+MOST_UNHEARD: Final = 1000
+"""Messages that may wait for what hears a channel for the whole node; the oldest are dropped for more."""
+
+OF_NODES: Final = "\0nodes:"
+"""The channels that begin with this are for the nodes; strangers choose the names of rooms, and must not get in."""
 
 LONGEST_NAME: Final = 255
 """Bytes of UTF-8 that the name of a channel may have; it often comes from a URL, so from strangers."""
@@ -42,14 +53,18 @@ class Fanout(InitPlugin):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine = Engine(LINKS[ENGINES[urlsplit(settings.fanout_url).scheme]], settings)
-        self._channels = _Channels(backend=self._engine, arbitrary_channels_allowed=True)
-        self._flush = Flush()
+        self._channels = _Channels(self._engine)
         self.metrics = FanoutMetrics(self._engine)
 
     @property
     def up(self) -> bool:
         """The engine is there; where not, what is published waits for it, and new members do."""
         return self._engine.up
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that somebody on this node hears."""
+        return self._channels.names
 
     async def check(self) -> None:
         """Try to reach the engine once. That it is not there yet is no error.
@@ -78,7 +93,7 @@ class Fanout(InitPlugin):
                 `sequence` then.
 
         Raises:
-            ClientException: The name is too long, or `after` negative; the connection is closed with 1008.
+            ClientException: The name is too long or reserved, or `after` negative; the connection is closed with 1008.
             FanoutUnavailableError: The engine was away for PUBLISH_SECONDS; closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
@@ -93,19 +108,20 @@ class Fanout(InitPlugin):
             return
         if not readers:
             life.push_async_callback(self._leave_all, readers)
-        numbered = after is not None
-        reader = Reader(self._channels, self._settings, self.metrics, self._flush, socket, channel, numbered=numbered)
+        reader = Reader(self._settings, self.metrics, socket, channel, numbered=after is not None)
         readers[channel] = reader
         await self._channels.listen(reader)
-        if after is not None:
-            reader.catch_up(after, await self._engine.do(Since(channel=channel, after=after)))
-        reader.start()
+        if after is None:
+            reader.start()
+        else:
+            history = await self._engine.do(Since(channel=channel, after=after))
+            reader.start(after, history)
 
     async def leave(self, socket: Socket, channel: str) -> None:
         """Let a connection no longer hear a channel. Where it does not, nothing happens."""
         readers: dict[str, Reader] = socket.scope["state"].get(READERS_KEY, {})
         if reader := readers.pop(channel, None):
-            await self._channels.unsubscribe(reader)
+            await self._channels.ignore(reader)
 
     def publish(self, message: Struct, channel: str, *, but: Socket | None = None) -> "Future[int]":
         """Send a message to all who have joined a channel, in the order in which this is called.
@@ -117,7 +133,7 @@ class Fanout(InitPlugin):
 
         Raises:
             FanoutUnavailableError: When awaited: the engine was away for PUBLISH_SECONDS; closed with 1013.
-            ClientException: The name of the channel is too long.
+            ClientException: The name of the channel is too long, or reserved.
         """
         _check_name(channel)
         connection = OpenSocket.of(but).connection if but else None
@@ -132,7 +148,7 @@ class Fanout(InitPlugin):
         that dies is noticed after PRESENCE_SECONDS.
 
         Raises:
-            ClientException: The name of the channel is too long.
+            ClientException: The name of the channel is too long, or reserved.
             FanoutUnavailableError: The engine was away for PUBLISH_SECONDS; closed with 1013.
         """
         entry = OpenSocket.of(socket)
@@ -152,10 +168,36 @@ class Fanout(InitPlugin):
         members = await self._engine.do(Members(channel=channel))
         return sorted(members)
 
+    def tell_nodes(self, message: Struct) -> "Future[int]":
+        """Send a message to all nodes, this one too, where no connection can hear it; to be awaited like `publish`."""
+        channel = f"{OF_NODES}{type(message).__name__}"
+        return self._engine.do(Publish(channel=channel, data=msgspec.json.encode(message)))
+
+    @asynccontextmanager
+    async def hear_nodes(
+        self, kind: type[Message], hear: Callable[[Message], Awaitable[None]]
+    ) -> AsyncGenerator[None, None]:
+        """Call a function with each message of a kind that a node tells the others, as long as the context lasts.
+
+        One call after the other; what it raises is logged. It begins as soon as the engine is there.
+        """
+
+        async def hear_safely(message: bytes) -> None:
+            try:
+                if isinstance(message, Hole):
+                    log.warning("what other nodes told is lost", kind=kind.__name__)
+                else:
+                    await hear(msgspec.json.decode(message, type=kind))
+            except Exception:
+                log.exception("what another node told could not be dealt with")  # it would end the task in silence
+
+        async with self._channels.subscription(f"{OF_NODES}{kind.__name__}", hear_safely):
+            yield
+
     async def _leave_all(self, readers: dict[str, Reader]) -> None:
         while readers:
             _, reader = readers.popitem()
-            await self._channels.unsubscribe(reader)
+            await self._channels.ignore(reader)
 
 
 class _Channels(ChannelsPlugin):
@@ -164,15 +206,45 @@ class _Channels(ChannelsPlugin):
     Litestar keeps them for ever, and walks through all of them whenever one is left.
     """
 
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, arbitrary_channels_allowed=True)
+        self._engine = engine
+        self._here: dict[str, Channel] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._channels)
+
     async def listen(self, reader: Reader) -> None:
-        self._channels.setdefault(reader.channel, set()).add(reader)
-        await self._backend.subscribe([reader.channel])  # also where it is not the first: until all is heard
+        name = reader.channel
+        channel = self._here.get(name)
+        if channel is None:
+            channel = self._here[name] = Channel(self, name)
+            self._channels.setdefault(name, set()).add(channel)
+        channel.readers.add(reader)
+        await self._backend.subscribe([name])  # also where it is not the first: until all is heard
+
+    async def ignore(self, reader: Reader) -> None:
+        channel = self._here[reader.channel]
+        channel.readers.remove(reader)
+        if not channel.readers:
+            del self._here[channel.name]
+            await self._forget(channel, channel.name)
+        await reader.stop()
+
+    @asynccontextmanager
+    async def subscription(self, name: str, hear: Callable[[bytes], Awaitable[None]]) -> AsyncGenerator[None, None]:
+        """Subscribe without waiting for the engine, as Litestar's `start_subscription` would."""
+        subscriber = Subscriber(self, max_backlog=MOST_UNHEARD, backlog_strategy="dropleft")
+        self._channels.setdefault(name, set()).add(subscriber)
+        self._engine.want(name)
+        try:
+            async with subscriber.run_in_background(hear, join=False):
+                yield
+        finally:
+            await self._forget(subscriber, name)
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
-        if isinstance(subscriber, Reader):
-            await self._forget(subscriber, subscriber.channel)
-            await subscriber.stop()
-            return
         names = [channels] if isinstance(channels, str) else list(self._channels if channels is None else channels)
         await super().unsubscribe(subscriber, names)
         for name in names:
@@ -191,3 +263,5 @@ READERS_KEY: Final = "_fanout_readers"
 def _check_name(channel: str) -> None:
     if len(channel.encode()) > LONGEST_NAME:
         raise ClientException(detail=f"the name of a channel has at most {LONGEST_NAME} bytes")
+    if channel.startswith(OF_NODES):
+        raise ClientException(detail="this channel is for the nodes of the service")

@@ -34,19 +34,20 @@ CREATE TABLE presence (
     channel bytea, member bytea, node text, farewell bytea NOT NULL, PRIMARY KEY (channel, member, node)
 );
 CREATE INDEX ON presence (node);
+CREATE FUNCTION microseconds() RETURNS bigint LANGUAGE sql VOLATILE
+    AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
 """
 """In a schema of their own, with the name of the package."""
 
 # A channel begins with the time, so that no number comes twice, whatever was forgotten. Its row is locked until the
 # transaction ends, so messages are numbered in the order in which they are committed.
-CLOCK: Final = "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS began) AS clock"
-LOCK: Final = f"""
-INSERT INTO channel SELECT %(channel)s, began, began, now() FROM {CLOCK}
+LOCK: Final = """
+INSERT INTO channel SELECT %(channel)s, began, began, now() FROM microseconds() AS began
 ON CONFLICT (name) DO UPDATE SET used_at = now() RETURNING began, sequence
 """
-PUBLISH: Final = f"""
+PUBLISH: Final = """
 WITH next AS (
-    INSERT INTO channel SELECT %(channel)s, began, began + 1, now() FROM {CLOCK}
+    INSERT INTO channel SELECT %(channel)s, began, began + 1, now() FROM microseconds() AS began
     ON CONFLICT (name) DO UPDATE SET sequence = channel.sequence + 1, used_at = now() RETURNING sequence
 ),
 kept AS (INSERT INTO message SELECT %(channel)s, sequence, %(id)s, %(skipped)s, %(message)s FROM next),

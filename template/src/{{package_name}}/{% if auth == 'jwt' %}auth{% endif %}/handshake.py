@@ -61,20 +61,17 @@ class Handshake(ASGIMiddleware):
         structlog.contextvars.bind_contextvars(user=token.sub)
         expiry: asyncio.TimerHandle | None = None
 
-        async def send_and_watch(message: Message) -> None:
+        def accept(message: Message) -> None:
             nonlocal expiry
-            if message["type"] != "websocket.accept":
-                await send(message)
-                return
             self._auth.check(token)  # guards and dependencies may have taken their time
-            if SUBPROTOCOL in websocket["subprotocols"]:
+            if SUBPROTOCOL in websocket["subprotocols"] and message["type"] == "websocket.accept":
                 # A browser gives up a connection that answers none of its subprotocols.
                 message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
-            await send(message)
             expiry = self._auth.close_when_expired(entry, token)
 
+        entry.accepting = accept  # not around `send`: what stands there, each message has to go through
         try:
-            await next_app(scope, receive, send_and_watch)
+            await next_app(scope, receive, send)
         finally:
             if expiry is not None:
                 expiry.cancel()

@@ -6,15 +6,19 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 
 from ..connections import Connections
+from ..fanout import Fanout
 from .plugin import Auth
 
 
 @post("/logout", status_code=204)
 async def logout(
-    request: Request[Any, Any, Any], auth: NamedDependency[Auth], connections: NamedDependency[Connections]
+    request: Request[Any, Any, Any],
+    auth: NamedDependency[Auth],
+    connections: NamedDependency[Connections],
+    fanout: NamedDependency[Fanout],
 ) -> None:
-    """End this token, and close all connections of its user with 1008.
+    """End this token, and close all connections of its user with 1008, on every node.
 
-    Other tokens of the user are good until they expire. What is ended is known to this process, until it stops.
+    Other tokens of the user are good until they expire. A node that starts later does not know what was ended before.
     """
-    auth.log_out(auth.authenticate(request), connections.registry)
+    await auth.log_out(auth.authenticate(request), connections.registry, fanout)

@@ -1,21 +1,26 @@
 """`Auth`: the plugin through which `app.py` gives Litestar all that stands in this folder."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
+from msgspec import Struct
 
 from ..connections import Cause, Connections, Reason
 from ..connections.cause import POLICY_VIOLATION
 from ..connections.gate import Gate
 from ..connections.origin import origin_allowed
 from ..connections.registry import OpenSocket, Registry
+from ..fanout import Fanout
 from .credentials import find_credentials
 from .handshake import Handshake
 from .settings import AuthSettings
@@ -29,6 +34,14 @@ CLAIMS = ("sub", "exp", "iat", "jti")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
+class LoggedOut(Struct, tag="logged_out"):
+    """A token ends before its time."""
+
+    user: str
+    jti: str
+    exp: datetime
+
+
 class Auth(InitPlugin):
     """Ask every WebSocket for a token; injected as `auth: NamedDependency[Auth]`.
 
@@ -39,12 +52,14 @@ class Auth(InitPlugin):
         self._settings = settings
         self.max_connections_per_user = settings.max_connections_per_user
         self.revoked: dict[str, datetime] = {}
-        """The `jti` of each token that was logged out, with its `exp`; of this process, and gone with it."""
+        """The `jti` of each token that was logged out since this process began, on any node, with its `exp`."""
         self._closing: set[asyncio.Task[Cause]] = set()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
-        middleware: list[Any] = app_config.middleware
+        config: Any = app_config  # its types are partly unknown
+        config.lifespan.append(self._hear_of_others)
+        middleware: list[Any] = config.middleware
         middleware.insert(sum(isinstance(each, Gate) for each in middleware), Handshake(self))  # inside the gate
         return app_config
 
@@ -93,14 +108,34 @@ class Auth(InitPlugin):
         if str(token.jti) in self.revoked:
             raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
 
-    def log_out(self, token: Token, registry: Registry) -> None:
-        """Let nobody in with this token again, and close all connections of its user with 1008, on this node."""
+    async def log_out(self, token: Token, registry: Registry, fanout: Fanout) -> None:
+        """Let nobody in with this token again, and close all connections of its user with 1008, on every node.
+
+        Raises:
+            FanoutUnavailableError: On this node it is done; the others could not be told (503).
+        """
+        logout = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
+        self._log_out(logout, registry)
+        await fanout.tell_nodes(logout)
+
+    def _log_out(self, logout: LoggedOut, registry: Registry) -> None:
         now = datetime.now(UTC)
         self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
-        self.revoked[str(token.jti)] = token.exp
-        for entry in tuple(registry.by_user.get(token.sub, ())):
+        self.revoked[logout.jti] = logout.exp
+        for entry in tuple(registry.by_user.get(logout.user, ())):
             if entry.accepted:
                 self._close(entry, "logged out")
+
+    @asynccontextmanager
+    async def _hear_of_others(self, app: Litestar) -> AsyncGenerator[None, None]:
+        registry = app.plugins.get(Connections).registry
+
+        async def hear(logout: LoggedOut) -> None:
+            if logout.jti not in self.revoked:
+                self._log_out(logout, registry)
+
+        async with app.plugins.get(Fanout).hear_nodes(LoggedOut, hear):
+            yield
 
     def close_when_expired(self, entry: OpenSocket, token: Token) -> asyncio.TimerHandle:
         """Close a connection with 1008 when its token expires, unless the timer is cancelled before."""
