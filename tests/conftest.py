@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
 
+from .browser import MILLISECONDS, Network, chromium, network
 from .rendering import copy_of_the_template, render
 from .service import Service, Start, render_with_probe
 
@@ -57,3 +59,33 @@ def start(probed: Path) -> Iterator[Start]:
             return service
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of one file: playwright's event loop must be gone before others run theirs."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile of the browser."""
+    with browser.new_context() as context:
+        context.set_default_timeout(MILLISECONDS)
+        yield context
+
+
+@pytest.fixture
+def way(service: Service) -> Iterator[Network]:
+    """The way from the browser to the service."""
+    with network(service.address) as way:
+        yield way
+
+
+@pytest.fixture
+def page(context: BrowserContext, way: Network) -> Page:
+    """A document of the service that opens no connection by itself."""
+    page = context.new_page()
+    page.goto(f"http://{way.address}/page/style.css")
+    return page

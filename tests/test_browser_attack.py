@@ -3,31 +3,17 @@ holds a SameSite=Strict cookie of the service. SameSite knows no ports, so the c
 in the way (RFC 6455, section 10.2).
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
+from .browser import open_page
 from .rendering import check, render
 from .service import Service, running
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-MILLISECONDS = 15_000
 
 CONNECT = """([url, protocols]) => new Promise((resolve) => {
   const socket = new WebSocket(url, protocols);
@@ -53,19 +39,6 @@ class BlankPage(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        missing = "there is no Chromium; install it: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=60_000)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = render(template, tmp_path_factory.mktemp("attacked") / "my-service", auth="jwt")
     (project / ".env").write_text(f"MY_SERVICE_AUTH_SECRET={'only-for-this-test-' * 4}\n")
@@ -81,13 +54,6 @@ def foreign() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         serving.join()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context() as context:
-        context.set_default_timeout(MILLISECONDS)
-        yield context
 
 
 def token(project: Path) -> str:
@@ -153,7 +119,5 @@ def test_the_live_page_takes_a_token_and_connects(context: BrowserContext, proje
 
 def test_the_live_page_asks_for_no_token_where_none_is_wanted(context: BrowserContext, default_project: Path) -> None:
     with running(default_project) as service:
-        page = context.new_page()
-        page.goto(f"http://{service.address}/")
-        page.locator("article[data-status=open]").nth(2).wait_for()
+        page = open_page(context.new_page(), service.address)
         assert not page.get_by_label("Token").is_visible()

@@ -6,7 +6,7 @@
 | listener.py  | `@listener` and `Listener`: typed messages, that lifespan already inside  |
 | info.py      | `ConnectionInfo`: what every connection knows about itself                |
 | cause.py     | `Cause` and `Reason`: why a connection ended, and the close codes         |
-| messages.py  | the answer to a bad message                                              |
+| messages.py  | the answers to a bad message and to a ping                               |
 | gate.py      | the handshake: who gets in, before anything is accepted                   |
 | registry.py  | the open sockets, counted from before their first await                   |
 | origin.py    | which pages may connect                                                  |

@@ -22,7 +22,7 @@ from .checks import MistakeError, check_function, check_hook, check_keywords, ch
 from .info import ConnectionInfo
 from .internals import function_of
 from .lifespan import Stage, connection_of, live
-from .messages import ErrorMessage
+from .messages import PINGS, PONG, ErrorMessage
 from .registry import OpenSocket, Socket
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
@@ -217,6 +217,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         if self._decode is None:
             self._decode = self._make_decoder()
         decode = self._decode
+        text = not self._takes_binary()
 
         async def receive(socket: Socket) -> Any:
             while True:
@@ -226,7 +227,11 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 try:
                     return decode(event)
                 except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-                    await _answer_bad_message(socket, error)
+                    # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
+                    if text and event.get("text") in PINGS:
+                        await socket.send_text(PONG)
+                    else:
+                        await _answer_bad_message(socket, error)
 
         return receive
 
@@ -246,10 +251,14 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
         return send
 
+    def _takes_binary(self) -> bool:
+        field = self.parsed_data_field
+        return self._receive_mode == "binary" or (field is not None and field.annotation is bytes)
+
     def _make_decoder(self) -> Callable[[Any], Any]:
         """Return what turns a `websocket.receive` event into a message, or raises `msgspec.DecodeError`."""
         field = self.parsed_data_field or FieldDefinition.from_annotation(Any)
-        binary = self._receive_mode == "binary" or field.annotation is bytes
+        binary = self._takes_binary()
         key = "bytes" if binary else "text"
         expected, other = ("binary", "text") if binary else ("text", "binary")
         decode: Callable[[Any], Any]

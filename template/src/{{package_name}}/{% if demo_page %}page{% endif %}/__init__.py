@@ -15,12 +15,14 @@ MEDIA_TYPES = {
     "style.css": "text/css",
     "client.js": "text/javascript",
     "page.js": "text/javascript",
+    "lifelines.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }
 
 HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 CONTENTS = {name: Path(__file__).with_name(name).read_bytes() for name in MEDIA_TYPES}

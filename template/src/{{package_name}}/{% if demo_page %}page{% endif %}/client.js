@@ -5,23 +5,25 @@
  * ```js
  * import { ReconnectingWebSocket } from "./client.js";
  *
- * const socket = new ReconnectingWebSocket("/ws/echo", {
+ * const socket = new ReconnectingWebSocket("/ws/rooms/lobby", {
+ *   after: 0,
  *   onMessage: (message) => console.log(message.type, message),
  *   onState: ({ status }) => console.log(status),
  * }).open();
  * socket.send({ type: "say", text: "hi" });
  * ```
  *
- * It reconnects with exponential back-off and full jitter, unless the close code says that coming back is of no use;
- * it waits while the page is hidden or offline, and keeps a bounded number of messages until it is connected again.
- * What was on its way when a connection broke is lost, and each new connection has a new state in the service.
+ * It reconnects with exponential back-off and full jitter, unless the close code says that coming back is of no use; it
+ * finds out by pings that a connection is dead, waits while the page is hidden or offline, keeps a bounded number of
+ * messages until it is connected again, and asks a service that keeps a history for what it missed. Each new connection
+ * has a new state in the service. What this side had sent when a connection broke may be lost.
  *
  * @module
  */
 
 /**
  * - `closed`: it stays away, until `open()` is called
- * - `connecting`: the handshake is under way
+ * - `connecting`: it gets a token, or the handshake is under way
  * - `open`: messages flow
  * - `waiting`: it comes back at `retryAt`
  * - `paused`: it comes back when the page is visible and online
@@ -42,12 +44,21 @@
  * @property {(message: Message) => void} onMessage Called with each message, decoded from JSON.
  * @property {(state: State) => void} [onState] Called with each change. What it sends when the status is `open` goes
  *   out before the queue.
- * @property {() => string | undefined} [token] Asked before each connection for the token to show to a service that wants
- *   one. It travels as a subprotocol, beside "bearer": a page can set no header, and a URL ends in logs.
+ * @property {number} [after] Where the service keeps a history: the `sequence` of the last message that you have, or 0
+ *   for all that is kept. From then on each connection asks for what came after the last message it heard. What is kept
+ *   no more is told by a message of the type `gap`.
+ * @property {() => string | undefined | Promise<string | undefined>} [token] Asked before each connection for the token
+ *   to show to a service that wants one: hand out a new one when the old one is about to expire. After 1008, which is
+ *   what an expired token gets, it comes back with another token, and stays away with the same. The token travels as a
+ *   subprotocol, beside "bearer": a page can set no header, and a URL ends in logs.
  * @property {number} [maxQueue] Messages kept while there is no connection (100). They all go out at once on the next
  *   one, so keep it below the service's MESSAGE_BURST.
  * @property {number} [baseDelay] Milliseconds before the first retry, at most (500); doubled for each further one.
  * @property {number} [maxDelay] Milliseconds before any retry, at most (30,000).
+ * @property {number} [pingInterval] Milliseconds between a sign of life and the next ping (20,000); the first ping
+ *   goes out with the connection. 0 sends none, as for a listener that takes anything, and so would take it for a message.
+ * @property {number} [timeout] Milliseconds without an answer, to the handshake or to a ping, after which a connection
+ *   is given up as lost (10,000).
  */
 
 /**
@@ -72,39 +83,75 @@ export const CLOSE_CODES = new Map([
 ]);
 
 const ABNORMAL = 1006;
+const POLICY_VIOLATION = 1008;
+const PING = JSON.stringify({ type: "ping" });
 
 /** Milliseconds a connection has to last before the back-off starts afresh: one that is thrown out at once does not. */
 const STABLE_AFTER = 5000;
 
 /** @template [Message=any] */
 export class ReconnectingWebSocket {
-  /** @type {WebSocket | undefined} */
-  #socket;
-  /** @type {string[]} */
-  #queue = [];
+  #path;
+  #options;
   /** @type {State} */
   #state = { status: "closed" };
   /** @type {AbortController | undefined} set from `open()` until it stays away */
   #wanted;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** @type {object | undefined} the connection that counts; what an older one still says is not heard */
+  #attempt;
+  /** @type {WebSocket | undefined} */
+  #socket;
+  /** @type {string[]} */
+  #queue = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the next try, the next ping, or an answer is overdue */
   #timer;
   #retries = 0;
   #openedAt = Infinity;
-  #url;
-  #options;
+  /** @type {number | undefined} when the ping was sent that is not answered yet */
+  #pingedAt;
+  /** @type {number | undefined} */
+  #latency;
+  /** @type {number | undefined} */
+  #sequence;
+  /** @type {string | undefined} the token that was shown last */
+  #token;
+  #needsAnotherToken = false;
 
   /**
    * @param {string} path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss.
    * @param {Options<Message>} options
    */
-  constructor(path, options) {
-    this.#url = new URL(path, document.baseURI);
-    this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    this.#options = { onState: () => {}, token: () => undefined, maxQueue: 100, baseDelay: 500, maxDelay: 30_000, ...options };
+  constructor(
+    path,
+    {
+      onMessage,
+      onState = () => {},
+      after,
+      token = () => undefined,
+      maxQueue = 100,
+      baseDelay = 500,
+      maxDelay = 30_000,
+      pingInterval = 20_000,
+      timeout = 10_000,
+    },
+  ) {
+    this.#path = path;
+    this.#options = { onMessage, onState, token, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
+    this.#sequence = after;
   }
 
   get state() {
     return this.#state;
+  }
+
+  /** The milliseconds that the last ping took. */
+  get latency() {
+    return this.#latency;
+  }
+
+  /** The sequence of the last message; keep it, and hand it to the next page as `after`. */
+  get sequence() {
+    return this.#sequence;
   }
 
   /** Connect, at once where it waits to come back. Nothing happens where it is connected. */
@@ -112,11 +159,13 @@ export class ReconnectingWebSocket {
     if (!this.#wanted) {
       this.#wanted = new AbortController();
       const { signal } = this.#wanted;
-      document.addEventListener("visibilitychange", this.#resume, { signal });
-      window.addEventListener("online", this.#resume, { signal });
+      document.addEventListener("visibilitychange", this.#look, { signal });
+      window.addEventListener("online", this.#look, { signal });
+      window.addEventListener("offline", this.#look, { signal });
+      this.#forget(); // it may be closing still
     }
-    if (this.#socket?.readyState === WebSocket.CLOSING) this.#forget();
-    if (!this.#socket) this.#connect();
+    this.#needsAnotherToken = false;
+    if (!this.#attempt) this.#connect();
     return this;
   }
 
@@ -155,47 +204,104 @@ export class ReconnectingWebSocket {
   close(code = 1000, reason = "") {
     this.#wanted?.abort();
     this.#wanted = undefined;
+    clearTimeout(this.#timer);
     if (this.#socket) this.#socket.close(code, reason);
     else if (this.#state.status !== "closed") this.#stayAway();
   }
 
   /** Give the connection up as if it were lost, without waiting for the other side, and come back. */
-  abandon() {
-    if (!this.#socket) return;
+  abandon(reason = "abandoned") {
+    if (!this.#attempt) return;
     this.#forget();
-    this.#ended(ABNORMAL, "abandoned");
+    this.#ended(ABNORMAL, reason);
   }
 
   #forget() {
-    if (!this.#socket) return;
-    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket.close();
+    clearTimeout(this.#timer);
+    this.#attempt = undefined;
+    this.#socket?.close();
     this.#socket = undefined;
   }
 
-  #connect() {
+  async #connect() {
     clearTimeout(this.#timer);
     if (isPaused()) return this.#become("paused");
-    const token = this.#options.token();
-    const socket = new WebSocket(this.#url, token ? ["bearer", token] : []);
-    socket.onopen = () => {
-      this.#openedAt = performance.now();
-      this.#become("open");
-      for (const text of this.#queue.splice(0)) socket.send(text);
-    };
-    socket.onmessage = (event) => this.#options.onMessage(JSON.parse(event.data));
-    socket.onclose = (event) => this.#ended(event.code, event.reason);
-    this.#socket = socket;
+    const attempt = (this.#attempt = {});
+    this.#timer = setTimeout(() => this.abandon("no answer to the handshake"), this.#options.timeout);
     this.#become("connecting");
+    /** @type {string | undefined} */
+    let token;
+    try {
+      token = await this.#options.token();
+    } catch {
+      if (attempt === this.#attempt) this.abandon("no token");
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    if (this.#needsAnotherToken && token === this.#token) return this.#stayAway();
+    this.#needsAnotherToken = false;
+    this.#token = token;
+    const socket = (this.#socket = new WebSocket(this.#address(), token ? ["bearer", token] : []));
+    /** @param {(event: any) => void} listener */
+    const unlessForgotten = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
+    socket.onopen = unlessForgotten(() => this.#opened(socket));
+    socket.onmessage = unlessForgotten(({ data }) => this.#hear(JSON.parse(data)));
+    socket.onclose = unlessForgotten(({ code, reason }) => this.#ended(code, reason));
+  }
+
+  #address() {
+    const url = new URL(this.#path, document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    if (this.#sequence !== undefined) url.searchParams.set("after", String(this.#sequence));
+    return url;
+  }
+
+  /** @param {WebSocket} socket */
+  #opened(socket) {
+    this.#openedAt = performance.now();
+    this.#ping();
+    this.#become("open");
+    for (const text of this.#queue.splice(0)) socket.send(text);
+  }
+
+  /** @param {any} message */
+  #hear(message) {
+    if (this.#pingedAt !== undefined) {
+      this.#awaitNextPing(); // whatever it is, it is a sign of life
+      if (message?.type === "pong") {
+        this.#latency = performance.now() - this.#pingedAt;
+        this.#pingedAt = undefined;
+        return;
+      }
+    }
+    if (this.#sequence !== undefined && Number.isInteger(message?.sequence)) this.#sequence = message.sequence;
+    this.#options.onMessage(message);
+  }
+
+  #awaitNextPing() {
+    clearTimeout(this.#timer);
+    const next = () => (document.hidden ? this.#awaitNextPing() : this.#ping());
+    this.#timer = setTimeout(next, this.#options.pingInterval);
+  }
+
+  #ping() {
+    clearTimeout(this.#timer);
+    if (!this.#options.pingInterval) return;
+    this.#pingedAt = performance.now();
+    this.#socket?.send(PING);
+    this.#timer = setTimeout(() => this.abandon("no answer to a ping"), this.#options.timeout);
   }
 
   /** @param {number} code @param {string} reason */
   #ended(code, reason) {
-    this.#socket = undefined;
+    clearTimeout(this.#timer);
+    this.#attempt = this.#socket = this.#pingedAt = this.#latency = undefined;
     if (performance.now() - this.#openedAt >= STABLE_AFTER) this.#retries = 0;
     this.#openedAt = Infinity;
     const lastClose = { code, reason };
-    if (!this.#wanted || !CLOSE_CODES.get(code)?.reconnect) return this.#stayAway(lastClose);
+    this.#needsAnotherToken = code === POLICY_VIOLATION && Boolean(this.#token);
+    const comesBack = this.#needsAnotherToken || CLOSE_CODES.get(code)?.reconnect;
+    if (!this.#wanted || !comesBack) return this.#stayAway(lastClose);
     const { baseDelay, maxDelay } = this.#options;
     const delay = Math.random() * Math.min(maxDelay, baseDelay * 2 ** this.#retries++); // full jitter
     this.#timer = setTimeout(() => this.#connect(), delay);
@@ -203,7 +309,7 @@ export class ReconnectingWebSocket {
   }
 
   #stayAway(lastClose = this.#state.lastClose) {
-    clearTimeout(this.#timer);
+    this.#forget();
     this.#wanted?.abort();
     this.#wanted = undefined;
     this.#queue = [];
@@ -211,8 +317,14 @@ export class ReconnectingWebSocket {
     this.#become("closed", { lastClose });
   }
 
-  #resume = () => {
-    if (this.#state.status === "paused" && !isPaused()) this.#connect();
+  /** The page was shown or hidden, or went on or off line. */
+  #look = () => {
+    const { status } = this.#state;
+    if (status === "paused") {
+      if (!isPaused()) this.#connect();
+    } else if (status === "open" && !document.hidden) {
+      this.#ping(); // much may have happened meanwhile
+    }
   };
 
   /** @param {Status} status @param {Partial<State>} [more] */

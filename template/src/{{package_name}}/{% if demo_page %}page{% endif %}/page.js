@@ -1,11 +1,13 @@
 // @ts-check
 import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
+import { Lane, flow, hue } from "./lifelines.js";
 
 /**
- * What this page hears: the messages of `messages.py`, and the error message.
+ * What this page hears: the messages of `messages.py`, and those of the service itself.
  *
  * @typedef {{ type: "said", text: string, connection: string, count?: number }
  *   | { type: "joined" | "left", connection: string }
+ *   | { type: "gap", missed: number | null }
  *   | { type: "error", code: string, detail: string }} Message
  */
 
@@ -13,17 +15,18 @@ const LOG_LINES = 60;
 const TOO_BIG = 70_000; // bytes; the service takes 65,536, unless MAX_MESSAGE_SIZE says otherwise
 const FLOOD = 300; // messages; the service takes 100 at once, unless MESSAGE_BURST says otherwise
 const SAMPLES = 90; // seconds in the charts
+const WORDS = ["hi", "still here", "what a day", "tea?", "yes", "never mind", "who is there?", "ha", "good point", "bye"];
 
 let token = ""; // kept nowhere else
 
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
 
-/** @param {string} id */
-const short = (id) => (id.length > 8 ? id.slice(0, 6) : id);
+/** @param {string[]} words */
+const pick = (words) => words[Math.floor(Math.random() * words.length)];
 
 /** @param {string} id */
-const hue = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 360, 7);
+const short = (id) => (id.length > 8 ? id.slice(0, 6) : id);
 
 /** One connection of this page, its controls and what it hears. */
 class Card {
@@ -33,10 +36,9 @@ class Card {
 
   /** @type {string | undefined} */
   #id;
-  /** @type {number[]} when each message was sent that has not come back */
-  #awaited = [];
+  #greeting = "";
   #count = 0;
-  #opened = 0;
+  #lives = 0;
   /** @type {import("./client.js").State["lastClose"]} */
   #lastClose;
   /** @type {{ element: HTMLElement, key: string, times: number } | undefined} */
@@ -45,7 +47,8 @@ class Card {
   /** @param {string} [room] */
   constructor(room) {
     this.room = room;
-    const name = `${room ? `Room ${room}` : "Echo"} #${++Card.#made}`;
+    this.number = ++Card.#made;
+    this.name = `${room ? `Room ${room}` : "Echo"} #${this.number}`;
     /** @type {HTMLElement} */
     this.root = $("card").content.firstElementChild.cloneNode(true);
     /** @type {Record<string, any>} */
@@ -53,7 +56,7 @@ class Card {
     for (const element of this.root.querySelectorAll("[data-part]")) {
       this.part[element.getAttribute("data-part") ?? ""] = element;
     }
-    const { part } = this;
+    const { name, part } = this;
     part.name.textContent = name;
     part.counter.textContent = room ? "Heard" : "Count";
     part.remove.ariaLabel = `Remove ${name}`;
@@ -61,6 +64,7 @@ class Card {
     part.text.ariaLabel = `Message to ${name}`;
     part.actions.ariaLabel = `Break ${name}`;
     this.root.ariaLabel = name;
+    this.lane = new Lane($("lanes"), name);
 
     const path = room === undefined ? "ws/echo" : `ws/rooms/${encodeURIComponent(room)}`;
     /** @type {ReconnectingWebSocket<Message>} */
@@ -68,26 +72,35 @@ class Card {
       onMessage: (message) => this.#hear(message),
       onState: (state) => this.#follow(state),
       token: () => token,
+      after: room === undefined ? undefined : 0,
       maxQueue: 20,
+      pingInterval: 5000,
     });
 
     part.form.onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
-      this.#say(part.text.value);
+      this.say(part.text.value);
       part.text.value = "";
     };
     part.toggle.onclick = () => (this.#connected ? this.socket.close() : this.socket.open());
     part.remove.onclick = () => this.#remove();
     this.#onClick("drop", () => this.socket.abandon());
-    this.#onClick("rubbish", () => this.socket.sendText("{rubbish"));
-    this.#onClick("big", () => this.socket.send({ type: "say", text: "x".repeat(TOO_BIG) }));
+    this.#onClick("rubbish", () => this.#send("{rubbish"));
+    this.#onClick("big", () => this.#send(JSON.stringify({ type: "say", text: "x".repeat(TOO_BIG) })));
     this.#onClick("flood", () => {
-      for (let i = 0; i < FLOOD; i++) this.#say("flood");
+      for (let i = 0; i < FLOOD; i++) this.say("flood");
     });
+    // A screen reader reads out what the connection hears while its user is at it, and not all cards at once.
+    this.root.addEventListener("focusin", () => (part.log.ariaLive = "polite"));
+    this.root.addEventListener("focusout", () => (part.log.ariaLive = "off"));
 
     Card.all.add(this);
     $("cards").append(this.root);
     this.socket.open();
+  }
+
+  get isOpen() {
+    return this.socket.state.status === "open";
   }
 
   get #stays() {
@@ -105,38 +118,44 @@ class Card {
    * @param {() => void} act
    */
   #onClick(name, act) {
-    this.part[name].onclick = () => this.socket.state.status === "open" && act();
+    this.part[name].onclick = () => this.isOpen && act();
   }
 
   /** @param {string} text */
-  #say(text) {
-    const fate = this.socket.send({ type: "say", text });
-    if (fate === "sent") this.#awaited.push(performance.now());
-    else if (fate === "queued") this.#log("event", `“${text}” waits for the connection`);
-    else this.#log("error", `“${text}” was not sent: ${this.#stays ? "it is closed" : "the queue is full"}`);
+  say(text) {
+    const fate = this.#send(JSON.stringify({ type: "say", text }));
+    if (fate === "queued") this.#log("event", `“${text}” waits for the connection`);
+    else if (fate === "refused") {
+      this.#log("error", `“${text}” was not sent: ${this.#stays ? "it is closed" : "the queue is full"}`);
+    }
+  }
+
+  /** @param {string} text */
+  #send(text) {
+    const fate = this.socket.sendText(text);
+    if (fate === "sent") this.lane.mark("says");
+    return fate;
   }
 
   /** @param {Message} message */
   #hear(message) {
+    this.lane.mark(message.type === "error" ? "errs" : "hears");
     if (message.type === "error") {
       this.#log("error", `${message.code}: ${message.detail}`);
       return;
     }
-    const { connection } = message;
-    // An echo is about oneself, and so is the first to join that one hears of in a room.
-    if (!this.room || (message.type === "joined" && !this.#id)) this.#identify(connection);
-    if (message.type !== "said") {
-      this.#log("event", connection === this.#id ? "you joined" : `${short(connection)} ${message.type}`, connection);
+    if (message.type === "gap") {
+      this.#log("error", `a gap: ${message.missed ?? "some"} messages are kept no more`);
       return;
     }
-    if (connection === this.#id) {
-      const sent = this.#awaited.shift();
-      const latency = performance.now() - (sent ?? NaN);
-      if (sent) this.part.latency.textContent = `${latency.toFixed(latency < 100 ? 1 : 0)} ms`;
+    if (message.type !== "said") {
+      this.#log("event", `${short(message.connection)} ${message.type}`, message.connection);
+      return;
     }
+    if (message.text === this.#greeting) this.#identify(message.connection);
     this.#count = message.count ?? this.#count + 1;
     this.part.count.textContent = this.#count;
-    this.#log("said", message.text, connection);
+    this.#log("said", message.text, message.connection);
   }
 
   /** @param {import("./client.js").State} state */
@@ -145,37 +164,58 @@ class Card {
     this.part.toggle.textContent = this.#connected ? "Close" : "Connect";
     for (const name of ["drop", "rubbish", "big", "flood"]) this.part[name].ariaDisabled = String(status !== "open");
     if (status === "open") {
-      this.#awaited = [];
-      this.part.count.textContent = this.#count = 0;
-      this.part.opened.textContent = `${++this.#opened}×`;
+      this.part.lives.textContent = ++this.#lives;
+      this.lane.begin();
       this.#identify(undefined);
-      this.#log("event", this.#opened > 1 ? "connected again: a new connection, a new state" : "connected");
-      if (!this.room) this.#say("hello"); // an echo tells its connection with each answer
+      this.#tell("event", this.#lives > 1 ? "connected again: a new connection, a new state" : "connected");
+      // What one says oneself comes back with the id of one's connection. In a room, others may say hello too.
+      this.#greeting = `hello from #${this.number} at ${new Date().toLocaleTimeString()}`;
+      this.say(this.#greeting);
     }
     if (lastClose && lastClose !== this.#lastClose) {
       this.#lastClose = lastClose;
       const { code, reason } = lastClose;
       const meaning = CLOSE_CODES.get(code)?.meaning ?? "a code of the service's own";
-      const cause = `${code} ${meaning}${reason && `, “${reason}”`}: ${this.#stays ? "stays away" : "comes back"}`;
-      this.#log(this.#stays && code !== 1000 ? "error" : "event", cause);
-      this.part.close.textContent = code;
+      const cause = `${code} ${meaning}${reason && ` (${reason})`}: ${this.#stays ? "stays away" : "comes back"}`;
+      this.#tell(this.#stays && code !== 1000 ? "error" : "event", cause);
+      this.part.close.textContent = `${code} ${meaning}`;
+      this.lane.end(code, !this.#stays);
+    } else if (status === "closed") {
+      this.#tell("event", "does not come back");
+      this.lane.end();
     }
     this.tick();
   }
 
-  /** Show the status, and count down to the next try. */
+  /** Show the status and the latency, and count down to the next try. */
   tick() {
-    const { status, retryAt = 0 } = this.socket.state;
-    const seconds = Math.max(0, retryAt - Date.now()) / 1000;
+    const { latency, state } = this.socket;
+    const seconds = Math.max(0, (state.retryAt ?? 0) - Date.now()) / 1000;
+    const { status } = state;
     this.part.status.textContent = status === "waiting" ? `back in ${seconds.toFixed(1)} s` : status;
     this.part.status.dataset.status = status;
+    this.part.latency.textContent = latency === undefined ? "–" : `${latency.toFixed(latency < 10 ? 1 : 0)} ms`;
   }
 
   /** @param {string | undefined} id */
   #identify(id) {
+    if (id === this.#id) return;
     this.#id = id;
     this.part.id.textContent = id ?? "–";
-    this.root.style.setProperty("--hue", id === undefined ? "" : String(hue(id)));
+    if (id === undefined) return;
+    this.root.style.setProperty("--hue", hue(id));
+    this.lane.color(hue(id));
+  }
+
+  /**
+   * Log what also those hear who are elsewhere on the page.
+   *
+   * @param {"event" | "error"} kind
+   * @param {string} text
+   */
+  #tell(kind, text) {
+    this.#log(kind, text);
+    $("news").textContent = `${this.name}: ${text}`;
   }
 
   /**
@@ -194,7 +234,7 @@ class Card {
     }
     const element = document.createElement("p");
     element.className = kind;
-    if (connection) element.style.setProperty("--hue", String(hue(connection)));
+    if (connection) element.style.setProperty("--hue", hue(connection));
     if (kind === "said" && this.room && connection) {
       const who = document.createElement("b");
       who.textContent = connection === this.#id ? "you" : short(connection);
@@ -211,10 +251,10 @@ class Card {
     Card.all.delete(this);
     this.socket.close();
     this.root.remove();
+    this.lane.remove();
     $("echo").focus();
   }
 }
-
 /** The charts: what `/metrics` tells, once a second. */
 const chart = {
   /** @type {{ open: number, received: number, sent: number }[]} */
@@ -335,7 +375,15 @@ $("join").onsubmit = (/** @type {Event} */ event) => {
 };
 $("room").oninput = () => ($("window").hash = String(new URLSearchParams({ room: $("room").value })));
 
+$("talk").onclick = () => ($("talk").ariaPressed = String($("talk").ariaPressed !== "true"));
+
 setInterval(() => Card.all.forEach((card) => card.tick()), 100);
+setInterval(() => flow($("lanes")), matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 50);
+setInterval(() => Card.all.forEach((card) => card.lane.prune()), 10_000);
+setInterval(() => {
+  if ($("talk").ariaPressed !== "true") return;
+  for (const card of Card.all) if (card.isOpen && Math.random() < 0.3) card.say(pick(WORDS));
+}, 500);
 showCodes();
 begin().catch(openFirst); // the page has a title already
 poll();

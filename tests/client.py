@@ -1,0 +1,84 @@
+"""Drives `client.js` in a browser: a socket in `window.socket`, and what it hears and becomes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from playwright.sync_api import Page
+
+OPEN = """async ([path, options, tokens]) => {
+  const { ReconnectingWebSocket } = await import("/page/client.js");
+  Object.assign(window, { heard: [], states: [], delays: [], asked: 0 });
+  const nextOf = async (tokens) => {
+    const token = tokens[Math.min(asked++, tokens.length - 1)];
+    if (token === null) throw new Error("nobody is logged in");
+    return token;
+  };
+  window.socket = new ReconnectingWebSocket(path, {
+    baseDelay: 10, maxDelay: 100, pingInterval: 0,
+    ...options,
+    ...(tokens && { token: () => nextOf(tokens) }),
+    onMessage: (message) => heard.push(message),
+    onState: (state) => {
+      states.push(state);
+      if (state.retryAt) delays.push(state.retryAt - Date.now());
+    },
+  }).open();
+}"""
+
+
+def open_socket(page: Page, path: str = "/ws/echo", tokens: Sequence[str | None] | None = None, **options: Any) -> None:
+    """Open a socket, and wait until it is open.
+
+    Args:
+        tokens: What it shows, one after the other, and the last for ever; None stands for one that cannot be had.
+        options: Those of the client.
+    """
+    begin(page, path, tokens, **options)
+    becomes(page, "open")
+
+
+def begin(page: Page, path: str = "/ws/echo", tokens: Sequence[str | None] | None = None, **options: Any) -> None:
+    """Open a socket, and wait for nothing."""
+    page.evaluate(OPEN, [path, options, tokens])
+
+
+def becomes(page: Page, status: str) -> dict[str, Any]:
+    """Wait until it has this status; return its state."""
+    page.wait_for_function("(status) => socket.state.status === status", arg=status, polling=10)
+    state: dict[str, Any] = page.evaluate("socket.state")
+    return state
+
+
+def first_close(page: Page) -> dict[str, Any]:
+    """Wait until a connection has ended; return how the first one did."""
+    page.wait_for_function("() => states.some((state) => state.lastClose)", polling=10)
+    close: dict[str, Any] = page.evaluate("states.find((state) => state.lastClose).lastClose")
+    return close
+
+
+def statuses(page: Page) -> list[str]:
+    found: list[str] = page.evaluate("states.map((state) => state.status)")
+    return found
+
+
+def say(page: Page, text: str) -> str:
+    fate: str = page.evaluate("(text) => socket.send({ type: 'say', text })", text)
+    return fate
+
+
+def hears(page: Page, number: int) -> list[dict[str, Any]]:
+    """Wait until it has heard so many messages; return them all."""
+    page.wait_for_function("(number) => heard.length >= number", arg=number, polling=10)
+    heard: list[dict[str, Any]] = page.evaluate("heard")
+    return heard
+
+
+def hears_say(page: Page, text: str) -> None:
+    """Wait until it has heard somebody say this."""
+    page.wait_for_function("(text) => heard.some((message) => message.text === text)", arg=text, polling=10)
+
+
+def texts(page: Page) -> list[str]:
+    """Return what it heard others say."""
+    heard: list[dict[str, Any]] = page.evaluate("heard")
+    return [message["text"] for message in heard if message["type"] == "said"]

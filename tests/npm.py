@@ -1,0 +1,26 @@
+"""Packages of npm that some tests need, in their newest versions, as a developer installs them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from .browser import missing
+
+
+def install(folder: Path, *packages: str) -> Path:
+    """Install packages into a folder; return its `node_modules`. What npm has in its cache is not fetched again."""
+    if shutil.which("npm") is None:
+        missing("npm", "npm")
+    command = [
+        "npm",
+        "install",
+        "--prefix",
+        str(folder),
+        "--prefer-offline",
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+    ]
+    result = subprocess.run([*command, *packages], capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder / "node_modules"

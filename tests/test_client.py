@@ -1,0 +1,267 @@
+"""The client of the live page, `client.js`, in a real browser against the real service, over a network that fails.
+
+In a browser and not in Node, because half of what it does is the browser's: visibility, being on line, subprotocols.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+from websockets.sync.client import connect
+
+from .browser import ELSEWHERE, Network
+from .client import becomes, begin, first_close, hears, hears_say, open_socket, say, statuses, texts
+from .service import PATIENCE, Service, running
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@pytest.fixture(scope="module")
+def service(default_project: Path) -> Iterator[Service]:
+    with running(default_project) as service:
+        yield service
+
+
+def test_it_comes_back_after_a_restart_as_a_new_connection(page: Page, way: Network, default_project: Path) -> None:
+    with running(default_project, drain_seconds=0) as service:
+        way.target = service.address
+        open_socket(page)
+        say(page, "one")
+        say(page, "two")
+        before = hears(page, 2)[1]
+        assert service.ended(signal.SIGTERM) == 0
+    assert first_close(page) == {"code": 1012, "reason": "service restarts"}
+    with running(default_project) as service:
+        way.target = service.address
+        becomes(page, "open")
+        say(page, "three")
+        after = hears(page, 3)[2]
+    assert (before["count"], after["count"]) == (2, 1)
+    assert before["connection"] != after["connection"]
+
+
+def test_it_comes_back_after_a_cut(page: Page, way: Network) -> None:
+    open_socket(page)
+    way.cut()
+    assert becomes(page, "open")["lastClose"]["code"] == 1006
+    page.wait_for_function("() => states.length >= 5", polling=10)
+    assert statuses(page) == ["connecting", "open", "waiting", "connecting", "open"]
+
+
+def test_a_connection_that_is_dead_without_a_word_is_found_by_a_ping(page: Page, way: Network) -> None:
+    open_socket(page, pingInterval=50, timeout=500)
+    page.wait_for_function("() => socket.latency > 0", polling=10)
+    way.stall()
+    assert first_close(page) == {"code": 1006, "reason": "no answer to a ping"}
+    way.flow()
+    becomes(page, "open")
+    say(page, "here again")
+    assert [message["type"] for message in hears(page, 1)] == ["said"]
+
+
+def test_a_connection_that_lives_is_left_alone_by_pings(page: Page) -> None:
+    open_socket(page, pingInterval=10)
+    page.evaluate("window.latencies = new Set()")
+    page.wait_for_function("() => latencies.add(socket.latency).size > 5", polling=10)
+    assert statuses(page) == ["connecting", "open"]
+    assert page.evaluate("heard") == []
+
+
+def test_a_handshake_without_an_answer_is_given_up(page: Page, way: Network) -> None:
+    page.evaluate("import('/page/client.js')")
+    way.stall()
+    begin(page, timeout=100)
+    page.wait_for_function("() => states.some(({ lastClose }) => lastClose?.reason === 'no answer to the handshake')")
+    way.flow()
+    becomes(page, "open")
+
+
+def test_what_is_sent_meanwhile_waits_within_a_bound_and_goes_out_in_order(page: Page, way: Network) -> None:
+    open_socket(page, maxQueue=2, baseDelay=60_000, maxDelay=60_000)
+    way.cut()
+    becomes(page, "waiting")
+    assert [say(page, text) for text in ("one", "two", "three")] == ["queued", "queued", "refused"]
+    page.evaluate("socket.open()")  # at once
+    assert [message["text"] for message in hears(page, 2)] == ["one", "two"]
+
+
+def test_it_backs_off_exponentially_with_full_jitter(page: Page, way: Network, service: Service) -> None:
+    open_socket(page, baseDelay=10, maxDelay=50)
+    page.evaluate("Math.random = () => 0.5")
+    way.target = "127.0.0.1:1"  # where nobody listens
+    way.cut()
+    page.wait_for_function("() => delays.length >= 5", polling=10)
+    assert page.evaluate("delays.slice(0, 5).map(Math.round)") == pytest.approx([5, 10, 20, 25, 25], abs=2)
+    page.evaluate("Math.random = () => 0")
+    way.target = service.address
+    becomes(page, "open")
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        ("socket.close()", 1000),
+        ("socket.close(4000, 'enough')", 4000),
+        ("socket.send({ type: 'say', text: 'x'.repeat(70_000) })", 1009),
+        ("for (let i = 0; i < 6; i++) socket.sendText('rubbish')", 1008),
+    ],
+)
+def test_it_stays_away_where_coming_back_is_of_no_use(page: Page, act: str, code: int) -> None:
+    open_socket(page)
+    page.evaluate(act)
+    assert becomes(page, "closed")["lastClose"]["code"] == code
+    assert say(page, "anybody?") == "refused"
+    assert statuses(page) == ["connecting", "open", "closed"]
+    page.evaluate("socket.open()")  # unless it is told to
+    becomes(page, "open")
+
+
+def test_it_waits_while_the_page_is_hidden(page: Page, way: Network) -> None:
+    open_socket(page, baseDelay=1)
+    page.evaluate(HIDE, True)
+    way.cut()
+    becomes(page, "paused")
+    assert say(page, "for later") == "queued"
+    page.evaluate(HIDE, False)
+    assert hears(page, 1)[0]["text"] == "for later"
+
+
+def test_a_page_that_is_shown_again_looks_at_once_whether_its_connection_is_alive(page: Page, way: Network) -> None:
+    open_socket(page, pingInterval=60_000, timeout=200)
+    page.wait_for_function("() => socket.latency > 0", polling=10)
+    page.evaluate(HIDE, True)
+    way.stall()
+    page.evaluate(HIDE, False)
+    assert first_close(page) == {"code": 1006, "reason": "no answer to a ping"}
+    way.flow()
+    becomes(page, "open")
+
+
+def test_it_waits_while_there_is_no_network(context: BrowserContext, way: Network) -> None:
+    page = context.new_page()
+    page.goto(f"http://{ELSEWHERE}:{way.port}/page/style.css")
+    open_socket(page, pingInterval=60_000, timeout=200, baseDelay=1)
+    page.wait_for_function("() => socket.latency > 0", polling=10)
+    way.stall()
+    context.set_offline(True)
+    becomes(page, "paused")
+    way.flow()
+    context.set_offline(False)
+    becomes(page, "open")
+
+
+def test_nothing_of_a_connection_that_was_given_up_is_heard(page: Page, way: Network) -> None:
+    open_socket(page)
+    way.stall()
+    say(page, "lost")
+    page.evaluate("socket.abandon()")
+    way.flow()
+    becomes(page, "open")
+    say(page, "heard")
+    assert [message["text"] for message in hears(page, 1)] == ["heard"]
+
+
+def test_opening_and_closing_in_one_breath_leaves_one_connection_or_none(page: Page) -> None:
+    page.evaluate("""() => {
+        window.made = 0;
+        window.WebSocket = class extends WebSocket {
+          constructor(...given) {
+            super(...given);
+            made++;
+          }
+        };
+    }""")
+    open_socket(page)
+    page.evaluate("socket.close(); socket.open(); socket.close(); socket.open(); socket.open()")
+    becomes(page, "open")
+    say(page, "one")
+    assert len(hears(page, 1)) == 1
+    assert page.evaluate("made") == 2
+    page.evaluate("socket.close(); socket.open(); socket.close()")
+    assert page.evaluate("new Promise((resolve) => setTimeout(() => resolve(made)))") == 2
+    assert statuses(page)[-1] == "closed"
+
+
+@contextmanager
+def somebody_else(service: Service, room: str) -> Generator[Callable[[str], None]]:
+    """Be in a room without a browser: what is called says something, and waits until the room has heard it."""
+    with connect(service.url(f"/ws/rooms/{room}")) as other:
+
+        def say(text: str) -> None:
+            other.send(json.dumps({"type": "say", "text": text}))
+            while json.loads(other.recv(timeout=PATIENCE)).get("text") != text:
+                pass
+
+        yield say
+
+
+def test_what_is_said_while_it_is_away_is_heard_later_in_order_and_once(
+    page: Page, way: Network, service: Service
+) -> None:
+    with somebody_else(service, "resumed") as say_there:
+        open_socket(page, "/ws/rooms/resumed", after=0)
+        say_there("one")
+        hears(page, 3)  # the other joined, this one joined, and that
+        for before, after in (("two", "three"), ("four", "five")):
+            way.target = "127.0.0.1:1"
+            way.cut()
+            becomes(page, "waiting")
+            say_there(before)
+            way.target = service.address
+            becomes(page, "open")
+            say_there(after)
+        hears_say(page, "five")
+    assert texts(page) == ["one", "two", "three", "four", "five"]
+    sequences = [message["sequence"] for message in page.evaluate("heard")]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+    assert page.evaluate("socket.sequence") == sequences[-1]
+
+
+def test_another_page_goes_on_where_one_has_ended(page: Page, service: Service) -> None:
+    with somebody_else(service, "continued") as say_there:
+        say_there("one")
+        open_socket(page, "/ws/rooms/continued", after=0)
+        hears(page, 3)
+        assert texts(page) == ["one"]
+        sequence = page.evaluate("socket.close() ?? socket.sequence")
+        becomes(page, "closed")
+        say_there("two")
+        open_socket(page, "/ws/rooms/continued", after=sequence)
+        say_there("three")
+        hears_say(page, "three")
+    assert texts(page) == ["two", "three"]
+
+
+def test_what_is_kept_no_more_is_a_gap(page: Page, way: Network, default_project: Path) -> None:
+    with running(default_project, history=2) as service, somebody_else(service, "short") as say_there:
+        way.target = service.address
+        open_socket(page, "/ws/rooms/short", after=0)
+        say_there("one")
+        hears_say(page, "one")
+        way.target = "127.0.0.1:1"
+        way.cut()
+        becomes(page, "waiting")
+        for text in ("two", "three", "four", "five"):
+            say_there(text)
+        way.target = service.address
+        page.wait_for_function("() => heard.some(({ type }) => type === 'gap')", polling=10)
+        say_there("six")
+        hears_say(page, "six")
+    gap = next(message for message in page.evaluate("heard") if message["type"] == "gap")
+    assert gap["channel"] == "short"
+    assert gap["missed"] > 0
+    assert texts(page)[-1] == "six"
+    assert texts(page) == sorted(set(texts(page)), key=texts(page).index), "something was heard twice"
+
+
+def test_who_wants_no_history_asks_for_none(page: Page) -> None:
+    open_socket(page, "/ws/rooms/plain")
+    assert "sequence" not in hears(page, 1)[0]
+    assert page.evaluate("socket.sequence") is None

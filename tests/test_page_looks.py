@@ -1,0 +1,112 @@
+"""How the live page looks: accessible, by axe-core, in each mode and at each size; and its pictures in the README.
+
+The pictures are taken in each run, and kept only where the environment says so:
+
+    SCREENSHOTS=docs uv run pytest tests/test_page_looks.py -k picture
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from .browser import MILLISECONDS, open_page
+from .npm import install
+from .rendering import ROOT
+from .service import Service, running
+
+DESKTOP, PHONE = (1280, 956), (390, 844)
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+EVERY_COLOUR = """async () => {
+  const { hue } = await import("/page/lifelines.js");
+  const used = new Set();
+  for (let i = 0; i < 12; i++) {
+    const line = document.createElement("p");
+    line.className = "said";
+    line.style.setProperty("--hue", hue(`connection ${i}`));
+    used.add(hue(`connection ${i}`));
+    line.append(Object.assign(document.createElement("b"), { textContent: "somebody" }), " says this");
+    document.querySelector(".log").append(line);
+  }
+  if (used.size !== 12) throw new Error(`twelve connections have ${used.size} colours`);
+}"""
+"""A connection gets one of twelve colours, and which of them is chance."""
+
+
+@pytest.fixture(scope="module")
+def service(default_project: Path) -> Iterator[Service]:
+    with running(default_project, max_messages_per_second=20) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def open_in(browser: Browser, service: Service, scheme: Any, size: tuple[int, int]) -> Page:
+    """Open the page without anything that moves, so that it looks the same each time."""
+    width, height = size
+    context = browser.new_context(
+        color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": height}
+    )
+    context.set_default_timeout(MILLISECONDS)
+    page = context.new_page()
+    page.clock.install()
+    return open_page(page, service.address)
+
+
+def use(page: Page, seconds: int) -> None:
+    """Bring the page into each of its states, in the seconds of its own clock, which runs faster than ours."""
+
+    def pass_time(seconds: int) -> None:
+        for _ in range(seconds * 2):
+            page.clock.run_for(500)
+
+    one, other = (page.get_by_role("article", name=name) for name in ("Echo #1", "Echo #2"))
+    page.get_by_role("button", name="Join").click()
+    page.get_by_role("button", name="Let them talk").click()
+    pass_time(seconds)
+    other.get_by_role("button", name="Rubbish").click()
+    expect(other.get_by_text("invalid_message")).to_be_visible()
+    other.get_by_role("button", name="Drop").click()
+    expect(other.get_by_text("connected again")).to_be_visible()
+    pass_time(seconds)
+    one.get_by_role("button", name="Flood").click()
+    expect(one.locator(".badge")).to_have_text("closed")
+    pass_time(seconds // 2)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing(browser: Browser, service: Service, axe: str, scheme: str, size: tuple[int, int]) -> None:
+    page = open_in(browser, service, scheme, size)
+    page.get_by_text("What the buttons do").click()
+    use(page, seconds=2)
+    page.evaluate(EVERY_COLOUR)
+    page.evaluate(axe)
+    options = {"runOnly": STANDARDS}
+    found = page.evaluate("async (options) => await axe.run(document, options)", options)
+    problems = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+    assert problems == []
+    assert len(found["passes"]) > 20
+    page.context.close()
+
+
+def test_a_picture(browser: Browser, service: Service, scheme: str, tmp_path: Path) -> None:
+    folder = ROOT / os.environ["SCREENSHOTS"] if "SCREENSHOTS" in os.environ else tmp_path
+    page = open_in(browser, service, scheme, DESKTOP)
+    use(page, seconds=16)
+    page.evaluate("scrollTo(0, 0)")
+    file = folder / f"page-{scheme}.png"
+    page.screenshot(path=file)
+    assert 10_000 < file.stat().st_size < 400_000
+    page.context.close()
