@@ -138,6 +138,39 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "msgspec.json.decode",
         ),
     ],
+    "a sender hears what was for the others": [
+        ("fanout/reader.py", "message.sequence <= self._floor or message.skipped == self._id", "False"),
+    ],
+    "who comes back hears twice": [
+        ("fanout/reader.py", "if isinstance(each, Hole) or each.sequence > history.sequence]", "]"),
+        ("fanout/memory.py", "each.sequence > after", "each.sequence >= after"),
+    ],
+    "a client that comes back is told of no gap": [
+        ("fanout/reader.py", "gap.append(_gap(self.channel, missed))", "pass"),
+    ],
+    "a slow reader is told of no gap": [
+        ("fanout/reader.py", "        if self._missed:\n", "        if False:\n"),
+    ],
+    "the backlog of a slow reader has no end": [
+        ("fanout/reader.py", "if len(self._backlog) >= self._most:", "if False:"),
+    ],
+    "a user comes with each tab": [
+        ("fanout/engine.py", "        if presence is None:", "        if True:"),
+        ("fanout/memory.py", "if member not in members:", "if True:"),
+    ],
+    "channels are never forgotten": [
+        ("fanout/plugin.py", "            del self._here[channel.name]", "            return await reader.stop()"),
+    ],
+    "channels are not left at the end": [
+        ("fanout/plugin.py", "life.push_async_callback(self._leave_all, readers)", "pass"),
+    ],
+    "a message that is published is lost": [
+        (
+            "fanout/memory.py",
+            "        kept.messages.append(published)\n",
+            "        if kept.sequence % 100 == 0:\n            return 0\n",
+        ),
+    ],
     "no drain": [
         ("connections/drain.py", "self._registry.draining = True", "return await super().shutdown(sockets)"),
     ],
@@ -180,7 +213,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a token is good after its logout": [("plugin.py", "in self.revoked:", "in ():")],
     "revoked tokens are kept for ever": [("plugin.py", " if exp > now}", "}")],
     "a logout closes nothing": [("plugin.py", 'self._close(entry, "logged out")', "pass")],
-    "a logout closes everybody": [("plugin.py", "registry.by_user.get(token.sub, ())", "registry")],
+    "a logout closes everybody": [("plugin.py", "registry.by_user.get(logout.user, ())", "registry")],
     "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(connection.headers),")],
     "a short secret is enough": [("settings.py", "SHORTEST_SECRET = 32", "SHORTEST_SECRET = 5")],
     "the secret is printed": [

@@ -14,6 +14,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "hostile text, longest names, everything": HOSTILE
     | {
         "auth": "jwt",
+        "fanout": "postgres",
         "docker": True,
         "ci": "gitlab",
         "listeners": ["chat", "a_name_of_thirty_characters_ab"],
@@ -23,6 +24,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "project_slug": "a",
         "package_name": "a",
         "demo_page": False,
+        "fanout": "redis",
         "ci": "none",
         "python_version": "3.14",
     },
