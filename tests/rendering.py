@@ -22,7 +22,7 @@ HOSTILE = {
 }
 """Free text with everything that breaks something somewhere, and names as long as they may be."""
 
-WITHOUT_PROCESSES = ("tests/connections", "tests/listeners", "tests/test_state_independence.py")
+WITHOUT_PROCESSES = ("tests/connections", "tests/listeners", "tests/asyncapi", "tests/test_state_independence.py")
 """The tests of a generated service that start no process of their own: seconds, and most of what there is to find."""
 
 

@@ -13,6 +13,7 @@ class Rooms(Listener):
     """What one says in a room, all in it hear."""
 
     path = "/ws/rooms/{room:str}"
+    hears = Joined | Left | SaidInRoom
 
     async def on_accept(
         self, socket: Socket, connection: Connection, room: FromPath[str], fanout: NamedDependency[Fanout]
