@@ -13,8 +13,8 @@ from .rendering import HOSTILE, ROOT, answers_of, environment, render
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "token": {"auth": "jwt", "listeners": "chat, prices"},
-    "hostile": HOSTILE | {"listeners": "a_name_of_thirty_characters_ab"},
+    "token": {"auth": "jwt", "listeners": "chat, prices:class"},
+    "hostile": HOSTILE | {"listeners": "a_name_of_thirty_characters_ab:class"},
 }
 SECONDS = 240
 

@@ -20,7 +20,7 @@ OPTIONS: dict[str, list[Any]] = {
     "demo_page": [True, False],
     "docker": [True, False],
     "ci": ["github", "gitlab", "none"],
-    "listeners": [[], ["chat", "prices"]],
+    "listeners": [[], ["chat", "prices:class"]],
     "auth": ["none", "jwt"],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*OPTIONS.values())]
@@ -67,11 +67,11 @@ def test_nothing_is_left_over_from_an_answer_that_was_not_given(rendered: Render
     rest = "\n".join(text for name, text in present.items() if "/page/" not in name)  # it finds out at run time
     for word in ("jwt", "JSON Web Token", "_AUTH_", "AuthSettings", "logout", "bearer"):
         assert (word in rest) == auth, word
-    for listener in ("chat", "prices"):
-        wanted = listener in answers["listeners"]
+    for listener, name in (("chat", "chat"), ("prices", "Prices")):
+        wanted = bool(answers["listeners"])
         assert (f"{package}/listeners/{listener}.py" in present) == wanted
         assert (f"tests/listeners/test_{listener}.py" in present) == wanted
-        assert (f"            {listener},\n" in present[f"{package}/app.py"]) == wanted
+        assert (f"            {name},\n" in present[f"{package}/app.py"]) == wanted
 
 
 def test_a_second_render_is_byte_identical(template: Path, tmp_path: Path) -> None:
