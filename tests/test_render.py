@@ -2,6 +2,7 @@
 
 import filecmp
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -145,3 +146,24 @@ def test_compose_gives_the_drain_its_time(rendered: Rendered) -> None:
     )
     longest = float(settings["DRAIN_SECONDS"]) + float(settings["GRACE_SECONDS"]) + 2 * float(settings["HOOK_SECONDS"])
     assert float(service["stop_grace_period"].removesuffix("s")) > longest
+
+
+def test_an_editor_is_set_up_only_where_it_is_asked_for(rendered: Rendered, default_project: Path) -> None:
+    assert not (default_project / ".vscode").exists()
+    project = rendered(vscode=True)
+    files = {file.name: json.loads(file.read_text()) for file in (project / ".vscode").iterdir()}
+    assert files.keys() == {"extensions.json", "launch.json", "settings.json"}
+    [launch] = files["launch.json"]["configurations"]
+    assert (project / "src" / launch["module"] / "__main__.py").exists()
+
+
+def test_what_agents_are_told_is_there(default_project: Path) -> None:
+    told = (default_project / "AGENTS.md").read_text()
+    package = default_project / "src" / "my_service"
+    for path in re.findall(r"`([a-z_/.]+(?:/|\.py|\.example))`", told):
+        assert any((folder / path).exists() for folder in (package, default_project)), path
+    readme = (default_project / "README.md").read_text()
+    for command in re.findall(r"`(uv run [^`]+)`", told):
+        assert f"`{command}`" in readme, command
+    for heading in re.findall(r'"([A-Z][^"]+)" in the README', told):
+        assert f"## {heading}\n" in readme

@@ -1,4 +1,4 @@
-"""The client for the terminal that the README names: it has a history, and shows JSON and what closed the connection."""
+"""The client for the terminal that the README names: it has a history, shows JSON and what closed the connection."""
 
 import os
 import pty
