@@ -8,6 +8,9 @@ from polyfactory.exceptions import FactoryException
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.field_meta import FieldMeta
 
+IMPOSSIBLE = (FactoryException, TypeError, ValueError, RecursionError)
+"""What comes of a type of which nothing can be made up."""
+
 
 class Examples(MsgspecFactory[msgspec.Struct]):
     """What polyfactory makes of a type; but any text will do for a text, and then it is the name of its field."""
@@ -34,5 +37,5 @@ def example_of(kind: Any, encode: Callable[[Any], Any]) -> Any:
     try:
         example = Examples.create_factory(holder).build()
         return msgspec.json.decode(msgspec.json.encode(example, enc_hook=encode))["text"]
-    except (FactoryException, TypeError, ValueError, RecursionError):
+    except IMPOSSIBLE:
         return msgspec.UNSET
