@@ -25,6 +25,7 @@ HOSTILE = {
 WITHOUT_PROCESSES = (
     "tests/connections",
     "tests/listeners",
+    "tests/asyncapi",
     "tests/fanout/test_channels.py",
     "tests/test_state_independence.py",
 )

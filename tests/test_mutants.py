@@ -131,6 +131,21 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "no content security policy": [
         ("headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
+    "what clients hear is not documented": [
+        ("listeners/rooms.py", "hears = Joined | Left | SaidInRoom", "hears = Joined | Left"),
+    ],
+    "a message that nobody says or hears": [
+        ("messages.py", "class Left(", 'class Unused(Struct, tag="unused"):\n    pass\n\n\nclass Left('),
+    ],
+    "the error message is not documented": [
+        ("asyncapi/channels.py", "(handler.hears, *SENT_BY_THE_WIRING)", "(handler.hears,)"),
+    ],
+    "answers are not documented": [
+        ("asyncapi/channels.py", "fields = [handler.parsed_return_field]", "fields: list[FieldDefinition | None] = []"),
+    ],
+    "a path is not documented": [
+        ("asyncapi/channels.py", "isinstance(handler, ListenerRouteHandler) and", 'route.path != "/ws/echo" and'),
+    ],
     "messages are not validated": [
         (
             "connections/listener.py",

@@ -17,7 +17,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "fanout": "postgres",
         "docker": True,
         "ci": "gitlab",
-        "listeners": ["chat", "a_name_of_thirty_characters_ab"],
+        "listeners": ["chat", "a_name_of_thirty_characters_ab:class"],
         "license": "proprietary",
     },
     "shortest names, nothing, newest Python": {

@@ -1,5 +1,9 @@
 """The questions: a wrong answer is refused with what is wrong and a right value; every default is right."""
 
+import ast
+import builtins
+import itertools
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import packages_distributions
@@ -43,6 +47,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("listeners", "class", "class is taken"),
     ("listeners", ["echo"], "Choose another, as in: echo_feed"),
     ("listeners", "chat, chat", "more than once"),
+    ("listeners", "chat, chat:class", "more than once"),
+    ("listeners", "chat:klass", "write chat or chat:function, or chat:class"),
+    ("listeners", "chat: class", "no space behind a colon"),
+    ("listeners", "map", "as in: map_feed"),
     ("license", "WTFPL", "Invalid choice"),
     ("python_version", "3.10", "Invalid choice"),
     ("fanout", "kafka", "Invalid choice"),
@@ -105,7 +113,29 @@ def test_the_author_is_known_from_the_settings_of_copier(template: Path, tmp_pat
     assert (answers["author_name"], answers["author_email"]) == ("Ada Lovelace", "ada@example.com")
 
 
-@pytest.mark.parametrize("listeners", [["chat", "prices"], "chat, prices", "chat prices"])
+@pytest.mark.parametrize("listeners", [["chat", "prices:class"], "chat, prices:class", "chat:function prices:class"])
 def test_listeners_are_a_list_or_names_with_commas(rendered: Rendered, listeners: Any) -> None:
     folder = rendered(listeners=listeners) / "src" / "my_service" / "listeners"
     assert {file.stem for file in folder.iterdir()} == {"__init__", "chat", "echo", "prices", "rooms"}
+    assert "async def chat(" in (folder / "chat.py").read_text()
+    assert "class Prices(Listener)" in (folder / "prices.py").read_text()
+
+
+def test_a_listener_cannot_have_a_name_that_stands_beside_it(rendered: Rendered) -> None:
+    """In app.py, in its own file, or in Python itself, where ruff would complain."""
+    package = rendered(listeners="chat, prices:class", auth="jwt") / "src" / "my_service"
+    beside = {name for name in dir(builtins) if name.islower()}
+    for file in (package / "app.py", package / "listeners" / "chat.py", package / "listeners" / "prices.py"):
+        module = ast.parse(file.read_text())
+        functions = [node.body for node in module.body if isinstance(node, ast.FunctionDef)]
+        for node in itertools.chain(module.body, *functions):
+            if isinstance(node, ast.ImportFrom):
+                beside |= {name.name for name in node.names}
+            elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+                beside.add(node.name)
+            elif isinstance(node, ast.Assign):
+                beside |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    taken = {*QUESTIONS["own_names"]["default"].split(), *QUESTIONS["python_keywords"]["default"].split()}
+    for name in beside - {"chat", "Prices"}:
+        if re.fullmatch("[a-z][a-z0-9_]*|([A-Z][a-z0-9]+)+", name):  # what the name of a listener can become
+            assert re.sub("(?<!^)(?=[A-Z])", "_", name).lower() in taken

@@ -2,6 +2,7 @@
 
 import filecmp
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -20,7 +21,7 @@ OPTIONS: dict[str, list[Any]] = {
     "demo_page": [True, False],
     "docker": [True, False],
     "ci": ["github", "gitlab", "none"],
-    "listeners": [[], ["chat", "prices"]],
+    "listeners": [[], ["chat", "prices:class"]],
     "auth": ["none", "jwt"],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*OPTIONS.values())]
@@ -67,11 +68,11 @@ def test_nothing_is_left_over_from_an_answer_that_was_not_given(rendered: Render
     rest = "\n".join(text for name, text in present.items() if "/page/" not in name)  # it finds out at run time
     for word in ("jwt", "JSON Web Token", "_AUTH_", "AuthSettings", "logout", "bearer"):
         assert (word in rest) == auth, word
-    for listener in ("chat", "prices"):
-        wanted = listener in answers["listeners"]
+    for listener, name in (("chat", "chat"), ("prices", "Prices")):
+        wanted = bool(answers["listeners"])
         assert (f"{package}/listeners/{listener}.py" in present) == wanted
         assert (f"tests/listeners/test_{listener}.py" in present) == wanted
-        assert (f"            {listener},\n" in present[f"{package}/app.py"]) == wanted
+        assert (f"            {name},\n" in present[f"{package}/app.py"]) == wanted
 
 
 def test_a_second_render_is_byte_identical(template: Path, tmp_path: Path) -> None:
@@ -133,3 +134,24 @@ def test_ci_runs_the_checks_on_each_python_that_is_supported(rendered: Rendered,
     assert '["3.13", "3.14"]' in text
     for command in ("ruff check", "ruff format --check", "mypy", "pyright", "pytest"):
         assert f"uv run {command}\n" in text
+
+
+def test_an_editor_is_set_up_only_where_it_is_asked_for(rendered: Rendered, default_project: Path) -> None:
+    assert not (default_project / ".vscode").exists()
+    project = rendered(vscode=True)
+    files = {file.name: json.loads(file.read_text()) for file in (project / ".vscode").iterdir()}
+    assert files.keys() == {"extensions.json", "launch.json", "settings.json"}
+    [launch] = files["launch.json"]["configurations"]
+    assert (project / "src" / launch["module"] / "__main__.py").exists()
+
+
+def test_what_agents_are_told_is_there(default_project: Path) -> None:
+    told = (default_project / "AGENTS.md").read_text()
+    package = default_project / "src" / "my_service"
+    for path in re.findall(r"`([a-z_/.]+(?:/|\.py|\.example))`", told):
+        assert any((folder / path).exists() for folder in (package, default_project)), path
+    readme = (default_project / "README.md").read_text()
+    for command in re.findall(r"`(uv run [^`]+)`", told):
+        assert f"`{command}`" in readme, command
+    for heading in re.findall(r'"([A-Z][^"]+)" in the README', told):
+        assert f"## {heading}\n" in readme

@@ -12,12 +12,13 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from litestar import WebSocket
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
+from msgspec import Struct
 
 from .info import ConnectionInfo
 from .internals import function_of, functions_of, lifespan_of, parameters_of
@@ -135,6 +136,16 @@ def check_function(function: Callable[..., Any]) -> None:
             place(function),
             "is a listener without a parameter 'data'",
             "add `data: Say`, annotated with the type of its messages",
+        )
+
+
+def check_heard(heard: Any, listener: Callable[..., Any]) -> None:
+    """Refuse `hears` where it is no message, nor several with `|` between."""
+    if not all(_is_subclass(kind, Struct) for kind in get_args(heard) or [heard]):
+        raise MistakeError(
+            place(listener),
+            f"says that clients hear {_named(heard)}, which is no message",
+            "name a Struct, or several with | between, as in: hears=Joined | Left",
         )
 
 

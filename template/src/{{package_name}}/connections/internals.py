@@ -12,6 +12,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
+from litestar.typing import FieldDefinition
 
 LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
 """2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
@@ -90,3 +91,26 @@ def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
         if stub in providers:
             names |= set(providers[stub].parsed_fn_signature.parameters)
     return {name: providers.get(name) for name in sorted(names - set(LISTENER_DEPENDENCIES))}
+
+
+def fields_of(handler: BaseRouteHandler) -> dict[str, FieldDefinition]:
+    """Return what a registered handler, its hooks, its lifespan and its dependencies take, by name."""
+    signatures = [provider.parsed_fn_signature for provider in handler.resolve_dependencies().values()]
+    signatures.append(handler.parsed_fn_signature)
+    return {name: field for signature in signatures for name, field in signature.parameters.items()}
+
+
+def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:
+    """Return each parameter of the query that a route reads: its name there, what it is, and whether it is required.
+
+    2.25: `handler_parameter_model`, a `KwargsModel`, which is no public class.
+    """
+    fields = fields_of(route.route_handler)
+    expected = getattr(route.handler_parameter_model, "expected_query_params", ())
+    read = [(each.field_alias, fields[each.field_name], each.is_required) for each in expected]
+    return sorted(read, key=lambda parameter: parameter[0])
+
+
+def frames_of(handler: WebsocketListenerRouteHandler) -> tuple[str, str]:
+    """Return the kind of frames in which a listener receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
+    return handler._receive_mode, handler._send_mode  # pyright: ignore[reportPrivateUsage]

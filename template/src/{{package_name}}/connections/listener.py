@@ -4,6 +4,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
+from types import UnionType
 from typing import Any, ClassVar, Never, Self
 
 import msgspec
@@ -18,7 +19,16 @@ from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
 
 from .cause import POLICY_VIOLATION, Cause
-from .checks import MistakeError, check_function, check_hook, check_keywords, check_lifespan, check_parameters, place
+from .checks import (
+    MistakeError,
+    check_function,
+    check_heard,
+    check_hook,
+    check_keywords,
+    check_lifespan,
+    check_parameters,
+    place,
+)
 from .info import ConnectionInfo
 from .internals import function_of
 from .lifespan import Stage, connection_of, live
@@ -34,6 +44,9 @@ Handler = Callable[..., Awaitable[Any]]
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
 """Litestar's guard, with the type parameters that strict type checkers miss in Litestar's own."""
 
+Messages = type[msgspec.Struct] | UnionType
+"""A message, or several: `Joined`, `Joined | Left`."""
+
 LONGEST_DETAIL = 200
 """Characters of a decoder's complaint that go back to the client: it quotes what the client sent."""
 
@@ -46,6 +59,7 @@ def listener(
     dependencies: Mapping[str, Provide | AnyCallable] | None = None,
     dto: None = None,
     guards: list[Guard] | None = None,
+    hears: Messages | None = None,
     middleware: list[Any] | None = None,
     name: str | None = None,
     opt: dict[str, Any] | None = None,
@@ -68,6 +82,8 @@ def listener(
         client_speaks_first: A client that sends no message within FIRST_MESSAGE_SECONDS is closed with 1008.
         connection_lifespan: A context of this listener's own, inside the life of each connection: entered after
             `on_accept`, left before `on_disconnect`. It finds the socket accepted.
+        hears: What clients hear here besides the answers, for whoever publishes it: `hears=Joined | Left`. It is
+            documented with the answers; a test of the service complains of what is heard and not named.
 
     Raises:
         MistakeError: What is decorated cannot be a listener; the message names the place and the mend.
@@ -77,6 +93,7 @@ def listener(
         "dependencies": dependencies,
         "dto": dto,
         "guards": guards,
+        "hears": hears,
         "middleware": middleware,
         "name": name,
         "opt": opt,
@@ -108,6 +125,8 @@ class Listener(WebsocketListener):
 
     client_speaks_first: ClassVar[bool] = False
     """A client that sends no message within FIRST_MESSAGE_SECONDS is closed with 1008."""
+    hears: ClassVar[Messages | None] = None
+    """What clients hear here besides the answers, for whoever publishes it: `hears = Joined | Left`."""
 
     _serves = False
 
@@ -120,6 +139,7 @@ class Listener(WebsocketListener):
             on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
             dependencies=self.dependencies,
             guards=cls.guards,
+            hears=self.hears,
             middleware=self.middleware,
             name=self.name,
             opt=self.opt,
@@ -148,7 +168,7 @@ class Listener(WebsocketListener):
 class ListenerRouteHandler(WebsocketListenerRouteHandler):
     """The route handler behind `@listener` and `Listener`."""
 
-    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan")
+    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan", "hears")
 
     def __init__(
         self,
@@ -156,6 +176,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         *,
         client_speaks_first: bool = False,
         connection_lifespan: Lifespan | None = None,
+        hears: Messages | None = None,
         on_accept: AnyCallable | None = None,
         on_disconnect: AnyCallable | None = None,
         dependencies: Mapping[str, Provide | AnyCallable] | None = None,
@@ -167,6 +188,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             if hook:
                 check_hook(hook)
                 check_parameters(hook, "hook", GIVEN)
+        self.hears = hears
         self._client_speaks_first = client_speaks_first
         self._own_lifespan = _giving(connection_lifespan)
         self._begin, self._end = _giving(on_accept), _giving(on_disconnect)
@@ -182,6 +204,8 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_function(fn)
+        if self.hears is not None:
+            check_heard(self.hears, fn)
         return super().__call__(fn)
 
     def on_registration(self, app: Litestar) -> None:
@@ -217,7 +241,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         if self._decode is None:
             self._decode = self._make_decoder()
         decode = self._decode
-        text = not self._takes_binary()
+        answers_pings = self.answers_pings
 
         async def receive(socket: Socket) -> Any:
             while True:
@@ -228,7 +252,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                     return decode(event)
                 except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                     # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                    if text and event.get("text") in PINGS:
+                    if answers_pings and event.get("text") in PINGS:
                         await socket.send_text(PONG)
                     else:
                         await _answer_bad_message(socket, error)
@@ -250,6 +274,18 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 await socket.send_data(encode(data), mode="binary" if binary else "text")
 
         return send
+
+    @property
+    def answers_pings(self) -> bool:
+        """A `ping` in JSON is answered by the wiring: it is no message that the handler would take."""
+        if self._takes_binary():
+            return False
+        try:
+            self._decode = self._decode or self._make_decoder()
+            self._decode({"text": next(iter(PINGS))})
+        except msgspec.DecodeError:
+            return True
+        return False
 
     def _takes_binary(self) -> bool:
         field = self.parsed_data_field

@@ -1,18 +1,26 @@
 """Yours: /ws/rooms/{room}, a listener as a class."""
 
+from typing import Annotated
+
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, QueryParameter
 
 from ..connections import Listener, Socket
-from ..fanout import Fanout
+from ..fanout import Fanout, Gap
 from ..messages import Joined, Left, SaidInRoom, Say
 from ..state import Connection
+
+
+
+AFTER = """For a client that comes back: the last `sequence` that it has of the room. First it hears what it missed, or with
+0 all that is kept; each message then has its `sequence` as a last field."""
 
 
 class Rooms(Listener):
     """What one says in a room, all in it hear, on every node."""
 
     path = "/ws/rooms/{room:str}"
+    hears = Joined | Left | SaidInRoom | Gap
 
     async def on_accept(
         self,
@@ -20,12 +28,9 @@ class Rooms(Listener):
         connection: Connection,
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
-        after: FromQuery[int | None] = None,
+        after: Annotated[int | None, QueryParameter(description=AFTER)] = None,
     ) -> None:
-        """Join the room; it is left again when the connection ends, whatever ends it.
-
-        A client that comes back with `?after=` and its last sequence first hears what it missed.
-        """
+        """Join the room; it is left again when the connection ends, whatever ends it."""
         await fanout.join(socket, room, after=after)
         me = {"room": room, "connection": connection.id}
         await fanout.track(socket, room, joined=Joined(**me), left=Left(**me))

@@ -13,6 +13,7 @@ from litestar.di import Provide
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
+from litestar_asyncapi.spec import SecurityScheme, SecuritySchemeType
 from msgspec import Struct
 
 from ..connections import Cause, Connections, Reason
@@ -21,7 +22,7 @@ from ..connections.gate import Gate
 from ..connections.origin import origin_allowed
 from ..connections.registry import OpenSocket, Registry
 from ..fanout import Fanout
-from .credentials import find_credentials
+from .credentials import SUBPROTOCOL, find_credentials
 from .handshake import Handshake
 from .settings import AuthSettings
 
@@ -54,6 +55,30 @@ class Auth(InitPlugin):
         self.revoked: dict[str, datetime] = {}
         """The `jti` of each token that was logged out since this process began, on any node, with its `exp`."""
         self._closing: set[asyncio.Task[Cause]] = set()
+
+    @property
+    def security_schemes(self) -> dict[str, SecurityScheme]:
+        """The places where a token may stand, for the documentation; `credentials.py` looks there."""
+        return {
+            "header": SecurityScheme(
+                SecuritySchemeType.HTTP,
+                scheme="bearer",
+                bearer_format="JWT",
+                description="For services: the header `Authorization: Bearer <token>`.",
+            ),
+            "subprotocol": SecurityScheme(
+                SecuritySchemeType.HTTP_API_KEY,
+                name="Sec-WebSocket-Protocol",
+                in_="header",
+                description=f'For pages: `new WebSocket(url, ["{SUBPROTOCOL}", token])`.',
+            ),
+            "cookie": SecurityScheme(
+                SecuritySchemeType.HTTP_API_KEY,
+                name=self._settings.cookie,
+                in_="cookie",
+                description="For pages of an allowed origin: it counts only together with their Origin.",
+            ),
+        }
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)

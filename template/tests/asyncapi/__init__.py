@@ -1,0 +1,1 @@
+"""The tests of the documentation. The template's: `copier update` improves them."""

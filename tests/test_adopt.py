@@ -1,0 +1,101 @@
+"""docs/adopt.md, followed to the letter in a small Litestar project that knew nothing of the template."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from .rendering import ROOT
+
+SECONDS = 60
+COPY, APP, LISTENER, MAIN = re.findall(
+    r"```(?:sh|python)\n(.*?)```", (ROOT / "docs" / "adopt.md").read_text(), re.DOTALL
+)
+
+SHELF = '''\
+"""What the shop had."""
+
+from litestar import get
+
+
+@get("/shelf")
+async def shelf() -> list[str]:
+    return ["bread"]
+'''
+
+
+@pytest.fixture
+def shop(template: Path, tmp_path: Path) -> Path:
+    """The project, when steps 1 to 3 are done. What it depends on is installed here already."""
+    package = tmp_path / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "shop.py").write_text(SHELF)
+    steps = [
+        line.replace("uvx copier", f"{sys.executable} -m copier") for line in COPY.splitlines() if "uv add" not in line
+    ]
+    subprocess.run(
+        ["bash", "-ec", "\n".join(steps)],
+        cwd=tmp_path,
+        env=os.environ | {"TEMPLATE": str(template)},
+        check=True,
+        timeout=SECONDS,
+    )
+    for name, text in {"app.py": APP, "shouts.py": LISTENER, "__main__.py": MAIN}.items():
+        (package / name).write_text(text)
+    return tmp_path
+
+
+def test_the_wiring_works_in_a_service_that_exists(shop: Path) -> None:
+    settings = {"SHOP_PORT": "0", "SHOP_LOG_FORMAT": "json", "SHOP_DRAIN_SECONDS": "0", "PYTHONPATH": "src"}
+    command = [sys.executable, "-m", "shop"]
+    with subprocess.Popen(command, cwd=shop, env=os.environ | settings, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = json.loads(process.stderr.readline())["event"].rpartition("/")[2]
+            with connect(f"ws://{address}/ws/shout") as client:
+                client.send('{"type": "shout", "text": "hi"}')
+                assert json.loads(client.recv(timeout=SECONDS)) == {"type": "shout", "text": "HI"}
+                client.send("rubbish")
+                assert json.loads(client.recv(timeout=SECONDS))["code"] == "invalid_message"
+                with pytest.raises(InvalidStatus, match="403"):
+                    connect(f"ws://{address}/ws/shout", origin=Origin("https://elsewhere.example"))
+                with urlopen(f"http://{address}/shelf", timeout=SECONDS) as answer:
+                    assert json.load(answer) == ["bread"]
+                process.send_signal(signal.SIGTERM)
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.recv(timeout=SECONDS)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+            assert process.wait(timeout=SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def test_a_mistake_in_what_the_service_had_cannot_start(shop: Path) -> None:
+    (shop / "src/shop/shop.py").write_text(
+        SHELF.replace("import get\n", "import WebSocket, get, websocket_listener\n")
+        + "\n\nasync def wrong(socket: WebSocket) -> None: ...\n"
+        + '\n\n@websocket_listener("/old", connection_lifespan=wrong)\nasync def old(data: str) -> None: ...\n'
+    )
+    app = shop / "src/shop/app.py"
+    app.write_text(app.read_text().replace("import shelf\n", "import old, shelf\n").replace("[shelf,", "[shelf, old,"))
+    result = subprocess.run(
+        [sys.executable, "-c", "from shop.app import create_app; create_app()"],
+        cwd=shop,
+        env=os.environ | {"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert "MistakeError: wrong (src/shop/shop.py, line " in result.stderr
