@@ -72,8 +72,8 @@ class History:
         self._release(FUTURE, "The newest of all.")
 
     def _release(self, version: str, changes: str) -> None:
-        for file, text in (("CHANGELOG.md", changes), ("UPGRADING.md", "By hand: nothing.")):
-            replace(self.repository / file, "\n## ", f"\n## {version}\n\n{text}\n\n## ")
+        replace(self.repository / "CHANGELOG.md", "\n## ", f"\n## {version}\n\n{changes}\n\n## ")
+        replace(self.repository / "UPGRADING.md", "# Upgrading\n", f"# Upgrading\n\n## {version}\n\nBy hand: {changes}\n")
         commit(self.repository)
         git(self.repository, "tag", version)
 

@@ -45,7 +45,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("listeners", "chat, chat", "more than once"),
     ("license", "WTFPL", "Invalid choice"),
     ("python_version", "3.10", "Invalid choice"),
-    ("fanout", "redis", "Invalid choice"),
+    ("fanout", "kafka", "Invalid choice"),
     ("auth", "basic", "Invalid choice"),
 ]
 

@@ -5,6 +5,7 @@ from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from .connections import Connections
+from .fanout import Fanout
 
 
 @get("/health")
@@ -14,16 +15,19 @@ async def health() -> dict[str, str]:
 
 
 @get("/ready")
-async def ready(connections: NamedDependency[Connections]) -> Response[dict[str, str]]:
-    """Say whether new connections are welcome: 503 while the service drains."""
+async def ready(connections: NamedDependency[Connections], fanout: NamedDependency[Fanout]) -> Response[dict[str, str]]:
+    """Say whether new connections are welcome: 503 while the service drains, or the engine of the fan-out is away."""
     if connections.registry.draining:
         return Response({"status": "draining"}, status_code=503)
+    if not fanout.up:
+        return Response({"status": "fan-out away"}, status_code=503)
     return Response({"status": "ready"})
 
 
 @get("/metrics", include_in_schema=False)
-async def metrics(connections: NamedDependency[Connections]) -> Response[bytes]:
-    """The numbers of the connections, in the text format of Prometheus."""
+async def metrics(connections: NamedDependency[Connections], fanout: NamedDependency[Fanout]) -> Response[bytes]:
+    """The numbers of the connections and the fan-out, in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(connections.metrics)
+    registry.register(fanout.metrics)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

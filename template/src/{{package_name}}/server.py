@@ -1,5 +1,6 @@
 """The template's: the server, which is uvicorn, set up for WebSockets, with a drain before its shutdown."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from uvicorn.supervisors import ChangeReload
 from .connections import Connections, MistakeError
 from .connections.drain import DrainingServer
 from .connections.protocol import HttpProtocol, WebSocketProtocol
+from .fanout import Fanout
 from .logs import Logging
 from .settings import Settings, SettingsError
 
@@ -59,6 +61,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     from .app import create_app  # imports the listeners, whose mistakes are to be caught
 
     app = create_app(settings)
+    asyncio.run(app.plugins.get(Fanout).check())
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Connections).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn listens only while it runs; what comes earlier counts too

@@ -6,6 +6,7 @@ The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists 
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,8 +17,17 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from . import FANOUT_URL
+
 PREFIX = f"{(__package__ or '').upper()}_"
 ENV_FILE = Path(".env")
+ENGINES = {
+    "memory": "",
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "redis"),
+    **dict.fromkeys(("postgresql", "postgres"), "psycopg"),
+}
+"""The engines of the fan-out: the scheme of FANOUT_URL, and the package that it needs."""
+DRIVERS = {"redis": "'redis[hiredis]'", "psycopg": "'psycopg[binary]'"}
 FOLDERS = tuple(f"{PREFIX}{file.parent.name.upper()}_" for file in Path(__file__).parent.glob("*/settings.py"))
 """A folder with a settings.py of its own answers for the variables that begin with its name."""
 
@@ -67,10 +77,20 @@ class Settings(Section):
     opentelemetry: bool = False
     """Send traces to a collector; needs the extra `opentelemetry`, and is configured by OTEL_* variables."""
 
-    fanout_url: str = Field(default="memory://", repr=False)  # it may hold a password, and settings are printed
-    """The engine of the fan-out: memory:// reaches the connections of one process."""
+    fanout_url: str = Field(default=FANOUT_URL, repr=False)  # it may hold a password, and settings are printed
+    """The engine of the fan-out: memory:// reaches the connections of one process, redis:// and postgresql:// all."""
+    history: int = Field(default=100, ge=0)
+    """Messages of a channel that are kept for those who come back; with redis:// and 0 it is pub/sub alone."""
+    history_seconds: float = Field(default=300, ge=1)
+    """How long they are kept after the last message of the channel."""
     max_backlog: int = Field(default=1000, ge=1)
-    """Messages that wait for a slow reader before the oldest is dropped."""
+    """Messages of a channel that wait for a slow reader."""
+    backlog_full: Literal["drop", "close"] = "drop"
+    """What one more does: drop the oldest and tell the client of the gap, or close it with 1013."""
+    publish_seconds: float = Field(default=5, gt=0)
+    """How long a message, or who joins, waits for an engine that is away."""
+    presence_seconds: float = Field(default=15, ge=1)
+    """How soon the death of a node is noticed."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of pages that may connect besides the service's own, with commas between."""
@@ -118,8 +138,15 @@ class Settings(Section):
     @field_validator("fanout_url")
     @classmethod
     def _known_engine(cls, url: str) -> str:
-        if urlsplit(url).scheme != "memory":
-            raise ValueError("the engine is chosen by a URL, and the one there is so far is memory://")
+        scheme = urlsplit(url).scheme
+        if scheme not in ENGINES:
+            raise ValueError("write memory://, redis://host:6379/0 or postgresql://user:password@host:5432/database")
+        if (package := ENGINES[scheme]) and not find_spec(package):
+            raise ValueError(f"{scheme}:// needs a package that is not installed: uv add {DRIVERS[package]}")
+        try:
+            _ = urlsplit(url).port
+        except ValueError:  # its text may hold the password
+            raise ValueError("the port is no number; in a password, write / # ? and @ as %2F %23 %3F and %40") from None
         return url
 
     @field_validator("trusted_proxies")

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litestar import Controller, Router
+from litestar import Controller, Router, WebSocket
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
@@ -45,6 +45,11 @@ def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
 def _unwrapped(function: Any) -> Any:
     """Return the function that Litestar wrapped because it was synchronous, or the one given. 2.25: `func`."""
     return getattr(function, "func", function)
+
+
+def sends_straight_to(socket: WebSocket[Any, Any, Any]) -> Any:
+    """Return the ASGI function that a socket hands its events to. 2.25: `send` in the closure of `socket.send`."""
+    return inspect.getclosurevars(socket.send).nonlocals.get("send")
 
 
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import structlog
-from litestar.exceptions import HTTPException, WebSocketDisconnect, WebSocketException
+from litestar.exceptions import HTTPException, ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 
-from .cause import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, SERVICE_RESTART, Cause, Reason, valid_code
+from .cause import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, SERVICE_RESTART, TRY_AGAIN_LATER, Cause, Reason, valid_code
 from .info import ConnectionInfo
 from .limits import SilenceLimit
 from .registry import OpenSocket, Socket
@@ -103,6 +103,8 @@ async def _clean_up(
             await stage.on_disconnect(socket, connection, cause)
     except WebSocketDisconnect:
         log.debug("on_disconnect wanted to send, but the client is gone", path=entry.path)
+    except ServiceUnavailableException:
+        log.debug("on_disconnect wanted what is away", path=entry.path)
     except Exception:
         if limit.expired():
             entry.connections.metrics.slow_disconnects += 1
@@ -150,6 +152,8 @@ async def settle(entry: OpenSocket, error: BaseException | None) -> Cause:
         await entry.close(Reason.SERVICE_CLOSED, error.code, error.detail)
     elif isinstance(error, HTTPException) and error.status_code < 500:
         await entry.close(Reason.SERVICE_CLOSED, POLICY_VIOLATION, error.detail)
+    elif isinstance(error, ServiceUnavailableException):  # said on purpose, and no bug
+        await entry.close(Reason.SERVICE_CLOSED, TRY_AGAIN_LATER, error.detail)
     else:
         reason = Reason.HANDLER_FAILED if entry.initialized else Reason.INITIALIZATION_FAILED
         log.error(reason.value.replace("_", " "), path=entry.path, exc_info=error)

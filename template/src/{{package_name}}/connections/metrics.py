@@ -21,6 +21,7 @@ LIMITS: Final = (
     "first_message_seconds",
     "idle_seconds",
     "send_seconds",
+    "max_backlog",
 )
 """The settings whose limits end a connection; those that refuse a handshake are counted as refused."""
 

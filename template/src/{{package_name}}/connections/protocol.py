@@ -13,7 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from ..settings import Settings
 from .cause import TRY_AGAIN_LATER
-from .registry import STATE_KEY, OpenSocket
+from .registry import STATE_KEY, FrameWriter, OpenSocket
 
 LARGEST_HEAD = 65536
 """Bytes that the first line and the headers of a request may have."""
@@ -63,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
     """One WebSocket, with bounds on a reader that is slow and on its end.
 
     uvicorn lets a send wait while what the client has not read fills the buffer: for ever, if it never reads. And it
@@ -122,6 +122,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.data_to_send()  # dropped: the pongs for a client that pings and does not read have no bound
         else:
             super().handle_ping()
+
+    @property
+    def compresses(self) -> bool:
+        return bool(self.conn.extensions)
+
+    @property
+    def takes_frames(self) -> bool:
+        return self.writable.is_set() and not (self.close_sent or self.disconnected or self.transport.is_closing())
+
+    def write_frames(self, frames: bytes) -> None:
+        self.transport.write(frames)
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.transport.is_closing():

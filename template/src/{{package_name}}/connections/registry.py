@@ -1,6 +1,7 @@
 """The open sockets: each is counted before its first await, and leaves when its clean-up is done."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
@@ -26,6 +27,7 @@ from .cause import (
     fit_reason,
     valid_code,
 )
+from .internals import sends_straight_to
 from .limits import BadMessageLimit, MessageLimit
 from .refusal import refuse
 
@@ -35,6 +37,27 @@ if TYPE_CHECKING:
 
 Socket = WebSocket[Any, Any, Any]
 """Litestar's `WebSocket`, whatever its user, auth and state: the type to annotate `socket` with."""
+
+
+class FrameWriter(ABC):
+    """The server's end of a socket, as far as whole frames can be written to it; `WebSocketProtocol` is one."""
+
+    writable: asyncio.Event
+    """Set while the client keeps up, and when it is gone."""
+
+    @property
+    @abstractmethod
+    def compresses(self) -> bool:
+        """Each connection has an encoding of its own, so no frame fits two."""
+
+    @property
+    @abstractmethod
+    def takes_frames(self) -> bool:
+        """It is open, and the client keeps up."""
+
+    @abstractmethod
+    def write_frames(self, frames: bytes) -> None:
+        """Write whole frames, only while it takes any."""
 
 
 class OpenSocket:
@@ -124,6 +147,15 @@ class OpenSocket:
                 "cleans up its sockets. Add it: Litestar(plugins=[Connections(...)]), as create_app() does."
             ) from None
         return entry
+
+    def frame_writer(self, socket: Socket) -> "FrameWriter | None":
+        """Return the server's end, to which whole frames can be written; None where each message has to be an event,
+        for something on the way (a middleware, compression, a test client) wants to see it.
+        """
+        server = getattr(self._send, "__self__", None)
+        if not isinstance(server, FrameWriter) or server.compresses or sends_straight_to(socket) != self.send:
+            return None
+        return server
 
     async def receive(self) -> ReceiveMessage:
         """Take the next event from the server.

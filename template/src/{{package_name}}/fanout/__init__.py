@@ -1,5 +1,10 @@
-"""The fan-out: what one connection says, others hear. The template's: `copier update` improves it."""
+"""The fan-out: what one connection says, others hear, on whatever node they are.
 
-from .channels import Fanout
+The template's: `copier update` improves it.
+"""
 
-__all__ = ("Fanout",)
+from .engine import FanoutUnavailableError
+from .messages import Gap
+from .plugin import Fanout
+
+__all__ = ("Fanout", "FanoutUnavailableError", "Gap")

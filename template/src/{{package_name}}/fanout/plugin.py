@@ -1,0 +1,193 @@
+"""`Fanout`: channels that connections join and publish to, through Litestar Channels and an engine that heals."""
+
+from asyncio import Future
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from litestar.channels import ChannelsPlugin
+from litestar.channels.subscriber import Subscriber
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.exceptions import ClientException
+from litestar.plugins import InitPlugin
+from msgspec import Struct
+
+from ..connections import Socket
+from ..connections.registry import OpenSocket
+from ..settings import ENGINES, PREFIX, Settings, SettingsError
+from .engine import Engine
+from .link import Link, Members, MistakenUrlError, Publish, Since
+from .memory import MemoryLink
+from .metrics import FanoutMetrics
+from .postgres import PostgresLink
+from .reader import Flush, Reader
+from .redis import RedisLink
+
+LINKS: Final[dict[str, type[Link]]] = {"": MemoryLink, "redis": RedisLink, "psycopg": PostgresLink}
+"""What connects to an engine, by the package that it needs."""
+
+LONGEST_NAME: Final = 255
+"""Bytes of UTF-8 that the name of a channel may have; it often comes from a URL, so from strangers."""
+
+
+class Fanout(InitPlugin):
+    """Channels that connections join and publish to; injected as `fanout: NamedDependency[Fanout]`.
+
+    The engine is chosen by the setting FANOUT_URL: `memory://` reaches the connections of this process, `redis://` and
+    `postgresql://` those of all nodes. See "Rooms over many machines" in the README for what is guaranteed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = Engine(LINKS[ENGINES[urlsplit(settings.fanout_url).scheme]], settings)
+        self._channels = _Channels(backend=self._engine, arbitrary_channels_allowed=True)
+        self._flush = Flush()
+        self.metrics = FanoutMetrics(self._engine)
+
+    @property
+    def up(self) -> bool:
+        """The engine is there; where not, what is published waits for it, and new members do."""
+        return self._engine.up
+
+    async def check(self) -> None:
+        """Try to reach the engine once. That it is not there yet is no error.
+
+        Raises:
+            SettingsError: It is there, and refuses for a reason that only another FANOUT_URL mends.
+        """
+        try:
+            await self._engine.check()
+        except MistakenUrlError as error:
+            raise SettingsError(f"{PREFIX}FANOUT_URL: {error}") from None
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        app_config.dependencies["fanout"] = Provide(lambda: self, sync_to_thread=False)
+        return self._channels.on_app_init(app_config)
+
+    async def join(self, socket: Socket, channel: str, *, after: int | None = None) -> None:
+        """Let a connection hear a channel until it leaves it or ends, whatever ends it.
+
+        When this returns, it hears all that is published from now on. Joining twice is joining once.
+
+        Args:
+            channel: Any text of at most 255 bytes of UTF-8.
+            after: The last `sequence` that the client has of this channel. It first hears what it missed, in order and
+                once, or a `Gap` where that is not kept any more; with 0, all that is kept. Each message has its
+                `sequence` then.
+
+        Raises:
+            ClientException: The name is too long, or `after` negative; the connection is closed with 1008.
+            FanoutUnavailableError: The engine was away for PUBLISH_SECONDS; closed with 1013.
+            RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
+        """
+        life = OpenSocket.of(socket).life
+        if life is None:
+            raise RuntimeError(f"{socket.scope['path']} joined {channel!r} before it was accepted: join in on_accept")
+        _check_name(channel)
+        if after is not None and after < 0:
+            raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
+        readers: dict[str, Reader] = socket.scope["state"].setdefault(READERS_KEY, {})
+        if channel in readers:
+            return
+        if not readers:
+            life.push_async_callback(self._leave_all, readers)
+        numbered = after is not None
+        reader = Reader(self._channels, self._settings, self.metrics, self._flush, socket, channel, numbered=numbered)
+        readers[channel] = reader
+        await self._channels.listen(reader)
+        if after is not None:
+            reader.catch_up(after, await self._engine.do(Since(channel=channel, after=after)))
+        reader.start()
+
+    async def leave(self, socket: Socket, channel: str) -> None:
+        """Let a connection no longer hear a channel. Where it does not, nothing happens."""
+        readers: dict[str, Reader] = socket.scope["state"].get(READERS_KEY, {})
+        if reader := readers.pop(channel, None):
+            await self._channels.unsubscribe(reader)
+
+    def publish(self, message: Struct, channel: str, *, but: Socket | None = None) -> "Future[int]":
+        """Send a message to all who have joined a channel, in the order in which this is called.
+
+        Await what it returns to know that the engine has it, and its sequence; or do not, and it is sent soon.
+
+        Args:
+            but: A connection that shall not hear it, as its own sender.
+
+        Raises:
+            FanoutUnavailableError: When awaited: the engine was away for PUBLISH_SECONDS; closed with 1013.
+            ClientException: The name of the channel is too long.
+        """
+        _check_name(channel)
+        connection = OpenSocket.of(but).connection if but else None
+        skipped = connection.id if connection else ""
+        return self._engine.do(Publish(channel=channel, data=msgspec.json.encode(message), skipped=skipped))
+
+    async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
+        """Note that the user of a connection is in a channel, until the connection ends, whatever ends it.
+
+        `joined` is published when the user comes, `left` when the user is gone: once for each user, however many
+        connections and nodes there are. Where nobody has authenticated, each connection is a user of its own. A node
+        that dies is noticed after PRESENCE_SECONDS.
+
+        Raises:
+            ClientException: The name of the channel is too long.
+            FanoutUnavailableError: The engine was away for PUBLISH_SECONDS; closed with 1013.
+        """
+        entry = OpenSocket.of(socket)
+        if entry.life is None or entry.connection is None:
+            raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
+        _check_name(channel)
+        member = entry.user or entry.connection.id
+        entry.life.callback(self._engine.depart, channel, member)
+        await self._engine.arrive(channel, member, msgspec.json.encode(joined), msgspec.json.encode(left))
+
+    async def present(self, channel: str) -> list[str]:
+        """Return who is in a channel, over all nodes: users, or ids of connections of nobody.
+
+        Raises:
+            FanoutUnavailableError: The engine was away for PUBLISH_SECONDS.
+        """
+        members = await self._engine.do(Members(channel=channel))
+        return sorted(members)
+
+    async def _leave_all(self, readers: dict[str, Reader]) -> None:
+        while readers:
+            _, reader = readers.popitem()
+            await self._channels.unsubscribe(reader)
+
+
+class _Channels(ChannelsPlugin):
+    """Litestar's channels, which forget the names that nobody hears any more.
+
+    Litestar keeps them for ever, and walks through all of them whenever one is left.
+    """
+
+    async def listen(self, reader: Reader) -> None:
+        self._channels.setdefault(reader.channel, set()).add(reader)
+        await self._backend.subscribe([reader.channel])  # also where it is not the first: until all is heard
+
+    async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
+        if isinstance(subscriber, Reader):
+            await self._forget(subscriber, subscriber.channel)
+            await subscriber.stop()
+            return
+        names = [channels] if isinstance(channels, str) else list(self._channels if channels is None else channels)
+        await super().unsubscribe(subscriber, names)
+        for name in names:
+            await self._forget(subscriber, name)
+
+    async def _forget(self, subscriber: Subscriber, name: str) -> None:
+        subscribers = self._channels.get(name, set())
+        subscribers.discard(subscriber)
+        if not subscribers and self._channels.pop(name, None) is not None:
+            await self._backend.unsubscribe([name])
+
+
+READERS_KEY: Final = "_fanout_readers"
+
+
+def _check_name(channel: str) -> None:
+    if len(channel.encode()) > LONGEST_NAME:
+        raise ClientException(detail=f"the name of a channel has at most {LONGEST_NAME} bytes")

@@ -1,0 +1,169 @@
+"""Real engines for the fan-out: Redis and PostgreSQL on free ports, to be killed, frozen and started again."""
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from shutil import chown, rmtree, which
+from time import monotonic, sleep
+from typing import ClassVar
+
+PATIENCE = 30
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+class EngineServer(ABC):
+    """A server process with a folder of its own; it keeps its data from one start to the next."""
+
+    program: ClassVar[str]
+    package: ClassVar[str]
+    user: str | None = None
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.program}-"))
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def path(cls) -> str | None:
+        """Where its program is, or None."""
+        return which(cls.program)
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    def prepare(self) -> None:  # noqa: B027  only one needs it
+        """Make what the first start needs."""
+
+    def start(self) -> None:
+        """Start, and wait until it lets somebody in."""
+        if self.process is None:
+            self.prepare()
+        deadline = monotonic() + PATIENCE
+        while True:
+            with (self.folder / "log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    self.command(), stdout=log, stderr=log, start_new_session=True, user=self.user, cwd=self.folder
+                )
+            while self.process.poll() is None:
+                if self.answers():
+                    return
+                assert monotonic() < deadline, (self.folder / "log").read_text()
+                sleep(0.02)
+            # What was killed may hold its memory or its port for another moment.
+            assert monotonic() < deadline, (self.folder / "log").read_text()
+
+    @abstractmethod
+    def answers(self) -> bool: ...
+
+    def signal(self, number: int) -> None:
+        """Signal it and all its children; those of PostgreSQL are in process groups of their own."""
+        assert self.process is not None
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(each, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(timeout=PATIENCE)
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        rmtree(self.folder, ignore_errors=True)
+
+
+class RedisServer(EngineServer):
+    program = "redis-server"
+    package = "redis-server"
+
+    def __init__(self, *, appends: bool = True, password: str = "") -> None:
+        super().__init__()
+        self.appends = appends
+        self.password = password
+
+    @property
+    def url(self) -> str:
+        return (
+            f"redis://:{self.password}@127.0.0.1:{self.port}/0" if self.password else f"redis://127.0.0.1:{self.port}/0"
+        )
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "daemonize": "no"}
+        options |= {"appendonly": "yes" if self.appends else "no"}
+        options |= {"requirepass": self.password} if self.password else {}
+        return [str(self.path()), *[str(part) for name, value in options.items() for part in (f"--{name}", value)]]
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(5) in {b"+PONG", b"-NOAU"}
+        except OSError:
+            return False
+
+
+class PostgresServer(EngineServer):
+    program = "postgres"
+    package = "postgresql"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if os.getuid() == 0:  # it refuses to run as root
+            self.user = "postgres"
+            pwd.getpwnam(self.user)
+            chown(self.folder, self.user)
+
+    @classmethod
+    def path(cls) -> str | None:
+        # Debian keeps its programs out of the way, one folder for each version.
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+        return str(found[-1]) if found else which("postgres")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://service:secret@127.0.0.1:{self.port}/postgres"
+
+    def prepare(self) -> None:
+        initdb = Path(str(self.path())).with_name("initdb")
+        password = self.folder / "password"
+        password.write_text("secret")
+        options = ["--pgdata=data", "--username=service", "--pwfile=password", "--auth=scram-sha-256", "--no-sync"]
+        command = [str(initdb), *options, "--encoding=UTF8", "--no-locale"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, user=self.user, cwd=self.folder)
+
+    def command(self) -> list[str]:
+        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
+        return [str(self.path()), "-D", "data", *[f"--{name}={value}" for name, value in options.items()]]
+
+    def answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True

@@ -1,0 +1,530 @@
+"""One room over several processes, with real engines that are killed, frozen, absent and wrong."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from .crowd import CROWD
+from .engines import EngineServer, PostgresServer, RedisServer
+from .rendering import environment, render
+from .service import PATIENCE, Service, handshake
+
+ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
+Nodes = Callable[..., list[Service]]
+
+
+@pytest.fixture(scope="session")
+def crowded(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a listener that does with a room what it is told; not to be changed."""
+    project = render(template, tmp_path_factory.mktemp("crowded") / "my-service", listeners=["crowd"])
+    (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
+    environment(project)
+    return project
+
+
+def begin(server: EngineServer) -> EngineServer:
+    """Start a server; where its program is missing, a test is skipped, but not in CI."""
+    if server.path() is None:
+        missing = f"{server.program} is missing: apt-get install {server.package}"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    server.start()
+    return server
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
+    server = ENGINES[request.param]()
+    try:
+        yield begin(server)
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def redis() -> Iterator[EngineServer]:
+    """A Redis that keeps nothing over a restart."""
+    server = RedisServer(appends=False)
+    try:
+        yield begin(server)
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def nodes(crowded: Path) -> Iterator[Nodes]:
+    """Start so many processes of the service, with one engine."""
+    with ExitStack() as stack:
+
+        def nodes(count: int, url: str, **settings: object) -> list[Service]:
+            started = [Service(crowded, fanout_url=url, **settings) for _ in range(count)]
+            for service in started:
+                stack.callback(service.stop)
+            return started
+
+        yield nodes
+
+
+class Ear:
+    """A client of one room."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self._early: list[dict[str, Any]] = []
+
+    async def hear(self, kind: str = "") -> dict[str, Any]:
+        """Return the next message, or the next of a kind."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                message: dict[str, Any] = (
+                    self._early.pop(0) if self._early else json.loads(await self.connection.recv())
+                )
+                if not kind or message["type"] == kind:
+                    return message
+
+    async def wait_until_joined(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while (message := json.loads(await self.connection.recv())) != {"type": "answer", "text": "here"}:
+                self._early.append(message)
+
+    async def tell(self, **message: Any) -> None:
+        await self.connection.send(json.dumps(message))
+
+    async def say(self, text: str, **more: Any) -> None:
+        await self.tell(type="say", text=text, **more)
+
+
+class Crowd(AsyncExitStack):
+    """Clients that leave together."""
+
+    async def join(self, service: Service, path: str, **options: Any) -> Ear:
+        ear = Ear(await self.enter_async_context(connect(service.url(path), **options)))
+        if path.startswith("/ws/crowd/"):
+            await ear.wait_until_joined()
+        return ear
+
+
+def up(service: Service) -> tuple[int, bool]:
+    """Return what /ready and /metrics say of the engine."""
+    return service.get("/ready")[0], "fanout_up 1.0" in service.get("/metrics")[1]
+
+
+def counted(service: Service, name: str) -> float:
+    [line] = [line for line in service.get("/metrics")[1].splitlines() if line.startswith(f"fanout_{name} ")]
+    return float(line.split()[1])
+
+
+def test_a_room_is_one_room_on_three_nodes(engine: EngineServer, nodes: Nodes) -> None:
+    async def talk() -> list[list[str]]:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in three]
+            for number in range(20):
+                for name, ear in zip("abc", ears, strict=True):
+                    await ear.say(f"{name} {number}")
+            return [[(await ear.hear("said"))["text"] for _ in range(60)] for ear in ears]
+
+    three = nodes(3, engine.url)
+    one, *others = asyncio.run(talk())
+    assert [one, one] == others, "not all heard the same, in the same order"
+    for name in "abc":
+        assert [text for text in one if text[0] == name] == [f"{name} {number}" for number in range(20)]
+
+
+def test_a_sender_can_leave_itself_out_and_leave(engine: EngineServer, nodes: Nodes) -> None:
+    async def talk() -> None:
+        async with Crowd() as crowd:
+            me, other = [await crowd.join(node, "/ws/crowd/hall") for node in two]
+            await me.say("for others", alone=True)
+            await me.say("for all")
+            assert (await other.hear("said"))["text"] == "for others"
+            assert [(await me.hear())["type"] for _ in range(3)].count("said") == 1, "it heard itself"
+            await me.tell(type="leave")
+            assert await me.hear() == {"type": "answer", "text": "done"}
+            await other.say("without you")
+            assert (await other.hear("said"))["text"] == "for all"
+            assert (await other.hear("said"))["text"] == "without you"
+            await me.tell(type="join")
+            assert await me.hear() == {"type": "answer", "text": "done"}, "joined, and nothing of what came before"
+            await other.say("with you")
+            assert (await me.hear())["text"] == "with you"
+
+    two = nodes(2, engine.url)
+    asyncio.run(talk())
+
+
+def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer, nodes: Nodes) -> None:
+    async def outlive() -> None:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(100)]
+            await ears[0].say("before")
+            assert {(await ear.hear("said"))["text"] for ear in ears} == {"before"}
+            engine.kill()
+            for node in two:
+                await asyncio.to_thread(node.wait_for, "fan-out away")
+            assert [up(node) for node in two] == [(503, False)] * 2
+            await ears[0].say("meanwhile")  # it waits for the engine
+            engine.start()
+            for node in two:
+                await asyncio.to_thread(node.wait_for, "fan-out back")
+            assert {(await ear.hear("said"))["text"] for ear in ears} == {"meanwhile"}
+            late = await crowd.join(two[1], "/ws/crowd/hall")
+            await late.say("after")
+            assert {(await ear.hear("said"))["text"] for ear in [*ears, late]} == {"after"}
+            assert [up(node) for node in two] == [(200, True)] * 2
+            assert {counted(node, "gaps_total") for node in two} == {0}
+
+    two = nodes(2, engine.url, publish_seconds=PATIENCE)
+    asyncio.run(outlive())
+    for node in two:
+        assert node.ended(signal.SIGTERM) == 0
+        lines = [(line["event"], line["level"]) for line in node.log if line["event"].startswith("fan-out")]
+        assert lines == [("fan-out ready", "info"), ("fan-out away", "error"), ("fan-out back", "info")]
+        assert not any("exception" in line for line in node.log)
+        ends = {line["reason"] for line in node.happened("connection closed")}
+        assert ends == {"client_closed"}, "a client had to come back"
+
+
+def test_while_the_engine_is_frozen_a_message_fails_loudly_and_then_all_is_well(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    async def thaw() -> None:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two]
+            engine.freeze()
+            try:
+                await ears[0].say("lost")
+                assert "away" in (await ears[0].hear("answer"))["text"]
+                for node in two:
+                    await asyncio.to_thread(node.wait_for, "fan-out away")
+                assert [up(node) for node in two] == [(503, False)] * 2
+            finally:
+                engine.thaw()
+            for node in two:
+                await asyncio.to_thread(node.wait_for, "fan-out back")
+            await ears[0].say("heard")
+            heard = [(await ear.hear("said"))["text"] for ear in ears]
+            if heard != ["heard", "heard"]:  # what was frozen on its way was taken after all
+                assert heard == ["lost", "lost"]
+                assert [(await ear.hear("said"))["text"] for ear in ears] == ["heard", "heard"]
+
+    two = nodes(2, engine.url, publish_seconds=0.5, presence_seconds=1)
+    asyncio.run(thaw())
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_without_an_engine_the_service_waits_for_it(kind: str, nodes: Nodes) -> None:
+    async def wait() -> None:
+        async with Crowd() as crowd:
+            with pytest.raises(ConnectionClosed) as closed:
+                await crowd.join(node, "/ws/crowd/hall")
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1013
+            begin(server)
+            await asyncio.to_thread(node.wait_for, "fan-out back")
+            late = await crowd.join(node, "/ws/crowd/hall")
+            await late.say("hi")
+            assert (await late.hear("said"))["text"] == "hi"
+
+    server = ENGINES[kind]()
+    try:
+        [node] = nodes(1, server.url, publish_seconds=0.2)
+        assert up(node) == (503, False)
+        assert node.get("/health")[0] == 200
+        asyncio.run(wait())
+        assert up(node) == (200, True)
+    finally:
+        server.remove()
+    assert node.ended(signal.SIGTERM) == 0, "it hangs without its engine"
+    assert len(node.happened("fan-out away")) == 2, "once for each time that it went"
+    assert not any("exception" in line for line in node.log)
+
+
+def refused(project: Path, url: str) -> str:
+    """Start the service with a URL that is wrong; return the one line that it writes."""
+    settings = {"MY_SERVICE_FANOUT_URL": url, "MY_SERVICE_LOG_FORMAT": "json"}
+    command = [sys.executable, "-m", "my_service", "--port", "0"]
+    result = subprocess.run(
+        command,
+        env=environment(project) | settings,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("my-service: MY_SERVICE_FANOUT_URL: ")
+    assert "secret" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("kafka://127.0.0.1", "write memory://, redis://"),
+        ("127.0.0.1:6379", "write memory://, redis://"),
+        ("redis://:secret/1@127.0.0.1:6379", "the port is no number; in a password, write / # ? and @ as %2F"),
+    ],
+)
+def test_a_url_that_is_none_is_one_line(crowded: Path, url: str, complaint: str) -> None:
+    assert complaint in refused(crowded, url)
+
+
+def test_a_wrong_user_password_or_database_is_one_line(crowded: Path) -> None:
+    redis, postgres = RedisServer(password="right"), PostgresServer()  # noqa: S106
+    try:
+        begin(redis)
+        begin(postgres)
+        redis_at, postgres_at = f"127.0.0.1:{redis.port}", f"127.0.0.1:{postgres.port}"
+        assert "Redis says" in refused(crowded, f"redis://{redis_at}/0")
+        assert "Redis says" in refused(crowded, f"redis://:secret@{redis_at}/0")
+        assert "Redis says" in refused(crowded, f"redis://:right@{redis_at}/99")
+        wrong = refused(crowded, f"postgresql://service:secret-not@{postgres_at}/postgres")
+        assert "password authentication failed" in wrong
+        assert "does not exist" in refused(crowded, postgres.url.removesuffix("postgres") + "nowhere").replace(
+            "secret", ""
+        )
+    finally:
+        redis.remove()
+        postgres.remove()
+
+
+def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
+    async def mourn() -> None:
+        async with Crowd() as crowd:
+            widow, witness = [await crowd.join(lives, "/ws/rooms/hall") for _ in range(2)]
+            dying = await crowd.join(dies, "/ws/rooms/hall")
+            lost = (await dying.hear("joined"))["connection"]
+            dies.stop()
+            for ear in (widow, witness):
+                assert (await ear.hear("left")) == {"type": "left", "room": "hall", "connection": lost}
+                await ear.say("still here")
+            for ear in (widow, witness):
+                heard = [(await ear.hear())["type"] for _ in range(2)]
+                assert heard == ["said", "said"], "it left twice"
+
+    lives, dies = nodes(2, engine.url, presence_seconds=1)
+    asyncio.run(mourn())
+
+
+def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
+    engine: EngineServer, template: Path, tmp_path: Path
+) -> None:
+    project = render(template, tmp_path / "my-service", auth="jwt")
+    secret = {"MY_SERVICE_AUTH_SECRET": "s" * 32}
+
+    def token(user: str) -> dict[str, str]:
+        command = [sys.executable, "-m", "my_service.auth.token", user]
+        made = subprocess.run(
+            command,
+            env=environment(project) | secret,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+        return {"Authorization": f"Bearer {made.stdout.strip()}"}
+
+    async def come_and_go(one: Service, other: Service) -> None:
+        async with Crowd() as crowd:
+            watcher = await crowd.join(one, "/ws/rooms/hall", additional_headers=token("watcher"))
+            await watcher.hear("joined")
+            ada = token("ada")
+            async with Crowd() as tabs:
+                first = await tabs.join(one, "/ws/rooms/hall", additional_headers=ada)
+                joined = await first.hear("joined")
+                assert await watcher.hear() == joined
+                second, third = [
+                    await tabs.join(node, "/ws/rooms/hall", additional_headers=ada) for node in (one, other)
+                ]
+                await first.connection.close()
+                await third.say("still here")
+                for ear in (watcher, second, third):
+                    assert (await ear.hear())["type"] == "said", "one user came or went twice"
+            assert await watcher.hear() == {"type": "left", "room": "hall", "connection": joined["connection"]}
+
+    settings = {"fanout_url": engine.url, "auth_secret": "s" * 32}
+    with ExitStack() as stack:
+        both = [Service(project, **settings) for _ in range(2)]
+        for service in both:
+            stack.callback(service.stop)
+        asyncio.run(come_and_go(*both))
+
+
+def test_who_comes_back_to_another_node_hears_what_was_missed_once_and_in_order(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    async def come_back() -> None:
+        async with Crowd() as crowd:
+            speaker = await crowd.join(one, "/ws/crowd/hall")
+            await speaker.tell(type="pour", messages=3)
+            gone = await crowd.join(one, "/ws/crowd/hall?after=0")
+            before = [await gone.hear("said") for _ in range(3)]
+            assert [message["text"] for message in before] == ["0 ", "1 ", "2 "], "not all that is kept"
+            first = before[0]["sequence"]
+            assert [message["sequence"] for message in before] == [first, first + 1, first + 2]
+            await gone.connection.close()
+            await speaker.tell(type="pour", messages=10)
+            assert [(await speaker.hear("answer"))["text"] for _ in range(2)] == ["done", "done"]
+            back = await crowd.join(other, f"/ws/crowd/hall?after={first + 2}")
+            await speaker.say("now")
+            heard = [await back.hear() for _ in range(11)]
+            assert [message["text"] for message in heard] == [*[f"{number} " for number in range(10)], "now"]
+            assert [message["sequence"] for message in heard] == [*range(first + 3, first + 14)]
+            current = await crowd.join(other, f"/ws/crowd/hall?after={first + 13}")
+            await speaker.say("and now")
+            assert (await current.hear())["text"] == "and now", "it missed nothing"
+
+    one, other = nodes(2, engine.url, history=20)
+    asyncio.run(come_back())
+
+
+def test_who_was_away_for_too_long_is_told_of_the_gap(engine: EngineServer, nodes: Nodes) -> None:
+    async def come_back() -> None:
+        async with Crowd() as crowd:
+            speaker = await crowd.join(node, "/ws/crowd/hall")
+            await speaker.say("first")
+            gone = await crowd.join(node, "/ws/crowd/hall?after=0")
+            last = (await gone.hear("said"))["sequence"]
+            await gone.connection.close()
+            await speaker.tell(type="pour", messages=30)
+            assert [(await speaker.hear("answer"))["text"] for _ in range(2)] == ["done", "done"]
+            back = await crowd.join(node, f"/ws/crowd/hall?after={last}")
+            assert await back.hear("gap") == {"type": "gap", "channel": "hall", "missed": 20}
+            assert [(await back.hear("said"))["sequence"] for _ in range(10)] == [*range(last + 21, last + 31)]
+            elsewhere = await crowd.join(node, f"/ws/crowd/other?after={last}")
+            assert await elsewhere.hear("gap") == {"type": "gap", "channel": "other", "missed": None}
+
+    [node] = nodes(1, engine.url, history=10)
+    asyncio.run(come_back())
+
+
+def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, nodes: Nodes) -> None:
+    async def talk() -> None:
+        async with Crowd() as crowd:
+            for name in ("%00", "%20", "..%2e", "%F0%9F%9A%80", "a%0Ab", "%25s", "*", "a" * 255):
+                ears = [await crowd.join(node, f"/ws/crowd/{name}") for node in two]
+                for size in (1, 7700, 7800, 7900, 8000, 8100, 60000):
+                    text = "é\\u0000🚀 " + "x" * size
+                    await ears[0].say(text)
+                    assert {(await ear.hear("said"))["text"] for ear in ears} == {text}
+            with pytest.raises(ConnectionClosed) as closed:
+                await crowd.join(two[0], "/ws/crowd/" + "a" * 256)
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1008
+
+    two = nodes(2, engine.url)
+    asyncio.run(talk())
+    assert not any(node.complaints for node in two)
+
+
+class Listener(asyncio.Protocol):
+    """One of very many clients: it reads frames without looking into them, and sums them up."""
+
+    def __init__(self, path: str, last: bytes) -> None:
+        self.last = last
+        self.path = path
+        self.digest = hashlib.blake2b()
+        self.stream = bytearray()
+        self.keeps = False
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tail = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(handshake(self.path))
+
+    def data_received(self, data: bytes) -> None:
+        if not self.opened.done():
+            self._tail += data
+            head, ended, data = self._tail.partition(b"\r\n\r\n")
+            if not ended:
+                return
+            assert head.startswith(b"HTTP/1.1 101"), head
+            self._tail = b""
+            self.opened.set_result(None)
+        self.digest.update(data)
+        if self.keeps:
+            self.stream += data
+        self._tail = (self._tail + data)[-len(self.last) :]
+        if self._tail == self.last and not self.done.done():
+            self.done.set_result(None)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        for future in (self.opened, self.done):
+            if not future.done():
+                future.set_exception(ConnectionError("the service closed"))
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """What it kept, decoded; frames of a server are not masked (RFC 6455, 5.1)."""
+        messages: list[dict[str, Any]] = []
+        at = 0
+        while at < len(self.stream):
+            length, start = self.stream[at + 1], at + 2
+            if length == 126:
+                length, start = int.from_bytes(self.stream[start : start + 2], "big"), start + 2
+            messages.append(json.loads(self.stream[start : start + length]))
+            at = start + length
+        return messages
+
+
+async def pour_over_a_restart(
+    engine: EngineServer, three: list[Service], listeners: int, messages: int
+) -> list[list[dict[str, Any]]]:
+    """Publish, and kill the engine in the middle; return what all listeners of each node heard, the same for each."""
+    loop = asyncio.get_running_loop()
+    last = json.dumps({"type": "said", "text": f"{messages - 1} "}, separators=(",", ":")).encode()
+    crowds: list[list[Listener]] = [[] for _ in three]
+    for number in range(listeners):
+        host, port = three[number % 3].address.split(":")
+        _, listener = await loop.create_connection(lambda: Listener("/ws/crowd/hall", last), host, int(port))
+        listener.keeps = number < 3
+        crowds[number % 3].append(listener)
+    async with asyncio.timeout(PATIENCE * 6), Crowd() as crowd:
+        await asyncio.gather(*[listener.opened for each in crowds for listener in each])
+        pouring = await crowd.join(three[0], "/ws/crowd/hall")
+        await pouring.tell(type="pour", messages=messages)
+        while (await pouring.hear("said"))["text"] != f"{messages // 3} ":
+            pass
+        await pouring.tell(type="leave")
+        await asyncio.to_thread(engine.kill)
+        await asyncio.to_thread(engine.start)
+        await asyncio.gather(*[listener.done for each in crowds for listener in each])
+    for each in crowds:
+        assert len({listener.digest.digest() for listener in each}) == 1, "not all on a node heard the same"
+        for listener in each:
+            listener.transport.close()
+    return [each[0].messages for each in crowds]
+
+
+def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
+    three = nodes(3, engine.url, **settings)
+    for heard in asyncio.run(pour_over_a_restart(engine, three, 1000, 10_000)):
+        assert [message["text"] for message in heard[1:]] == [f"{number} " for number in range(10_000)]
+
+
+def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer, nodes: Nodes) -> None:
+    settings = {"history": 0, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
+    three = nodes(3, redis.url, **settings)
+    for heard in asyncio.run(pour_over_a_restart(redis, three, 1000, 10_000)):
+        assert [message["type"] for message in heard].count("gap") == 1
+        numbers = [int(message["text"]) for message in heard if message["type"] == "said"]
+        assert numbers == sorted(set(numbers)), "not in order, or twice"
