@@ -73,7 +73,9 @@ class History:
 
     def _release(self, version: str, changes: str) -> None:
         replace(self.repository / "CHANGELOG.md", "\n## ", f"\n## {version}\n\n{changes}\n\n## ")
-        replace(self.repository / "UPGRADING.md", "# Upgrading\n", f"# Upgrading\n\n## {version}\n\nBy hand: {changes}\n")
+        replace(
+            self.repository / "UPGRADING.md", "# Upgrading\n", f"# Upgrading\n\n## {version}\n\nBy hand: {changes}\n"
+        )
         commit(self.repository)
         git(self.repository, "tag", version)
 

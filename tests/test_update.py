@@ -5,6 +5,8 @@ Needs the whole history: in a shallow clone or an exported folder `test_the_hist
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from . import history as history_module
-from .edits import BEFORE_THE_LAYOUT, EDITS, PACKAGE, REFORMATTED, Edit, NotHereError
+from .edits import APP, BEFORE_THE_LAYOUT, EDITS, PACKAGE, REFORMATTED, Edit, NotHereError
 from .history import EARLIER, FUTURE, PRESENT, History, commit, contents, earlier_versions, git, update
 from .ownership import YOURS, Ownership
 from .rendering import ROOT, WITHOUT_PROCESSES, replace, run
@@ -100,6 +102,7 @@ def test_release_by_release_it_comes_to_the_same(history: History, tmp_path: Pat
     assert contents(each_one) == contents(at_once)
 
 
+@pytest.mark.timeout(300 + 30 * TRIES)
 @settings(max_examples=TRIES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_edits_ever_conflict_between_any_two_versions(history: History, data: st.DataObject) -> None:
@@ -209,3 +212,60 @@ def test_it_updates_from_a_checkout_without_a_tag(template: Path, tmp_path: Path
     assert len(made) > len(EDITS) / 2
     assert (project / PACKAGE / "connections" / "newer.py").exists()
     assert "Where the data is." in (project / PACKAGE / "settings.py").read_text("utf-8")
+
+
+def test_uv_add_appends_to_the_lists(project: Path, tmp_path: Path) -> None:
+    """What the edits called `uv add` and `bump` do, the real command does, wherever the name sorts."""
+    by_hand = Path(shutil.copytree(project, tmp_path / "by-hand"))
+    for requirement, name in [
+        ("aiofiles", "uv add aiofiles"),
+        ("mmh3>=5", "uv add mmh3>=5"),
+        ("zstandard", "uv add zstandard"),
+        ("structlog>=99", "bump structlog"),
+    ]:
+        command = [sys.executable, "-m", "uv", "add", "--quiet", "--frozen", requirement]
+        subprocess.run(command, cwd=project, check=True, timeout=60)
+        next(each for each in EDITS if each.name == name).apply(by_hand)
+    assert (project / "pyproject.toml").read_text("utf-8") == (by_hand / "pyproject.toml").read_text("utf-8")
+
+
+def move(template: Path) -> None:
+    """What UPGRADING.md and docs/updates.md call a move: a module and a question get other names."""
+    package = template / "template" / history_module.PACKAGE
+    (package / "endpoints.py").rename(package / "operations.py")
+    (package / "endpoints.py").write_text(
+        '"""The template\'s: the old name of operations.py, for one major version."""\n\n'
+        "from .operations import health as health\n",
+        "utf-8",
+    )
+    replace(package / "app.py.jinja", "from .endpoints import", "from .operations import")
+    for file in [template / "copier.yml", *(template / "template").rglob("*")]:
+        if file.is_file() and "demo_page" in (text := file.read_text("utf-8")):
+            file.write_text(text.replace("demo_page", "live_page"), "utf-8")
+        if "demo_page" in file.name:
+            file.rename(file.with_name(file.name.replace("demo_page", "live_page")))
+    question = "shows the connections at work?\n  default: "
+    replace(template / "copier.yml", f"{question}true", f'{question}"{{{{ demo_page | default(true) }}}}"')
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_a_release_may_move_things(history: History, page: bool, tmp_path: Path) -> None:
+    repository = Path(shutil.copytree(history.repository, tmp_path / "template"))
+    move(repository)
+    commit(repository)
+    git(repository, "tag", "1002.0.0")
+    project = history.project(PRESENT, tmp_path)
+    replace(project / ".copier-answers.yml", str(history.repository), str(repository))
+    commit(project)
+    update(project, PRESENT, data={"demo_page": page})
+    made = edit(project, PRESENT, [each for each in APP if each.name != "listener zeta"])
+    mine = project / PACKAGE / "listeners" / "mine.py"
+    mine.write_text("from ..endpoints import health\n", "utf-8")
+    commit(project)
+    update(project, "1002.0.0")
+    assert made
+    assert "from .operations import" in (project / PACKAGE / "app.py").read_text("utf-8")
+    assert (project / PACKAGE / "operations.py").exists()
+    assert "the old name of operations.py" in (project / PACKAGE / "endpoints.py").read_text("utf-8")
+    assert mine.exists()
+    assert (project / PACKAGE / "page").exists() == page
