@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,15 +127,33 @@ def test_tests_that_fail_fail_the_update(project: Path) -> None:
     assert "the tests fail" in result.stderr
 
 
-def test_an_edit_lands_in_its_own_block_where_two_look_alike(project: Path) -> None:
-    """With one line of context, the edit of the one service would be found in the other, which comes first."""
+ALIKE = """\
+services:
+  newer:
+    image: newer
+    ports:
+      - "127.0.0.1:8000:8000"
+    restart: unless-stopped
+    # It writes nothing, and needs no right that an ordinary user has not.
+    read_only: true
+"""
+
+
+def test_an_edit_lands_in_its_own_block_where_two_look_alike(history: History, tmp_path: Path) -> None:
+    """With one line of context, the edit of the one service is found in the other, which stands where it was."""
+    repository = Path(shutil.copytree(history.repository, tmp_path / "template"))
+    replace(repository / "template" / "{% if docker %}compose.yaml{% endif %}.jinja", "services:\n", ALIKE)
+    commit(repository)
+    git(repository, "tag", "1002.0.0")
+    project = history.project(PRESENT, tmp_path)
     compose = project / "compose.yaml"
     replace(compose, "    restart: unless-stopped\n", "    restart: always\n")
+    replace(project / ".copier-answers.yml", str(history.repository), str(repository))
     commit(project)
     result = run_update(project)
     assert result.returncode == 0, result.stderr
-    services = yaml.safe_load(compose.read_text("utf-8"))["services"]
-    assert (services["newer"]["restart"], services["my-service"]["restart"]) == ("unless-stopped", "always")
+    services = re.split(r'(?m)^  "my-service":\n', compose.read_text("utf-8"))
+    assert ["restart: always" in service for service in services] == [False, True]
 
 
 def test_the_environment_of_this_machine_is_left_alone(project: Path) -> None:
