@@ -4,7 +4,7 @@ Options are handed on to `copier update`: `--data demo_page=false` changes an an
 """
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["copier>=9.19"]
+# dependencies = ["copier>=9.19.1"]
 # ///
 
 import json
