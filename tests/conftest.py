@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
+from .history import History
 from .rendering import copy_of_the_template, render
 from .service import Service, Start, render_with_probe
 
@@ -24,6 +25,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with every answer left at its default; not to be changed."""
     return render(template, tmp_path_factory.mktemp("default") / "my-service")
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """The template in every version."""
+    return History(tmp_path_factory.mktemp("history"))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import copier
 import pytest
 
+from .history import commit, git
 from .rendering import check, copy_of_the_template, replace
-from .test_update import commit, git
 
 SECONDS = 240
 

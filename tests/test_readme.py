@@ -17,8 +17,8 @@ import pytest
 import yaml
 from websockets.sync.client import connect
 
+from .history import commit, git
 from .rendering import ROOT, copy_of_the_template
-from .test_update import commit, git
 
 SCAFFOLD, TEST = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 SECONDS = 240

@@ -1,1 +1,1 @@
-"""The tests of the service: `test_state_independence.py` is the proof; what is in `listeners/` is yours."""
+"""The template's: the tests of the service. `test_state_independence.py` is the proof; `listeners/` is yours."""

@@ -1,4 +1,4 @@
-"""The command: run the server until a signal ends it."""
+"""The template's: the command, which runs the server until a signal ends it."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""The HTTP side for those who run the service: /health, /ready and /metrics."""
+"""The template's: the HTTP side for those who run the service: /health, /ready and /metrics."""
 
 from litestar import Response, get
 from litestar.di import NamedDependency

@@ -1,4 +1,4 @@
-"""The security headers of every HTTP response: a browser takes nothing from this service for more than it is.
+"""The template's: the security headers of every HTTP response. A browser takes nothing for more than it is.
 
 A handler that sets one of them itself keeps its own. What no handler answers (404, 405) is JSON, and has none.
 HTTPS, and with it Strict-Transport-Security, is the matter of the proxy in front.

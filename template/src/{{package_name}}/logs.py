@@ -1,4 +1,4 @@
-"""The log: structlog for the service, and the same shape for what uvicorn and other libraries say."""
+"""The template's: the log, structlog for the service and the same shape for what other libraries say."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""The server: uvicorn, set up for WebSockets, with a drain before its shutdown."""
+"""The template's: the server, which is uvicorn, set up for WebSockets, with a drain before its shutdown."""
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
-"""The settings of the service, from the environment and from `.env`, typed and checked at start-up.
+"""Shared: the settings of the service, from the environment and from `.env`, typed and checked at start-up.
 
-The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists them all. Add your own at the end.
+The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists them all. Add your own below the last.
 """
 
 import os

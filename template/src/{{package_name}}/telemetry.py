@@ -1,4 +1,4 @@
-"""OpenTelemetry, where the setting wants it: a span for each request and each connection, sent by OTLP over HTTP.
+"""The template's: OpenTelemetry, where the setting wants it. A span for each request and each connection, sent by OTLP.
 
 Its packages are an extra, and nothing here imports one of them before it is wanted.
 """

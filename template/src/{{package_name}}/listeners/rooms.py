@@ -10,10 +10,8 @@ from ..fanout import Fanout, Gap
 from ..messages import Joined, Left, SaidInRoom, Say
 from ..state import Connection
 
-
-
-AFTER = """For a client that comes back: the last `sequence` that it has of the room. First it hears what it missed, or with
-0 all that is kept; each message then has its `sequence` as a last field."""
+AFTER = """For a client that comes back: the last `sequence` that it has of the room. First it hears what it missed, or
+with 0 all that is kept; each message then has its `sequence` as a last field."""
 
 
 class Rooms(Listener):
