@@ -15,6 +15,11 @@ PRESENT = "1000.0.0"
 FUTURE = "1001.0.0"
 """A later one, with a change in every shared file and in some of each other kind."""
 
+BEFORE_THE_FIRST = ["05cb1f0", "882621e", "a77584c", "c016bb9"]
+"""States that changed the changelog before the first release, oldest first: the first version, and what was to be had
+later. They stand for releases as long as there are none.
+"""
+
 ANSWERS: dict[str, Any] = {"project_name": "My Service", "docker": True, "ci": "github"}
 """With these, nearly every shared file is there."""
 
@@ -31,7 +36,7 @@ def commit(folder: Path) -> None:
 
 
 def earlier_versions() -> list[str]:
-    """The releases, oldest first. As long as there is none, what changed the version or the changelog stands for one.
+    """The releases, oldest first. As long as there is none, some states from before it stand for them.
 
     Without the whole history, as in a shallow clone, there are none, and `test_the_history_is_whole` fails.
     """
@@ -40,12 +45,10 @@ def earlier_versions() -> list[str]:
             return []
         if tags := git(ROOT, "tag", "--merged", "HEAD", "--sort", "version:refname", "--list", "[0-9]*").split():
             return tags
-        log = ["log", "--first-parent", "--reverse", "--format=%h"]
-        steps = {*git(ROOT, *log, "--", "CHANGELOG.md").split()}
-        steps |= {*git(ROOT, *log, "-G^version = ", "--", "pyproject.toml").split()}
-        return [step for step in git(ROOT, *log).split() if step in steps]
+        git(ROOT, "merge-base", "--is-ancestor", BEFORE_THE_FIRST[-1], "HEAD")
     except subprocess.CalledProcessError:
         return []
+    return BEFORE_THE_FIRST
 
 
 EARLIER = earlier_versions()

@@ -146,4 +146,4 @@ def test_types_are_made_by_the_commands_of_the_readme(default_project: Path, tmp
     command = [compiler, "--noEmit", "--strict", "examples.ts"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert result.returncode == 0, result.stdout
-    assert len(messages) == 11
+    assert len(messages) == 13

@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 
 from . import history as history_module
 from .edits import APP, BEFORE_THE_LAYOUT, EDITS, PACKAGE, REFORMATTED, Edit, NotHereError
-from .history import EARLIER, FUTURE, PRESENT, History, commit, contents, earlier_versions, git, update
+from .history import (
+    BEFORE_THE_FIRST,
+    EARLIER,
+    FUTURE,
+    PRESENT,
+    History,
+    commit,
+    contents,
+    earlier_versions,
+    git,
+    update,
+)
 from .ownership import YOURS, Ownership
 from .rendering import ROOT, WITHOUT_PROCESSES, replace, run
 
@@ -125,6 +136,9 @@ def test_a_project_that_was_edited_and_updated_passes_its_tests(history: History
     elsewhere = {"middleware", "lifespan", "rooms deleted", "port", "setting", "port in the example"}
     edit(project, EARLIER[0], [each for each in ALL if each.name not in elsewhere])
     update(project, PRESENT)
+    if EARLIER[0] in BEFORE_THE_FIRST:  # what UPGRADING.md asks for
+        rooms = project / "src/my_service/listeners/rooms.py"
+        replace(rooms, "    path = ", "    hears = Joined | Left | SaidInRoom\n    path = ")
     result = run(project, "pytest", "-q", "-n0", *WITHOUT_PROCESSES)
     assert result.returncode == 0, result.stdout + result.stderr
 
