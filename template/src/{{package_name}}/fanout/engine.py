@@ -85,6 +85,7 @@ class Engine(ChannelsBackend):
         self.node = uuid4().hex
         self._link: Link | None = None
         self._broken: asyncio.Future[None] | None = None
+        self._tries = 0
         self._tried = asyncio.Event()
         self._up = asyncio.Event()
         self._away_since: float | None = None
@@ -206,8 +207,8 @@ class Engine(ChannelsBackend):
         await self._tried.wait()
 
     async def on_shutdown(self) -> None:
-        if self.up and self._waiting:
-            await asyncio.wait([waiting.result for waiting in self._waiting], timeout=ENGINE_SECONDS)
+        if self.up and (pending := [waiting.result for waiting in (*self._flying, *self._waiting)]):
+            await asyncio.wait(pending, timeout=ENGINE_SECONDS)
         if self._supervisor:
             self._supervisor.cancel()
             with suppress(asyncio.CancelledError):
@@ -246,7 +247,6 @@ class Engine(ChannelsBackend):
     # --- One link after the other ---
 
     async def _supervise(self) -> None:
-        tries = 0
         while True:
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
@@ -254,7 +254,6 @@ class Engine(ChannelsBackend):
             except Exception as error:  # noqa: BLE001  a driver raises what it likes; each is a reason to try again
                 self._complain(error)
             else:
-                tries = 0
                 try:
                     await self._live(link)
                 except Exception as error:  # noqa: BLE001
@@ -265,8 +264,8 @@ class Engine(ChannelsBackend):
                         async with asyncio.timeout(ENGINE_SECONDS):
                             await link.close()
             self._tried.set()
-            await asyncio.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**tries)))  # noqa: S311
-            tries += 1
+            await asyncio.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**self._tries)))  # noqa: S311
+            self._tries = min(self._tries + 1, 10)
 
     async def _live(self, link: Link) -> None:
         """Use a link until it breaks; raise why."""
@@ -300,12 +299,13 @@ class Engine(ChannelsBackend):
             log.info("fan-out back", seconds=round(monotonic() - self._away_since, 1))
         self._away_since = None
         self._mistake = ""
+        self._tries = 0
         self._up.set()
         self._tried.set()
 
     def _complain(self, error: Exception) -> None:
         """Log that the engine is away: once, and once more where somebody has to mend something."""
-        if self._link is not None and self.up:
+        if self._link is not None and self._away_since is None:
             self.times_lost += 1
         detail = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, MistakenUrlError) and self._mistake != str(error):
@@ -316,6 +316,7 @@ class Engine(ChannelsBackend):
         self._away_since = self._away_since or monotonic()
 
     def _break(self, error: Exception) -> None:
+        self._up.clear()  # at once: who waits for it must not come straight back to the same link
         if self._broken and not self._broken.done():
             self._broken.set_exception(error)
             self._broken.exception()  # so that asyncio does not complain where something else broke at the same time
