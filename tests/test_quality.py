@@ -46,6 +46,12 @@ def test_the_same_code_is_clean_for_each_python(default_project: Path, version: 
     check(default_project, "ruff", "format", "--check", "--target-version", version)
 
 
+def test_the_tests_of_redis_pass(rendered: Callable[..., Path]) -> None:
+    """Those of PostgreSQL are among everything, below."""
+    output = check(rendered(fanout="redis"), "pytest", "-q", "-n0", "tests/fanout/test_engine.py")
+    assert " passed" in output
+
+
 @pytest.mark.parametrize("name", ["defaults", "hostile text, longest names, everything"])
 def test_its_own_tests_pass(rendered: Callable[..., Path], name: str) -> None:
     output = check(rendered(**ANSWERS[name]), "pytest", "-q", "-n0")
