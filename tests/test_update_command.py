@@ -132,10 +132,9 @@ services:
   newer:
     image: newer
     ports:
-      - "127.0.0.1:8000:8000"
+      - "127.0.0.1:8000:8080"
     restart: unless-stopped
-    # It writes nothing, and needs no right that an ordinary user has not.
-    read_only: true
+    <<: *least-rights
 """
 
 
@@ -152,7 +151,7 @@ def test_an_edit_lands_in_its_own_block_where_two_look_alike(history: History, t
     commit(project)
     result = run_update(project)
     assert result.returncode == 0, result.stderr
-    services = re.split(r'(?m)^  "my-service":\n', compose.read_text("utf-8"))
+    services = re.split(r"(?m)^  nginx:\n", compose.read_text("utf-8"))
     assert ["restart: always" in service for service in services] == [False, True]
 
 
