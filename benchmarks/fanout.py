@@ -20,7 +20,7 @@ from tests.rendering import copy_of_the_template, environment, render
 from tests.service import Service
 from tests.test_fanout import Crowd, Ear, Listener
 
-ROUNDS = 5
+ROUNDS = 3
 ENGINES: dict[str, Callable[[], EngineServer] | None] = {
     "memory": None,
     "redis, history": RedisServer,
