@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -358,6 +359,14 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
                 await third.say("still here")
                 for ear in (watcher, second, third):
                     assert (await ear.hear())["type"] == "said", "one user came or went twice"
+                logout = Request(f"http://{one.address}/logout", method="POST", headers=ada)
+                with await asyncio.to_thread(urlopen, logout, timeout=PATIENCE) as answer:
+                    assert answer.status == 204
+                for ear in (second, third):
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await ear.hear("never")
+                    assert closed.value.rcvd
+                    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "logged out")
             assert await watcher.hear() == {"type": "left", "room": "hall", "connection": joined["connection"]}
 
     settings = {"fanout_url": engine.url, "auth_secret": "s" * 32}
@@ -425,10 +434,11 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
                     text = "é\\u0000🚀 " + "x" * size
                     await ears[0].say(text)
                     assert {(await ear.hear("said"))["text"] for ear in ears} == {text}
-            with pytest.raises(ConnectionClosed) as closed:
-                await crowd.join(two[0], "/ws/crowd/" + "a" * 256)
-            assert closed.value.rcvd
-            assert closed.value.rcvd.code == 1008
+            for name in ("a" * 256, "%00nodes:LoggedOut"):  # too long, and a name of the wiring's own
+                with pytest.raises(ConnectionClosed) as closed:
+                    await crowd.join(two[0], f"/ws/crowd/{name}")
+                assert closed.value.rcvd
+                assert closed.value.rcvd.code == 1008
 
     two = nodes(2, engine.url)
     asyncio.run(talk())

@@ -138,7 +138,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("messages.py", "class Left(", 'class Unused(Struct, tag="unused"):\n    pass\n\n\nclass Left('),
     ],
     "the error message is not documented": [
-        ("asyncapi/channels.py", "(handler.hears, *SENT_BY_THE_WIRING)", "(handler.hears,)"),
+        ("asyncapi/channels.py", "(handler.hears, ErrorMessage, Pong", "(handler.hears, None, Pong"),
     ],
     "answers are not documented": [
         ("asyncapi/channels.py", "fields = [handler.parsed_return_field]", "fields: list[FieldDefinition | None] = []"),
@@ -161,7 +161,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("fanout/memory.py", "each.sequence > after", "each.sequence >= after"),
     ],
     "a client that comes back is told of no gap": [
-        ("fanout/reader.py", "gap.append(_gap(self.channel, missed))", "pass"),
+        ("fanout/reader.py", "gap.append(Hole.of(self.channel, missed))", "pass"),
     ],
     "a slow reader is told of no gap": [
         ("fanout/reader.py", "        if self._missed:\n", "        if False:\n"),

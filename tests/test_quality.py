@@ -41,9 +41,9 @@ def test_it_is_clean_under_its_own_tools(rendered: Callable[..., Path], answers:
 
 
 @pytest.mark.parametrize("version", ["py312", "py313", "py314"])
-def test_the_same_code_is_clean_for_each_python(default_project: Path, version: str) -> None:
-    check(default_project, "ruff", "check", "--target-version", version)
-    check(default_project, "ruff", "format", "--check", "--target-version", version)
+def test_the_same_code_is_clean_for_each_python(project: Path, version: str) -> None:
+    check(project, "ruff", "check", "--target-version", version)
+    check(project, "ruff", "format", "--check", "--target-version", version)
 
 
 def test_the_tests_of_redis_pass(rendered: Callable[..., Path]) -> None:

@@ -16,14 +16,12 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
-import msgspec
 import structlog
 from litestar.channels.backends.base import ChannelsBackend
 from litestar.exceptions import ServiceUnavailableException
 
 from ..settings import Settings
 from .link import Arrive, Depart, History, Hole, Link, MistakenUrlError, Operation, Publish, Published, Pulse, Since
-from .messages import Gap
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -364,7 +362,7 @@ class Engine(ChannelsBackend):
         if after is not None:
             if (missed := history.missed(after)) != 0:
                 self.gaps += 1
-                self._arrived.put_nowait((name, Hole(msgspec.json.encode(Gap(channel=name, missed=missed)), 0)))
+                self._arrived.put_nowait((name, Hole.of(name, missed)))
             for published in history.messages:
                 self._arrived.put_nowait((name, published))
             last = history.sequence

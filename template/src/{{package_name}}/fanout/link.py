@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
+import msgspec
 from websockets.frames import Frame, Opcode
 
 from ..settings import Settings
+from .messages import Gap
 
 T = TypeVar("T")
 
@@ -54,6 +56,11 @@ class Published(bytes):
 
 class Hole(Published):
     """Stands for messages that are lost to all who hear the channel on this node; it is a `Gap` as JSON."""
+
+    @classmethod
+    def of(cls, channel: str, missed: int | None) -> Self:
+        """Make the hole of so many messages; None where nobody knows how many."""
+        return cls(msgspec.json.encode(Gap(channel=channel, missed=missed)), 0)
 
     @cached_property
     def numbered(self) -> str:

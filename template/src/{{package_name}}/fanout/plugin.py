@@ -144,8 +144,8 @@ class Fanout(InitPlugin):
         """Note that the user of a connection is in a channel, until the connection ends, whatever ends it.
 
         `joined` is published when the user comes, `left` when the user is gone: once for each user, however many
-        connections and nodes there are. Where nobody has authenticated, each connection is a user of its own. A node
-        that dies is noticed after PRESENCE_SECONDS.
+        connections and nodes there are, and both are those of the connection that came first. Where nobody has
+        authenticated, each connection is a user of its own. A node that dies is noticed after PRESENCE_SECONDS.
 
         Raises:
             ClientException: The name of the channel is too long, or reserved.

@@ -56,6 +56,12 @@ trimmed AS (
 )
 SELECT sequence, pg_notify(%(notified)s, sequence || %(notification)s) FROM next
 """
+# The farewell is the one that belongs to the `joined` that was told, on whatever node.
+ARRIVE: Final = """
+INSERT INTO presence SELECT %s, %s, %s, coalesce(
+    (SELECT farewell FROM presence WHERE channel = %s AND member = %s LIMIT 1), %s
+) ON CONFLICT DO NOTHING RETURNING 1
+"""
 ALIVE: Final = """
 INSERT INTO node VALUES (%(node)s, now() + make_interval(secs => %(seconds)s))
 ON CONFLICT (name) DO UPDATE SET alive_until = excluded.alive_until RETURNING xmax <> 0
@@ -176,8 +182,8 @@ class PostgresLink(Link):
             case Arrive(member=member, joined=joined, left=left):
                 await self._value(LOCK, {"channel": channel})
                 there = [channel, member.encode()]
-                query = "INSERT INTO presence VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1"
-                if await self._value(query, [*there, self._node, left]) and joined and await self._nodes(*there) == 1:
+                new = await self._value(ARRIVE, [*there, self._node, *there, left])
+                if new and joined and await self._nodes(*there) == 1:
                     await self._publish(channel, joined)
             case Depart(member=member):
                 await self._depart(channel, member.encode(), self._node)

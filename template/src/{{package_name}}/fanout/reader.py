@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
 
-import msgspec
 import structlog
 from litestar.channels import ChannelsPlugin
 from litestar.channels.subscriber import Subscriber
@@ -17,7 +16,6 @@ from ..connections.cause import INTERNAL_ERROR, TRY_AGAIN_LATER
 from ..connections.registry import OpenSocket
 from ..settings import Settings
 from .link import History, Hole, Published
-from .messages import Gap
 from .metrics import FanoutMetrics
 
 log = structlog.get_logger(__name__)
@@ -146,7 +144,7 @@ class Reader:
             gap: list[Published] = []
             if after and (missed := history.missed(after)) != 0:
                 self._metrics.gaps += 1
-                gap.append(_gap(self.channel, missed))
+                gap.append(Hole.of(self.channel, missed))
             later = [each for each in self._backlog if isinstance(each, Hole) or each.sequence > history.sequence]
             self._backlog = deque([*gap, *history.messages, *later])
             self._floor = max(self._floor, history.sequence)
@@ -220,9 +218,5 @@ class Reader:
     def _next(self) -> Published:
         if self._missed:
             missed, self._missed = self._missed, 0
-            return _gap(self.channel, missed)
+            return Hole.of(self.channel, missed)
         return self._backlog.popleft()
-
-
-def _gap(channel: str, missed: int | None) -> Hole:
-    return Hole(msgspec.json.encode(Gap(channel=channel, missed=missed)), 0)

@@ -3,7 +3,8 @@
 --   <prefix>sequence:<channel>   a hash: began, and last; expires with the history
 --   <prefix>history:<channel>    a stream: the ids are the sequences; i is the id of the publishing, s who is skipped, m the message
 --   <prefix>present:<channel>    a hash: of each member, on how many nodes it is
---   <prefix>node:<node>          a hash: the length of a channel's name, ":", the channel and a member; and its `left`
+--   <prefix>farewell:<channel>   a hash: of each member, the `left` that belongs to the `joined` that was told
+--   <prefix>node:<node>          a hash: the length of a channel's name, ":", the channel and a member; and nothing
 --   <prefix>nodes                a sorted set: until when, in microseconds, each node lives without another sign
 --   <prefix>lifetime             a text that is lost when all else is lost
 --   <prefix>channel:<channel>    is published to: sequence, who is skipped or "-", and the message, with spaces between
@@ -47,13 +48,12 @@ end
 
 local function depart(node, channel, member)
   local members, entries, entry = key('present', channel), key('node', node), entry_of(channel, member)
-  local left = redis.call('HGET', entries, entry)
-  if left then
-    redis.call('HDEL', entries, entry)
-    if redis.call('HINCRBY', members, member, -1) <= 0 then
-      redis.call('HDEL', members, member)
-      if left ~= '' then publish(channel, left, '-', '') end
-    end
+  if redis.call('HDEL', entries, entry) == 1 and redis.call('HINCRBY', members, member, -1) <= 0 then
+    local farewells = key('farewell', channel)
+    local left = redis.call('HGET', farewells, member)
+    redis.call('HDEL', members, member)
+    redis.call('HDEL', farewells, member)
+    if left and left ~= '' then publish(channel, left, '-', '') end
   end
 end
 
@@ -75,9 +75,10 @@ function operations.since(channel, after)
 end
 
 function operations.arrive(node, channel, member, joined, left)
-  if redis.call('HSET', key('node', node), entry_of(channel, member), left) == 1 then
-    if redis.call('HINCRBY', key('present', channel), member, 1) == 1 and joined ~= '' then
-      publish(channel, joined, '-', '')
+  if redis.call('HSET', key('node', node), entry_of(channel, member), '') == 1 then
+    if redis.call('HINCRBY', key('present', channel), member, 1) == 1 then
+      redis.call('HSET', key('farewell', channel), member, left)
+      if joined ~= '' then publish(channel, joined, '-', '') end
     end
   end
 end
