@@ -1,18 +1,21 @@
-"""uvicorn's protocols, with bounds on a peer that only waits, and each close code delivered. For uvicorn 0.54.
+"""uvicorn's protocols, with bounds on a peer that only waits, each close code delivered, and a short way for messages.
 
 By itself uvicorn waits without end for a request to be complete, and for a peer to read what was sent before it closes.
+For uvicorn 0.54 and websockets 17.
 """
 
 import asyncio
-from asyncio import TimerHandle, Transport
+from asyncio import Future, TimerHandle, Transport
+from collections import deque
 from typing import Any
 
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ..settings import Settings
 from .cause import TRY_AGAIN_LATER
+from .frames import KNOWN, MASKED, MESSAGES, TEXT, apply_mask, text_frame
 from .registry import STATE_KEY, FrameWriter, OpenSocket
 
 LARGEST_HEAD = 65536
@@ -63,18 +66,64 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
+class Events:
+    """The events of one connection that wait for its task; in the place of an `asyncio.Queue`, which costs thrice."""
+
+    __slots__ = ("_loop", "_waiter", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[ASGIReceiveEvent] = deque()
+        self._waiter: Future[None] | None = None
+
+    def empty(self) -> bool:
+        return not self._waiting
+
+    def put_nowait(self, event: ASGIReceiveEvent) -> None:
+        self._waiting.append(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> ASGIReceiveEvent:
+        """Take the next event.
+
+        Raises:
+            RuntimeError: Another task waits for it already; each event would reach only one of the two.
+        """
+        if not self._waiting:
+            if self._waiter is not None:
+                raise RuntimeError("two tasks receive from one socket: let one receive, and hand on what it gets")
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._waiting.popleft()
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
-    """One WebSocket, with bounds on a reader that is slow and on its end.
+    """One WebSocket, with bounds on a reader that is slow and on its end, and a short way for whole messages.
 
     uvicorn lets a send wait while what the client has not read fills the buffer: for ever, if it never reads. And it
     closes no connection before the buffer is empty. So a timer runs while the buffer is full, after which the client is
     closed with 1013; and what is left over after the end is dropped after a while. Who keeps up costs nothing.
+
+    Most frames are whole messages. They are read and written here. All others go to the parser of `websockets`, one
+    whole frame after the other, so that it never waits in the middle of one: fragments, control frames, all that is
+    compressed, and all that is wrong, which it answers. `tests/test_conformance.py` of the template compares the two.
     """
 
     def __init__(self, *, settings: Settings, **options: Any) -> None:
         super().__init__(**options)
+        self.queue: Any = Events(self.loop)
         self._settings = settings
         self._overdue: TimerHandle | None = None
+        self._reads_frames = False
+        """Frames are read here first; not before the accept, after the end, and where an extension may change them."""
+        self._came_early = False
+        """Something came between the handshake and the accept, so the parser may be in the middle of a frame."""
+        self._rest = bytearray()
+        """The beginning of a frame whose end has not come yet."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -94,12 +143,72 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
         self._stop_waiting()
 
     def data_received(self, data: bytes) -> None:
-        if self.conn.parser_exc is not None:
-            return  # it has failed already, and what follows is not for us (RFC 6455, 7.1.7)
-        super().data_received(data)
-        if not self.handshake_initiated:  # headers too long or too many; uvicorn would leave it open, unanswered
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+        if self._reads_frames:
+            busy = not self.queue.empty()
+            self._read_frames(data)
+            if busy and not self.read_paused and not self.close_sent:
+                self.read_paused = True  # until the handler has taken what came before this
+                self.transport.pause_reading()
+        elif self.conn.parser_exc is None:  # else it has failed, and what follows is not for us (RFC 6455, 7.1.7)
+            self._came_early = self.handshake_initiated
+            super().data_received(data)
+            if not self.handshake_initiated:  # headers too long or too many; uvicorn would leave it open, unanswered
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.transport.close()
+
+    def _read_frames(self, data: bytes | bytearray) -> None:
+        """Hand on each message in whole frames, give each other frame to the parser, and keep what is not whole."""
+        if self._rest:
+            self._rest += data
+            data, self._rest = self._rest, bytearray()
+        limit = self.conn.max_message_size
+        at, end = 0, len(data)
+        while end - at >= 2:
+            first, size = data[at], data[at + 1] - MASKED
+            begin = at + 6  # of the payload: there are two bytes before the mask, and four in it
+            if size > 125:
+                begin += 2 if size == 126 else 8
+                if end < begin - 4:
+                    break
+                size = int.from_bytes(data[at + 2 : begin - 4], "big")
+            begun = self.conn.current_size  # bytes so far of a message in fragments
+            if size < 0 or (limit is not None and size > limit - (begun or 0)) or first & 0x0F not in KNOWN:
+                self._end_reading(data[at:])  # the parser says what is wrong, whatever is still to come
+                return
+            if end < begin + size:
+                break
+            if first in MESSAGES and begun is None:
+                payload = apply_mask(data[begin : begin + size], data[begin - 4 : begin])
+                if not self._receive(first, payload):
+                    self._end_reading(data[at:])
+                    return
+            else:
+                super().data_received(bytes(data[at : begin + size]))
+                if self.conn.eof_sent:  # it was a close, or wrong
+                    self._end_reading(data[begin + size :])
+                    return
+            at = begin + size
+        if at < end:
+            self._rest += data[at:]
+
+    def _receive(self, first: int, payload: bytes) -> bool:
+        """Hand on a message; False where it is not UTF-8."""
+        event: ASGIReceiveEvent
+        if first == TEXT:
+            try:
+                event = {"type": "websocket.receive", "text": payload.decode()}
+            except UnicodeDecodeError:
+                return False
+        else:
+            event = {"type": "websocket.receive", "bytes": payload}
+        if not self.close_sent:
+            self.queue.put_nowait(event)
+        return True
+
+    def _end_reading(self, data: bytes | bytearray) -> None:
+        self._reads_frames = False
+        if data and self.conn.parser_exc is None:
+            super().data_received(bytes(data))
 
     def handle_parser_exception(self) -> None:
         """Fail the connection: too big (1009), not UTF-8 (1007), no frame (1002).
@@ -129,15 +238,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
 
     @property
     def takes_frames(self) -> bool:
-        return self.writable.is_set() and not (self.close_sent or self.disconnected or self.transport.is_closing())
+        return (
+            self.handshake_complete
+            and self.writable.is_set()
+            and not (self.close_sent or self.disconnected or self.transport.is_closing())
+        )
 
     def write_frames(self, frames: bytes) -> None:
         self.transport.write(frames)
 
     async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "websocket.send" and self.takes_frames and not self.compresses:
+            text = message.get("text")
+            if text is not None and message.get("bytes") is None:
+                self.transport.write(text_frame(text.encode()))
+                return
         if self.transport.is_closing():
             await asyncio.sleep(0)  # a handler that does nothing but send would never let `connection_lost` run
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._reads_frames = self.takes_frames and not (self.compresses or self._came_early)
 
     async def run_asgi(self) -> None:
         await super().run_asgi()

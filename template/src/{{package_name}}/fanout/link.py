@@ -10,8 +10,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
 import msgspec
-from websockets.frames import Frame, Opcode
 
+from ..connections.frames import text_frame
 from ..settings import Settings
 from .messages import Gap
 
@@ -46,12 +46,12 @@ class Published(bytes):
     @cached_property
     def frame(self) -> bytes:
         """The message as a frame (RFC 6455, 5.2)."""
-        return Frame(Opcode.TEXT, self).serialize(mask=False)
+        return text_frame(self)
 
     @cached_property
     def numbered_frame(self) -> bytes:
         """The message with its `sequence` as a frame."""
-        return Frame(Opcode.TEXT, self.numbered.encode()).serialize(mask=False)
+        return text_frame(self.numbered.encode())
 
 
 class Hole(Published):
