@@ -50,18 +50,17 @@ def _unwrapped(function: Any) -> Any:
     return getattr(function, "func", function)
 
 
-def send_behind(send: Any) -> Any:
-    """Return the ASGI function behind `send`, without what Litestar itself puts around it.
+def function_behind(function: Any) -> Any:
+    """Return the ASGI `receive` or `send` behind a function, without what Litestar itself puts around it.
 
-    2.25: `send` in the closure of a socket's own, and in that of `ExceptionHandlerMiddleware`, which looks out for the
-    start of an HTTP response alone.
+    2.25: it is in the closure of a socket's own, and `send` in that of `ExceptionHandlerMiddleware`, which looks out
+    for the start of an HTTP response alone.
     """
-    while getattr(send, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
-        cells = dict(zip(send.__code__.co_freevars, send.__closure__ or (), strict=True))
-        if "send" not in cells:
-            return None
-        send = cells["send"].cell_contents
-    return send
+    while getattr(function, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        behind = cells.get("receive") or cells.get("send")
+        function = behind and behind.cell_contents
+    return function
 
 
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:

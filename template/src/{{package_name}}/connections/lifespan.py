@@ -55,6 +55,7 @@ async def live(
     connection = connection_of(entry)
     structlog.contextvars.bind_contextvars(connection=connection.id)
     await socket.accept()
+    entry.find_short_way(socket)
     connection.accepted_at = datetime.now(UTC)
     log.info("connection accepted", path=entry.path, client=entry.client)
     async with AsyncExitStack() as life:

@@ -1,7 +1,7 @@
 """`@listener` and `Listener`: Litestar's listeners, with the lifespan inside and messages that are really typed."""
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
 from types import UnionType
@@ -168,7 +168,7 @@ class Listener(WebsocketListener):
 class ListenerRouteHandler(WebsocketListenerRouteHandler):
     """The route handler behind `@listener` and `Listener`."""
 
-    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan", "hears")
+    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan", "_wanted", "hears")
 
     def __init__(
         self,
@@ -194,13 +194,13 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self._begin, self._end = _giving(on_accept), _giving(on_disconnect)
         self._decode: Callable[[Any], Any] | None = None
         options |= {"dto": None, "return_dto": None}
+        begin, end, inside = _arguments_of(on_accept), _arguments_of(on_disconnect), _arguments_of(connection_lifespan)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
-            path,
-            on_accept=_arguments_of(on_accept),
-            on_disconnect=_arguments_of(on_disconnect),
-            dependencies={**(dependencies or {}), "lifespan_dependencies": Provide(_arguments_of(connection_lifespan))},
-            **options,
+            path, on_accept=begin, on_disconnect=end, dependencies=dependencies, **options
         )
+        asked = {"on_accept_dependencies": begin, "on_disconnect_dependencies": end, "lifespan_dependencies": inside}
+        self._wanted = {name: Provide(function) for name, function in asked.items() if function}
+        self.dependencies = {**(dependencies or {}), **self._wanted}
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_function(fn)
@@ -209,6 +209,11 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         return super().__call__(fn)
 
     def on_registration(self, app: Litestar) -> None:
+        # Litestar begins a task for each dependency that waits for no other, where there are several. As this one waits
+        # for `connection`, a listener that wants nothing else pays for no task.
+        first = {"connection"} & self.dependency_name_set
+        lifespan = Provide(_arguments_of_lifespan([*first, *self._wanted]))
+        self.dependencies = {**(self.dependencies or {}), "connection_lifespan_dependencies": lifespan}
         super().on_registration(app)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
 
@@ -216,9 +221,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     async def default_connection_lifespan(
         self,
         socket: Socket,
-        on_accept_dependencies: NamedDependency[dict[str, Any] | None] = None,
-        on_disconnect_dependencies: NamedDependency[dict[str, Any] | None] = None,
-        lifespan_dependencies: NamedDependency[dict[str, Any] | None] = None,
+        on_accept_dependencies: dict[str, Any] | None = None,
+        on_disconnect_dependencies: dict[str, Any] | None = None,
+        lifespan_dependencies: dict[str, Any] | None = None,
     ) -> AsyncGenerator[None, None]:
         async def begin(socket: Socket, connection: ConnectionInfo) -> None:
             if self._begin:
@@ -244,8 +249,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         answers_pings = self.answers_pings
 
         async def receive(socket: Socket) -> Any:
+            next_event = OpenSocket.of(socket).next_event
             while True:
-                event: Any = await socket.receive()
+                event: Any = await next_event()
                 if event["type"] == "websocket.disconnect":
                     raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
                 try:
@@ -266,12 +272,13 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         async def send(socket: Socket, data: Any) -> None:
             if data is None:
                 return
-            if isinstance(data, str):
-                await socket.send_text(data)
-            elif isinstance(data, bytes):
+            if isinstance(data, bytes):
                 await socket.send_bytes(data)
-            else:
-                await socket.send_data(encode(data), mode="binary" if binary else "text")
+                return
+            text = not binary or isinstance(data, str)
+            payload = data.encode() if isinstance(data, str) else encode(data)
+            if not (text and OpenSocket.of(socket).write_text(payload)):
+                await socket.send_data(payload, mode="text" if text else "binary")
 
         return send
 
@@ -330,6 +337,8 @@ async def _answer_bad_message(socket: Socket, error: Exception) -> None:
     await socket.send_data(msgspec.json.encode(answer))
 
 
+INJECTED: Any = NamedDependency[Any]  # type: ignore[misc]  # mypy takes it for no generic class
+
 GIVEN = ("socket", "connection", "cause")
 """What the wiring passes to the hooks of a `Listener` by itself; all else is injected by Litestar."""
 
@@ -349,10 +358,12 @@ def _giving(function: AnyCallable | None) -> Callable[[dict[str, Any], dict[str,
     return call
 
 
-def _arguments_of(function: AnyCallable | None) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Make a function that asks Litestar for what `function` wants injected, and returns it."""
+def _arguments_of(function: AnyCallable | None) -> Callable[..., Awaitable[dict[str, Any]]] | None:
+    """Make a function that asks Litestar for what `function` wants injected, and returns it; None where it wants
+    nothing.
+    """
     if function is None:
-        return _no_arguments
+        return None
 
     @wraps(function)
     async def arguments(**injected: Any) -> dict[str, Any]:
@@ -361,8 +372,18 @@ def _arguments_of(function: AnyCallable | None) -> Callable[..., Awaitable[dict[
     signature = inspect.signature(function)
     wanted = [parameter for parameter in signature.parameters.values() if parameter.name not in GIVEN]
     vars(arguments)["__signature__"] = signature.replace(parameters=wanted)
+    return arguments if wanted else None
+
+
+def _arguments_of_lifespan(names: Iterable[str]) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Make a function that asks Litestar for the socket and for these, and returns what the lifespan takes of them."""
+
+    async def arguments(*, connection: object = None, **injected: Any) -> dict[str, Any]:  # noqa: ARG001
+        return injected
+
+    annotations: dict[str, Any] = {"socket": Socket, **dict.fromkeys(names, INJECTED)}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, keyword, annotation=each) for name, each in annotations.items()]
+    vars(arguments)["__signature__"] = inspect.Signature(parameters)
+    arguments.__annotations__ = annotations
     return arguments
-
-
-async def _no_arguments() -> dict[str, Any]:
-    return {}

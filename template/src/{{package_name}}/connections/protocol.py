@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from ..settings import Settings
 from .cause import TRY_AGAIN_LATER
@@ -20,6 +21,9 @@ from .registry import STATE_KEY, FrameWriter, OpenSocket
 
 LARGEST_HEAD = 65536
 """Bytes that the first line and the headers of a request may have."""
+
+LARGEST_WRITE = 65536
+"""Bytes of answers that are written together."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -124,12 +128,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
         """Something came between the handshake and the accept, so the parser may be in the middle of a frame."""
         self._rest = bytearray()
         """The beginning of a frame whose end has not come yet."""
+        self._unsent = bytearray()
+        """Frames that are written together, while the handler works through messages that came together."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=self._settings.max_pending_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unsent.clear()
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -216,6 +223,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
         Closing while bytes wait to be read resets the connection, and the client never sees the code. So only our side
         is closed at first, what still comes is thrown away, and the client closes, or is aborted.
         """
+        self._write_unsent()
         close: Any = self.conn.close_sent  # never None when this is called
         self.conn.fail(close.code)  # after text that is not UTF-8 it would go on to parse
         self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
@@ -225,6 +233,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
             self.transport.write_eof()
         self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def handle_close(self, event: Frame) -> None:
+        self._write_unsent()
+        super().handle_close(event)
 
     def handle_ping(self) -> None:
         if self.close_sent or not self.writable.is_set():
@@ -245,9 +257,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
         )
 
     def write_frames(self, frames: bytes) -> None:
-        self.transport.write(frames)
+        if self._unsent:
+            self._unsent += frames
+            if self.queue.empty() or len(self._unsent) > LARGEST_WRITE:
+                self._write_unsent()
+        elif self.queue.empty():
+            self.transport.write(frames)
+        else:
+            self._unsent += frames
+            self.loop.call_soon(self._write_unsent)  # the handler may wait for something else
+
+    def _write_unsent(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, bytearray()
+            self.transport.write(unsent)
 
     async def send(self, message: ASGISendEvent) -> None:
+        self._write_unsent()
         if message["type"] == "websocket.send" and self.takes_frames and not self.compresses:
             text = message.get("text")
             if text is not None and message.get("bytes") is None:
@@ -271,11 +297,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
             super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
+        self._write_unsent()
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # a peer that answers no ping reads no rest
 
     def shutdown(self) -> None:
+        self._write_unsent()
         super().shutdown()
         self._abort_in((self.config.timeout_graceful_shutdown or 0) / 2)
 
@@ -303,6 +331,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, FrameWriter):
         if self.close_sent or self.transport.is_closing():
             return
         self.stop_keepalive()
+        self._write_unsent()
         self.conn.send_close(TRY_AGAIN_LATER, "too slow")
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True

@@ -27,7 +27,8 @@ from .cause import (
     fit_reason,
     valid_code,
 )
-from .internals import send_behind
+from .frames import text_frame
+from .internals import function_behind
 from .limits import BadMessageLimit, MessageLimit
 from .refusal import refuse
 
@@ -88,12 +89,14 @@ class OpenSocket:
         "lost",
         "messages_in",
         "messages_out",
+        "next_event",
         "path",
         "scope",
         "settled",
         "since",
         "task",
         "user",
+        "writer",
     )
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, connections: "Connections") -> None:
@@ -122,6 +125,11 @@ class OpenSocket:
         self.cause: Cause | None = None
         self.lost = False
         """The server could not send; why, it says when it is asked for the next event."""
+        self.next_event: Receive = self.receive
+        """Takes the next event the way that the handler takes it, with all that stands between."""
+        self.writer: FrameWriter | None = None
+        """The server's end, to which whole frames can be written; None where each message has to be an event, for
+        something on the way (a middleware, compression, a class of your own, a test client) wants to see it."""
         self.settled: BaseException | None = None
         """The exception that is dealt with already, so that it is logged once."""
         self.failure: int | None = None
@@ -151,14 +159,22 @@ class OpenSocket:
             ) from None
         return entry
 
-    def frame_writer(self, socket: Socket) -> "FrameWriter | None":
-        """Return the server's end, to which whole frames can be written; None where each message has to be an event,
-        for something on the way (a middleware, compression, a test client) wants to see it.
-        """
-        server = getattr(send_behind(self._send), "__self__", None)
-        if not isinstance(server, FrameWriter) or server.compresses or send_behind(socket.send) != self.send:
-            return None
-        return server
+    def find_short_way(self, socket: Socket) -> None:
+        """Look, once it is accepted, what is between the handler and the server, and set `writer` and `next_event`."""
+        self.next_event = self.receive if function_behind(socket.receive) == self.receive else socket.receive
+        server = getattr(function_behind(self._send), "__self__", None)
+        plain = type(socket) is WebSocket and function_behind(socket.send) == self.send
+        if plain and isinstance(server, FrameWriter) and not server.compresses:
+            self.writer = server
+
+    def write_text(self, payload: bytes) -> bool:
+        """Send a text message the short way; False where there is none, or the client does not keep up."""
+        writer = self.writer
+        if writer is None or self.cause is not None or not writer.takes_frames:
+            return False
+        writer.write_frames(text_frame(payload))
+        self.messages_out += 1
+        return True
 
     async def receive(self) -> ReceiveMessage:
         """Take the next event from the server.

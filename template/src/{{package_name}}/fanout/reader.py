@@ -104,7 +104,7 @@ class Reader:
         self.channel = channel
         self._socket = socket
         self._entry = OpenSocket.of(socket)
-        self._writer = self._entry.frame_writer(socket)
+        self._writer = self._entry.writer
         self._id = self._entry.connection.id if self._entry.connection else ""
         self._metrics = metrics
         self._most = settings.max_backlog
