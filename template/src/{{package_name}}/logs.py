@@ -40,9 +40,9 @@ class Logging(BaseLoggingConfig):
             formatter = structlog.dev.RichTracebackFormatter(show_locals=False)
             rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=formatter)]
         structlog.configure(
-            processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            processors=[*shared, *rendering],
             wrapper_class=structlog.make_filtering_bound_logger(self._settings.log_level),
-            logger_factory=structlog.stdlib.LoggerFactory(),
+            logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # going through `logging` costs much more
             cache_logger_on_first_use=False,
         )
         handler = logging.StreamHandler()

@@ -1,8 +1,8 @@
 """`@listener` and `Listener`: Litestar's listeners, with the lifespan inside and messages that are really typed."""
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
 from types import UnionType
 from typing import Any, ClassVar, Never, Self
@@ -217,14 +217,13 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         super().on_registration(app)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
 
-    @asynccontextmanager
-    async def default_connection_lifespan(
+    def default_connection_lifespan(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         socket: Socket,
         on_accept_dependencies: dict[str, Any] | None = None,
         on_disconnect_dependencies: dict[str, Any] | None = None,
         lifespan_dependencies: dict[str, Any] | None = None,
-    ) -> AsyncGenerator[None, None]:
+    ) -> AbstractAsyncContextManager[None]:
         async def begin(socket: Socket, connection: ConnectionInfo) -> None:
             if self._begin:
                 await self._begin({"socket": socket, "connection": connection}, on_accept_dependencies)
@@ -239,8 +238,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         if self._own_lifespan:
             given = {"socket": socket, "connection": connection_of(OpenSocket.of(socket))}
             inner = partial(self._own_lifespan, given, lifespan_dependencies)
-        async with live(socket, stages, inner, client_speaks_first=self._client_speaks_first):
-            yield
+        return live(socket, stages, inner, client_speaks_first=self._client_speaks_first)
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
         if self._decode is None:

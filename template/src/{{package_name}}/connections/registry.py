@@ -292,13 +292,15 @@ class OpenSocket:
         """Where a send was the first to fail, read on to the cause: a client may well have closed behind messages that
         are still unread. Only for the task of the connection: a second reader would rob it of its events.
         """
+        if not self.lost or self.cause is not None:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(self.connections.settings.hook_seconds):
-                while self.lost and self.cause is None:
+                while self.cause is None:
                     message = await self._receive()
                     if message["type"] == "websocket.disconnect":
                         self.cause = cause_of_disconnect(message)
-        if self.lost and self.cause is None:
+        if self.cause is None:
             self.cause = Cause(Reason.CONNECTION_LOST, ABNORMAL)
 
 
