@@ -5,18 +5,14 @@ The cases are the files of the Autobahn test suite itself; `kosoku` runs them on
 """
 
 import json
-import struct
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from websockets.frames import Opcode
 
-from .service import MEBIBYTE, PATIENCE, Service, Start, frame, handshake, running
+from .service import MEBIBYTE, Service, running
 
 LIMIT = 16 * MEBIBYTE
 """The largest message of the cases."""
@@ -63,7 +59,7 @@ def test_autobahn_is_content(
     services: dict[bool, Service], tmp_path: Path, path: str, deflate: bool, cases: list[str]
 ) -> None:
     service = services[deflate]
-    command = [Path(sys.executable).with_name("kosoku"), service.url(path), "-p", "4", "-o", str(tmp_path)]
+    command = [str(Path(sys.executable).with_name("kosoku")), service.url(path), "-p", "4", "-o", str(tmp_path)]
     chosen = [argument for case in cases for argument in ("-i", case)]
     subprocess.run([*command, *chosen], cwd=tmp_path, capture_output=True, timeout=240, check=False)
     (results,) = json.loads((tmp_path / "index.json").read_text()).values()
