@@ -58,7 +58,7 @@ class Soak:
         while self._peers:
             self._peers.popleft().close()
         self._service.settles_at(self.empty)
-        assert self._service.complaints == []
+        assert not self._service.complaints, self._service.complaints
         self._service.log.clear()
         return Reading(self.cycles, self._service.memory, self.empty["descriptors"], self.empty["tasks"])
 
