@@ -134,6 +134,16 @@ async def act(data: str, socket: Socket, connection: NamedDependency[Connection]
     return f"{connection.id} {connection.count}"
 
 
+@listener("/text")
+async def text(data: str) -> str:
+    return data
+
+
+@listener("/bytes")
+async def binary(data: bytes) -> bytes:
+    return data
+
+
 @get("/look")
 async def look(connections: NamedDependency[Connections]) -> dict[str, int]:
     gc.collect()
@@ -147,7 +157,7 @@ async def look(connections: NamedDependency[Connections]) -> dict[str, int]:
     }
 
 
-probe = Router("/probe", route_handlers=[act, look])
+probe = Router("/probe", route_handlers=[act, text, binary, look])
 '''
 
 
