@@ -244,7 +244,20 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
 
 WITHOUT_PROCESSES_OF_AUTH = ("tests/auth/test_handshake.py", "tests/auth/test_logout.py")
 
-TEST = ("pytest", "-q", "-x", "-n0", "--timeout", "20", "-p", "no:cacheprovider")
+TEST = (
+    "pytest",
+    "-q",
+    "-x",
+    "-n0",
+    "--timeout",
+    "20",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:faker",
+    "-p",
+    "no:hypothesispytest",
+)
 
 
 def near(project: Path, file: str) -> tuple[str, ...]:
