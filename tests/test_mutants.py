@@ -263,8 +263,8 @@ TEST = (
 def near(project: Path, file: str) -> tuple[str, ...]:
     """The tests of a file, or of its folder, where there are some."""
     path = PurePath(file)
-    places = (f"tests/{path.parent}/test_{path.stem}.py", f"tests/{path.parent}")
-    return next(((place,) for place in places if path.parent.name and (project / place).exists()), WITHOUT_PROCESSES)
+    places = [f"tests/{path.parent}/test_{path.stem}.py", *([f"tests/{path.parent}"] if path.parent.name else [])]
+    return next(((place,) for place in places if (project / place).exists()), ("tests/listeners", "tests/asyncapi"))
 
 
 def plant(project: Path, *mistake: tuple[str, str, str]) -> None:
