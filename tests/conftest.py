@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
 from .history import History
-from .rendering import copy_of_the_template, render
+from .rendering import Renders, compile_package, copy_of_the_template, names
 from .service import Service, Start, render_with_probe
 
 
@@ -22,9 +22,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def default_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def renders(template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Renders:
+    """What is rendered, not to be changed."""
+    folder = tmp_path_factory.getbasetemp()
+    return Renders(template, folder if worker_id == "master" else folder.parent)
+
+
+@pytest.fixture(scope="session")
+def default_project(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with every answer left at its default; not to be changed."""
-    return render(template, tmp_path_factory.mktemp("default") / "my-service")
+    project = Path(shutil.copytree(renders.of(), tmp_path_factory.mktemp("default") / "my-service"))
+    compile_package(project)
+    return project
+
+
+@pytest.fixture(autouse=True)
+def _what_is_shared_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
+    def look() -> dict[Path, int]:
+        return {name: name.stat().st_mtime_ns for project in shared for name in names(project)}
+
+    fixtures = {"default_project", "probed"}.intersection(request.fixturenames)
+    shared = [request.getfixturevalue(name) for name in fixtures]
+    before = look()
+    yield
+    changed = sorted(str(name) for name, _ in before.items() ^ look().items())
+    assert changed == [], (
+        "a test has changed the project that all tests share; let it ask for `project`, which is a copy"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +58,17 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 @pytest.fixture
-def project(default_project: Path, tmp_path: Path) -> Path:
+def project(renders: Renders, tmp_path: Path) -> Path:
     """The same, to be changed."""
-    return Path(shutil.copytree(default_project, tmp_path / "my-service"))
+    return Path(shutil.copytree(renders.of(), tmp_path / "my-service"))
 
 
 @pytest.fixture
-def rendered(template: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Render with some answers: `rendered(license="MIT")`."""
+def rendered(renders: Renders, tmp_path: Path) -> Callable[..., Path]:
+    """Render with some answers: `rendered(license="MIT")`. It is a copy, and may be changed."""
 
     def rendered(**answers: Any) -> Path:
-        return render(template, tmp_path / "project", **answers)
+        return Path(shutil.copytree(renders.of(**answers), tmp_path / "project"))
 
     return rendered
 

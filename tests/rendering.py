@@ -1,10 +1,15 @@
 """Render the template as it stands in the working tree, and run what is rendered with the tools of this repository."""
 
+import compileall
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import copier
@@ -50,6 +55,50 @@ def render(template: Path, target: Path, **answers: Any) -> Path:
     return target
 
 
+class Renders:
+    """What is rendered, once for each set of answers, in a folder that all workers share. Nobody changes it."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self._template = template
+        self._folder = folder
+
+    def of(self, **answers: Any) -> Path:
+        return self._once("plain", answers, lambda made: render(self._template, made, **answers))
+
+    def compiled(self, **answers: Any) -> Path:
+        """The same with all that Python remembers of it and of its tests, so that a copy of it starts at once."""
+
+        def compile_all(made: Path) -> None:
+            shutil.copytree(self.of(**answers), made)
+            collect = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only", "-p", "no:cacheprovider"]
+            remembering = environment(made) | {"PYTHONDONTWRITEBYTECODE": ""}
+            subprocess.run(collect, cwd=made, env=remembering, check=True, capture_output=True, timeout=240)
+
+        return self._once("compiled", answers, compile_all)
+
+    def _once(self, kind: str, answers: dict[str, Any], make: Callable[[Path], object]) -> Path:
+        name = hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()[:16]
+        finished = self._folder / kind / name
+        if not finished.exists():
+            finished.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._folder) as folder:
+                make(Path(folder) / "made")
+                with suppress(OSError):  # another worker was faster
+                    (Path(folder) / "made").rename(finished)
+        return finished
+
+
+def compile_package(project: Path) -> None:
+    """Compile what is started again and again; no process of the tests writes it by itself."""
+    compileall.compile_dir(project / "src", quiet=1)
+
+
+def names(project: Path) -> list[Path]:
+    """The files of a project, without what is there because it was run here."""
+    ours = {"__pycache__", ".metadata"}
+    return [path for path in project.rglob("*") if path.is_file() and ours.isdisjoint(path.parts)]
+
+
 def answers_of(project: Path) -> dict[str, Any]:
     answers: dict[str, Any] = yaml.safe_load((project / ".copier-answers.yml").read_text())
     return answers
@@ -59,8 +108,9 @@ def environment(project: Path) -> dict[str, str]:
     """Make a rendered project importable, with its metadata, without installing it."""
     answers = answers_of(project)
     metadata = project / ".metadata" / f"{answers['project_slug'].replace('-', '_')}-0.1.0.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True, exist_ok=True)
-    metadata.write_text(f"Metadata-Version: 2.4\nName: {answers['project_slug']}\nVersion: 0.1.0\n")
+    if not metadata.exists():
+        metadata.parent.mkdir(parents=True, exist_ok=True)
+        metadata.write_text(f"Metadata-Version: 2.4\nName: {answers['project_slug']}\nVersion: 0.1.0\n")
     paths = os.pathsep.join([str(project / "src"), str(project / ".metadata")])
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return inherited | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}

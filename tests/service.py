@@ -27,7 +27,7 @@ from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 from websockets.utils import apply_mask
 
-from .rendering import answers_of, environment, render
+from .rendering import answers_of, compile_package, environment, render
 
 PATIENCE = 20
 """Seconds after which a wait has failed; nothing waits so long when all is well."""
@@ -166,6 +166,7 @@ def render_with_probe(template: Path, target: Path, **answers: Any) -> Path:
     (project / "src/my_service/hooks.py").write_text(HOOKS)
     (project / "src/my_service/listeners/probe.py").write_text(PROBE)
     environment(project)
+    compile_package(project)
     return project
 
 

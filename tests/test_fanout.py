@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from .crowd import CROWD
 from .engines import EngineServer, PostgresServer, RedisServer
-from .rendering import environment, render
+from .rendering import compile_package, environment, render
 from .service import PATIENCE, Service, handshake
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
@@ -35,6 +35,7 @@ def crowded(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = render(template, tmp_path_factory.mktemp("crowded") / "my-service", listeners=["crowd"])
     (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
     environment(project)
+    compile_package(project)
     return project
 
 

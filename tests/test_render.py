@@ -13,7 +13,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from .rendering import HOSTILE, render
+from .rendering import HOSTILE, names, render
 
 Rendered = Callable[..., Path]
 
@@ -35,7 +35,7 @@ LICENCES = {
 
 
 def files(project: Path) -> dict[str, str]:
-    return {str(path.relative_to(project)): path.read_text() for path in project.rglob("*") if path.is_file()}
+    return {str(path.relative_to(project)): path.read_text() for path in names(project)}
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=str)

@@ -18,7 +18,6 @@ from ..connections import ErrorMessage
 from ..connections.internals import fields_of, frames_of, function_of, query_of
 from ..connections.listener import ListenerRouteHandler
 from ..connections.messages import Ping, Pong
-from .examples import example_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
 """What is no JSON."""
@@ -117,6 +116,8 @@ def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
 
 
 def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, frames: str) -> MessageDefinition:
+    from .examples import example_of  # with all that it is made of: a start does not wait for it
+
     kind = member.annotation
     summary, description = docstring(kind) if hasattr(kind, "__struct_fields__") else (None, None)
     example = example_of(member.raw, handler.default_serializer)
