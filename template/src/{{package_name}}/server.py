@@ -1,6 +1,7 @@
 """The template's: the server, which is uvicorn, set up for WebSockets, with a drain before its shutdown."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -68,6 +69,8 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     _allow_descriptors(settings)
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+    gc.collect()
+    gc.freeze()  # all that is there before the first connection stays, so it need not be looked through again and again
     server.run(sockets)
 
 

@@ -141,6 +141,8 @@ async def settle(entry: OpenSocket, error: BaseException | None) -> Cause:
 
     A failure is logged here, with its traceback; an ordinary end is not a failure.
     """
+    if entry.cause is not None and error is entry.settled is not None:
+        return entry.cause  # as another clean-up has found
     await entry.read_cause()
     entry.message_handled()
     if error is None or isinstance(error, WebSocketDisconnect) or error is entry.settled:

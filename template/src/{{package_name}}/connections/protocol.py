@@ -59,9 +59,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _begin_head(self) -> None:
-        self._end_head()
-        self._head = 0
-        self._deadline = self.loop.call_later(self._handshake_seconds, self.transport.abort)
+        if self._deadline is None:
+            self._head = 0
+            self._deadline = self.loop.call_later(self._handshake_seconds, self.transport.abort)
 
     def _end_head(self) -> None:
         if self._deadline is not None:
