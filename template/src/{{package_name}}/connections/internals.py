@@ -57,9 +57,9 @@ def function_behind(function: Any) -> Any:
     for the start of an HTTP response alone.
     """
     while getattr(function, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        behind = cells.get("receive") or cells.get("send")
-        function = behind and behind.cell_contents
+        names = function.__code__.co_freevars
+        name = "send" if "send" in names else "receive"
+        function = function.__closure__[names.index(name)].cell_contents if name in names else None
     return function
 
 

@@ -168,7 +168,17 @@ class Listener(WebsocketListener):
 class ListenerRouteHandler(WebsocketListenerRouteHandler):
     """The route handler behind `@listener` and `Listener`."""
 
-    __slots__ = ("_begin", "_client_speaks_first", "_decode", "_end", "_own_lifespan", "_wanted", "hears")
+    __slots__ = (
+        "_begin",
+        "_client_speaks_first",
+        "_decode",
+        "_end",
+        "_own_lifespan",
+        "_receive",
+        "_send",
+        "_wanted",
+        "hears",
+    )
 
     def __init__(
         self,
@@ -193,6 +203,8 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self._own_lifespan = _giving(connection_lifespan)
         self._begin, self._end = _giving(on_accept), _giving(on_disconnect)
         self._decode: Callable[[Any], Any] | None = None
+        self._receive: Callable[[Socket], Awaitable[Any]] | None = None
+        self._send: Callable[[Socket, Any], Awaitable[None]] | None = None
         options |= {"dto": None, "return_dto": None}
         begin, end, inside = _arguments_of(on_accept), _arguments_of(on_disconnect), _arguments_of(connection_lifespan)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
@@ -241,9 +253,17 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         return live(socket, stages, inner, client_speaks_first=self._client_speaks_first)
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
-        if self._decode is None:
-            self._decode = self._make_decoder()
-        decode = self._decode
+        if self._receive is None:
+            self._receive = self._make_receive()
+        return self._receive
+
+    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
+        if self._send is None:
+            self._send = self._make_send()
+        return self._send
+
+    def _make_receive(self) -> Callable[[Socket], Awaitable[Any]]:
+        decode = self._decode = self._decode or self._make_decoder()
         answers_pings = self.answers_pings
 
         async def receive(socket: Socket) -> Any:
@@ -263,7 +283,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
         return receive
 
-    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
+    def _make_send(self) -> Callable[[Socket, Any], Awaitable[None]]:
         encode = msgspec.json.Encoder(enc_hook=self.default_serializer).encode
         binary = self._send_mode == "binary"
 
