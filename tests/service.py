@@ -327,23 +327,35 @@ def frame(data: bytes, opcode: int = Opcode.TEXT, *, fin: bool = True, reserved:
     return bytes([fin << 7 | reserved << 4 | opcode]) + size + mask + apply_mask(data, mask)
 
 
+def read_frames(connection: socket.socket) -> Generator[tuple[int, bytes]]:
+    """Read what the service sends, frame by frame, until it sends no more: the operation code and the payload.
+
+    Raises:
+        ConnectionResetError: The connection was reset, and what was still to be read is lost.
+    """
+    received = b""
+    while True:
+        size, start = (received[1], 2) if len(received) > 1 else (0, 2)
+        if size >= 126:
+            start += 2 if size == 126 else 8
+            size = int.from_bytes(received[2:start], "big")
+        if len(received) >= start + size:
+            yield received[0] & 0x0F, received[start : start + size]
+            received = received[start + size :]
+        elif more := connection.recv(65536):
+            received += more
+        else:
+            return
+
+
 def read_close(connection: socket.socket) -> int | None:
     """Read all that the service sends; return the code of its close frame, None where there was none.
 
     Raises:
         ConnectionResetError: The connection was reset, and the close frame lost with it.
     """
-    received = b"".join(iter(lambda: connection.recv(65536), b""))
-    at = 0
-    while at < len(received):
-        length, start = received[at + 1] & 0x7F, at + 2
-        if length >= 126:
-            size = 2 if length == 126 else 8
-            length, start = int.from_bytes(received[start : start + size], "big"), start + size
-        if received[at] & 0x0F == Opcode.CLOSE:
-            return int.from_bytes(received[start : start + 2], "big")
-        at = start + length
-    return None
+    closes = [payload for code, payload in read_frames(connection) if code == Opcode.CLOSE]
+    return int.from_bytes(closes[0][:2], "big") if closes else None
 
 
 def reset(connection: socket.socket) -> None:

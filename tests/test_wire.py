@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from .service import MEBIBYTE, PATIENCE, Service, Start, bystander, frame, handshake, read_close, reset
+from .service import MEBIBYTE, PATIENCE, Service, Start, bystander, frame, handshake, read_close, read_frames, reset
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,17 @@ def test_a_message_of_many_fragments_with_pings_between_is_one_message(service: 
         client.sendall(frame(b"w", fin=False) + frame(b"?", Opcode.PING) + frame(b"ho", Opcode.CONT, fin=False))
         client.sendall(frame(b"", Opcode.CONT) + frame(b"\x03\xe8", Opcode.CLOSE))
         assert read_close(client) == 1000
+
+
+def test_what_came_together_is_answered_in_order_and_at_once(service: Service) -> None:
+    """The answers are written together; but no later than the handler waits, and before the close."""
+    for last, code in ((b"busy 3600", None), (b"close 4000", 4000), (b"raise", 1011)):
+        with service.open_raw() as client:
+            client.sendall(frame(b"who") * 3 + frame(last) + frame(b"who") * 3)
+            frames = read_frames(client)
+            assert [next(frames)[1].split()[1] for _ in range(3)] == [b"1", b"2", b"3"]
+            if code:
+                assert [payload[:2] for _, payload in frames] == [code.to_bytes(2, "big")]
 
 
 HANDSHAKES = {
