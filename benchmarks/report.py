@@ -1,0 +1,92 @@
+"""What a run found, into docs/speed.md between two comments, and as charts beside it."""
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+
+from tests.rendering import ROOT
+
+DOCS = ROOT / "docs"
+PAGE = DOCS / "speed.md"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars, one below the other."""
+
+    title: str
+    bars: Mapping[str, float]
+    unit: str = ""
+
+    def svg(self) -> str:
+        """Draw it, for light pages and dark ones."""
+        left, width, line = 190, 420, 26
+        most = max(self.bars.values())
+        height = 44 + line * len(self.bars)
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 {height}" role="img">',
+            f"<title>{escape(self.title)}</title>",
+            "<style>text{font:14px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600}rect{fill:#8c959f}"
+            ".ours{fill:#0969da}@media(prefers-color-scheme:dark){text{fill:#e6edf3}rect{fill:#6e7681}.ours{fill:#4493f8}}"
+            "</style>",
+            f'<text class="title" x="0" y="18">{escape(self.title)}</text>',
+        ]
+        for number, (name, value) in enumerate(self.bars.items()):
+            y = 36 + line * number
+            kind = ' class="ours"' if name.startswith("this template") else ""
+            long = max(1, round(width * value / most))
+            number_of = f"{value:{',.0f' if value >= 100 else '.3g'}}{escape(self.unit)}"
+            parts += [
+                f'<text x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(name)}</text>',
+                f'<rect{kind} x="{left}" y="{y}" width="{long}" height="18" rx="2"/>',
+                f'<text x="{left + long + 8}" y="{y + 14}">{number_of}</text>',
+            ]
+        return "\n".join([*parts, "</svg>", ""])
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A table, and charts by their names."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    versions: Mapping[str, str]
+    charts: Mapping[str, Chart]
+
+    def table(self) -> str:
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine() -> str:
+    """The date, the machine and its Python."""
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    cores = len(os.sched_getaffinity(0))
+    system = f"{cores} cores of {models[0] if models else platform.machine()}, Linux {platform.release().split('-')[0]}"
+    return f"{datetime.now(UTC):%Y-%m-%d}; {system}; Python {platform.python_version()}"
+
+
+def block(findings: Findings) -> str:
+    """Return the text that stands between the two comments of a part."""
+    pictures = [f"![{chart.title}](speed-{each}.svg)\n" for each, chart in findings.charts.items()]
+    made_of = ", ".join(f"{package} {number}" for package, number in sorted(findings.versions.items()))
+    return "\n".join([*pictures, findings.table(), "", f"<sub>{machine()}; {made_of}.</sub>"])
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+
+
+def write(name: str, findings: Findings) -> None:
+    """Put it into the page, in place of what an earlier run found."""
+    text, count = pattern(name).subn(lambda found: f"{found[1]}{block(findings)}\n{found[2]}", PAGE.read_text())
+    if count != 1:
+        raise ValueError(f"{PAGE} has no place for {name}")
+    PAGE.write_text(text)
+    for each, chart in findings.charts.items():
+        (DOCS / f"speed-{each}.svg").write_text(chart.svg())

@@ -1,0 +1,61 @@
+"""Rounds: each server in its turn, again and again, so that what disturbs the machine disturbs all of them."""
+
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from statistics import median
+from typing import Any
+
+import uvloop
+
+from .load import Sample
+from .servers import BASELINE, Peer, Server
+
+Measurement = Callable[[Server], Coroutine[Any, Any, Sample]]
+
+
+class Rounds:
+    """The samples of each server, one for each round."""
+
+    def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._samples)
+
+    def median(self, name: str, what: str = "cost") -> float:
+        """Return what a server has in the median of all rounds."""
+        return median(self._column(name, what))
+
+    def ratio(self, name: str, to: str = BASELINE, what: str = "cost") -> float:
+        """Return the median of what it has for 1.00 of another in the same round."""
+        pairs = zip(self._column(name, what), self._column(to, what), strict=True)
+        return median(one / other for one, other in pairs)
+
+    def _column(self, name: str, what: str) -> list[float]:
+        return [getattr(each, what) for each in self._samples[name]]
+
+
+def tell(text: str) -> None:
+    """Say how far it is."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def in_turns(peers: Sequence[Peer], rounds: int, measure: Measurement, *, fresh: bool = False) -> Rounds:
+    """Measure all of them in each round; `fresh` starts a new process for each sample."""
+    samples: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
+    with ExitStack() as stack:
+        servers = {} if fresh else {peer.name: stack.enter_context(Server(peer)) for peer in peers}
+        for number in range(rounds):
+            tell(f"\r  round {number + 1} of {rounds} ")
+            for peer in peers:
+                if fresh:
+                    with Server(peer) as server:
+                        taken = uvloop.run(measure(server))
+                else:
+                    taken = uvloop.run(measure(servers[peer.name]))
+                samples[peer.name].append(taken)
+                tell(".")
+    tell("\n")
+    return Rounds(samples)
