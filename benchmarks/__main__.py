@@ -22,7 +22,11 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder), 2, 0.5, 500) if options.short else Stage(Path(folder), 5, 1.0, 2000)
+        stage = (
+            Stage(Path(folder), 2, 0.5, 500, 1000, 2000)
+            if options.short
+            else Stage(Path(folder), 5, 1.0, 2000, 1000, 10_000)
+        )
         for name in options.parts or PARTS:
             tell(f"{name}: {PARTS[name].__doc__}\n")
             began = monotonic()

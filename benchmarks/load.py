@@ -15,10 +15,9 @@ from websockets.frames import Opcode
 
 from tests.service import frame, handshake
 
-from .servers import PATIENCE, Peer, Server, path_of
+from .servers import DEFLATE, PATIENCE, Peer, Server, path_of
 
 TEXT = "What one says, all in the room hear; this is a message of usual size."
-DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
 CONNECTIONS = 64
 AT_ONCE = 100
@@ -36,10 +35,10 @@ class Client(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, peer: Peer, room: str = "", *headers: bytes) -> None:
+    def __init__(self, peer: Peer, room: str = "") -> None:
         self.peer = peer
-        self._request = handshake(path_of(peer, room), *headers)
-        self._said = b"" if DEFLATE in headers else b'"said"'  # what is compressed is not looked into
+        self._request = handshake(path_of(peer, room), *peer.headers)
+        self._said = b"" if DEFLATE in peer.headers else b'"said"'  # what is compressed is not looked into
         self._rest = b""
         self.on_said: Callable[[int], object] = int
         """Called with the number of messages that came, each time that some came."""
@@ -107,7 +106,7 @@ class Client(asyncio.Protocol):
         await self.closed
 
 
-async def connect(server: Server, room: str = "", *headers: bytes, deaf: bool = False) -> Client:
+async def connect(server: Server, room: str = "", *, deaf: bool = False) -> Client:
     """Open a WebSocket; one that is deaf has room for little of what it does not read."""
     loop = asyncio.get_running_loop()
     connection = socket.socket()
@@ -116,19 +115,19 @@ async def connect(server: Server, room: str = "", *headers: bytes, deaf: bool = 
     if deaf:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await loop.sock_connect(connection, ("127.0.0.1", server.port))
-    _, client = await loop.create_connection(lambda: Client(server.peer, room, *headers), sock=connection)
+    _, client = await loop.create_connection(lambda: Client(server.peer, room), sock=connection)
     await client.opened
     return client
 
 
 @asynccontextmanager
-async def connected(server: Server, count: int, room: str = "", *headers: bytes) -> AsyncGenerator[list[Client]]:
+async def connected(server: Server, count: int, room: str = "") -> AsyncGenerator[list[Client]]:
     """Open so many WebSockets, and cut them in the end."""
     clients: list[Client] = []
     try:
         async with asyncio.timeout(PATIENCE):
             while (missing := count - len(clients)) > 0:
-                more = [connect(server, room, *headers) for _ in range(min(missing, AT_ONCE))]
+                more = [connect(server, room) for _ in range(min(missing, AT_ONCE))]
                 clients += await asyncio.gather(*more)
         yield clients
     finally:
@@ -174,7 +173,7 @@ class Talker:
 
 
 async def talk(server: Server, clients: list[Client], window: int, seconds: float) -> Sample:
-    """Let all talk for a while."""
+    """Let all talk for a while, each with so many messages on their way."""
     latencies: list[float] = []
     talkers = [Talker(client, say(server.peer), window, latencies) for client in clients]
     await asyncio.sleep(seconds / 5)
@@ -187,50 +186,125 @@ async def talk(server: Server, clients: list[Client], window: int, seconds: floa
     return sample(used, count, latencies)
 
 
-async def echo(server: Server, window: int, seconds: float, *headers: bytes) -> Sample:
-    """Let some connections talk, each with so many messages under way."""
-    async with connected(server, CONNECTIONS, "", *headers) as clients:
-        return await talk(server, clients, window, seconds)
+async def echo(server: Server, *windows: int, connections: int = CONNECTIONS, seconds: float) -> list[Sample]:
+    """Let some connections talk: a sample for each window."""
+    samples: list[Sample] = []
+    for window in windows:
+        async with connected(server, connections) as clients:
+            samples.append(await talk(server, clients, window, seconds))
+    return samples
 
 
-async def churn(server: Server, seconds: float, *headers: bytes) -> Sample:
+async def ask(client: Client, words: bytes) -> None:
+    """Say something, and wait until it is heard."""
+    answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    client.on_said = answered.set_result
+    client.transport.write(words)
+    await answered
+
+
+async def churn(server: Server, seconds: float) -> list[Sample]:
     """Connect, say something, hear the answer, close, for a while."""
     words = say(server.peer)
     latencies: list[float] = []
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
+    end = perf_counter() + seconds
 
     async def come_and_go() -> None:
-        while loop.time() < end:
-            began = perf_counter()
-            client = await connect(server, "", *headers)
-            answered: asyncio.Future[int] = loop.create_future()
-            client.on_said = answered.set_result
-            client.transport.write(words)
-            await answered
+        while (began := perf_counter()) < end:
+            client = await connect(server)
+            await ask(client, words)
             await client.close()
             latencies.append(perf_counter() - began)
 
     used = server.cpu
     async with asyncio.timeout(seconds + PATIENCE):
         await asyncio.gather(*[come_and_go() for _ in range(16)])
-    return sample(server.cpu - used, len(latencies), latencies)
+    return [sample(server.cpu - used, len(latencies), latencies)]
 
 
-async def idle(server: Server, count: int, *headers: bytes) -> Sample:
+async def idle(server: Server, count: int) -> list[Sample]:
     """Open connections that say something once; sample the KiB of the server for each."""
 
     async def greet(clients: list[Client]) -> None:
-        for client in clients:
-            answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            client.on_said = answered.set_result
-            client.transport.write(say(server.peer))
-            async with asyncio.timeout(PATIENCE):
-                await answered
+        async with asyncio.timeout(PATIENCE):
+            for client in clients:
+                await ask(client, say(server.peer))
 
-    async with connected(server, count // 10, "", *headers) as few:  # so that what is made but once is made
+    async with connected(server, count // 10) as few:  # so that what is made but once is made
         await greet(few)
         before = server.memory
-        async with connected(server, count, "", *headers) as many:
+        async with connected(server, count) as many:
             await greet(many)
-            return Sample((server.memory - before) / count / 1024)
+            return [Sample((server.memory - before) / count / 1024)]
+
+
+class Hall:
+    """A room full of listeners, of whom the first speaks."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self._speaker = clients[0].transport
+        self._size = len(clients)
+        self._missing = 0
+        self._said_at = 0.0
+        self._all_heard: asyncio.Future[None]
+        self.latencies: list[float] = []
+        """Of each delivery."""
+        for client in clients:
+            client.on_said = self._hear
+
+    def _hear(self, count: int) -> None:
+        self.latencies += [perf_counter() - self._said_at] * count
+        self._missing -= count
+        if not self._missing:
+            self._all_heard.set_result(None)
+
+    async def say(self, words: bytes, count: int = 1) -> None:
+        """Say so many messages at once, and wait until all have heard all of them."""
+        self._all_heard = asyncio.get_running_loop().create_future()
+        self._missing = self._size * count
+        self._said_at = perf_counter()
+        self._speaker.write(words * count)
+        async with asyncio.timeout(PATIENCE):
+            await self._all_heard
+
+    async def say_for(self, seconds: float, server: Server, burst: int = 1) -> Sample:
+        """Speak for a while; sample the CPU for each delivery."""
+        words = say(server.peer)
+        await self.say(words)
+        self.latencies.clear()
+        end, used = perf_counter() + seconds, server.cpu
+        while perf_counter() < end:
+            await self.say(words, burst)
+        return sample(server.cpu - used, len(self.latencies), self.latencies)
+
+
+async def forever() -> None:
+    """Wait until the process is killed."""
+    await asyncio.Event().wait()
+
+
+async def room(server: Server, *bursts: int, listeners: int, seconds: float) -> list[Sample]:
+    """Speak to a room: a sample for each size of a burst."""
+    async with connected(server, listeners, "hall") as clients:
+        hall = Hall(clients)
+        return [await hall.say_for(seconds, server, burst) for burst in bursts]
+
+
+async def stuck(server: Server, listeners: int, seconds: float) -> list[Sample]:
+    """Speak to a room in which one is stuck, and when that one is gone: two samples."""
+    deaf = await connect(server, "hall", deaf=True)
+    deaf.transport.pause_reading()
+    try:
+        long = say(server.peer, "x" * 50_000)
+        async with connected(server, 1, "hall") as alone:
+            hall = Hall(alone)
+            for _ in range(200):  # ten megabytes, more than what the system keeps for a socket
+                await hall.say(long)
+        async with connected(server, listeners, "hall") as clients:
+            hall = Hall(clients)
+            await hall.say_for(seconds / 2, server)  # to warm up
+            beside = await hall.say_for(seconds, server)
+            deaf.transport.abort()
+            return [beside, await hall.say_for(seconds, server)]
+    finally:
+        deaf.transport.abort()

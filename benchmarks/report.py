@@ -4,7 +4,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.rendering import ROOT
 
 DOCS = ROOT / "docs"
-PAGE = DOCS / "speed.md"
+PAGES = DOCS / "speed.md", DOCS / "scale.md"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Findings:
-    """A table, and charts by their names."""
+    """A table, the versions of what was measured, and charts by their names."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     versions: Mapping[str, str]
-    charts: Mapping[str, Chart]
+    charts: Mapping[str, Chart] = field(default_factory=dict[str, Chart])
 
     def table(self) -> str:
         lines = [self.head, ["---"] * len(self.head), *self.rows]
@@ -83,10 +83,8 @@ def pattern(name: str) -> re.Pattern[str]:
 
 
 def write(name: str, findings: Findings) -> None:
-    """Put it into the page, in place of what an earlier run found."""
-    text, count = pattern(name).subn(lambda found: f"{found[1]}{block(findings)}\n{found[2]}", PAGE.read_text())
-    if count != 1:
-        raise ValueError(f"{PAGE} has no place for {name}")
-    PAGE.write_text(text)
+    """Put it into the page that has a place for it, instead of what an earlier run found."""
+    [page] = [page for page in PAGES if pattern(name).search(page.read_text())]
+    page.write_text(pattern(name).sub(lambda found: f"{found[1]}{block(findings)}\n{found[2]}", page.read_text()))
     for each, chart in findings.charts.items():
         (DOCS / f"speed-{each}.svg").write_text(chart.svg())

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from statistics import median
 from typing import Any
 
@@ -11,7 +11,8 @@ import uvloop
 from .load import Sample
 from .servers import BASELINE, Peer, Server
 
-Measurement = Callable[[Server], Coroutine[Any, Any, Sample]]
+Measurement = Callable[[Server], Coroutine[Any, Any, list[Sample]]]
+Company = Callable[[Server], AbstractContextManager[object]]
 
 
 class Rounds:
@@ -32,6 +33,11 @@ class Rounds:
         pairs = zip(self._column(name, what), self._column(to, what), strict=True)
         return median(one / other for one, other in pairs)
 
+    def against(self, others: "Rounds", name: str, what: str) -> float:
+        """Return the median of what it has for 1.00 of its own in other rounds."""
+        pairs = zip(self._column(name, what), others._column(name, what), strict=True)
+        return median(one / other for one, other in pairs)
+
     def _column(self, name: str, what: str) -> list[float]:
         return [getattr(each, what) for each in self._samples[name]]
 
@@ -42,20 +48,31 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def in_turns(peers: Sequence[Peer], rounds: int, measure: Measurement, *, fresh: bool = False) -> Rounds:
-    """Measure all of them in each round; `fresh` starts a new process for each sample."""
-    samples: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
+def in_turns(
+    peers: Sequence[Peer], rounds: int, measure: Measurement, *, fresh: bool = False, company: Company = nullcontext
+) -> list[Rounds]:
+    """Measure all of them in each round; return the rounds of each sample that is taken.
+
+    Args:
+        fresh: Start a new process for each measurement.
+        company: Entered for each server when it has started.
+    """
+    taken: dict[str, list[list[Sample]]] = {peer.name: [] for peer in peers}
     with ExitStack() as stack:
-        servers = {} if fresh else {peer.name: stack.enter_context(Server(peer)) for peer in peers}
+
+        def start(peer: Peer, stack: ExitStack) -> Server:
+            server = stack.enter_context(Server(peer))
+            stack.enter_context(company(server))
+            return server
+
+        servers = {} if fresh else {peer.name: start(peer, stack) for peer in peers}
         for number in range(rounds):
             tell(f"\r  round {number + 1} of {rounds} ")
             for peer in peers:
-                if fresh:
-                    with Server(peer) as server:
-                        taken = uvloop.run(measure(server))
-                else:
-                    taken = uvloop.run(measure(servers[peer.name]))
-                samples[peer.name].append(taken)
+                with ExitStack() as its_own:
+                    server = servers.get(peer.name) or start(peer, its_own)
+                    taken[peer.name].append(uvloop.run(measure(server)))
                 tell(".")
     tell("\n")
-    return Rounds(samples)
+    kinds = range(len(next(iter(taken.values()))[0]))
+    return [Rounds({name: [samples[kind] for samples in each] for name, each in taken.items()}) for kind in kinds]

@@ -22,6 +22,9 @@ from tests.service import handshake
 PATIENCE = 60
 """Seconds after which a wait has failed."""
 
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+"""What every browser offers."""
+
 LIFTED = {"max_messages_per_second": 10**9, "max_connections": 10**6, "max_connections_per_address": 10**6}
 """The limits that a load generator would meet, so high that none is met. They are looked at all the same."""
 
@@ -58,6 +61,8 @@ class Peer:
     folder: Path = ROOT
     modules: Path | None = None
     has_rooms: bool = False
+    headers: tuple[bytes, ...] = ()
+    """What its clients say in the handshake."""
     socket_io: bool = False
     """It speaks socket.io's protocol inside the frames."""
 
@@ -72,11 +77,11 @@ class Peer:
                     found[name] = version(name)
         return found
 
-    def with_settings(self, name: str, **settings: object) -> Self:
-        """Return the service under another name, with some settings besides its own."""
-        prefix = next(iter(self.variables)).partition("_MAX_")[0]
+    def but(self, name: str, *headers: bytes, **settings: object) -> Self:
+        """Return it under another name, with clients that say more in the handshake, the service with more settings."""
+        prefix = next(iter(self.variables), "").partition("_MAX_")[0]
         more = {f"{prefix}_{key.upper()}": str(value) for key, value in settings.items()}
-        return replace(self, name=name, variables=self.variables | more)
+        return replace(self, name=name, headers=self.headers + headers, variables=self.variables | more)
 
 
 def service(project: Path, name: str = SERVICE) -> Peer:
@@ -176,12 +181,12 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while True:
             with suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
-                connection.sendall(handshake(path_of(self.peer, "")))
+                connection.sendall(handshake(path_of(self.peer), *self.peer.headers))
                 if connection.recv(12):
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.peer.name} does not start: {' '.join(self.peer.command)}")
-            time.sleep(0.005)
+            time.sleep(0.002)
 
     @property
     def cpu(self) -> float:
@@ -204,7 +209,7 @@ class Server:
         self.stop()
 
 
-def path_of(peer: Peer, room: str) -> str:
+def path_of(peer: Peer, room: str = "") -> str:
     """The path of the echo, or of a room."""
     if peer.socket_io:
         return f"/socket.io/?EIO=4&transport=websocket&room={room}"
