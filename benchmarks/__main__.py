@@ -33,7 +33,8 @@ def main() -> None:
             findings = PARTS[name](stage)
             if not options.short:
                 write(name, findings)
-            sys.stdout.write(f"{findings.table()}\n\n")
+            sys.stdout.write("\n".join([findings.table(), *map(str, findings.promises), "", ""]))
+            sys.stdout.flush()
             tell(f"  {monotonic() - began:.0f} s\n")
 
 

@@ -230,8 +230,8 @@ async def idle(server: Server, count: int) -> list[Sample]:
             for client in clients:
                 await ask(client, say(server.peer))
 
-    async with connected(server, count // 10) as few:  # so that what is made but once is made
-        await greet(few)
+    async with connected(server, count // 2) as first:  # they fill what the start has left free
+        await greet(first)
         before = server.memory
         async with connected(server, count) as many:
             await greet(many)

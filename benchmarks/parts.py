@@ -13,7 +13,7 @@ import jwt
 import uvloop
 
 from . import copying, engines, load
-from .report import Chart, Findings
+from .report import Chart, Findings, Promise
 from .rounds import Rounds, in_turns
 from .servers import DEFLATE, PATIENCE, SERVICE, Peer, Server, baseline, peers, rendered, service
 
@@ -31,6 +31,8 @@ class Stage:
     """Whose memory is measured."""
     listeners: int
     crowd: int
+    alone: bool = False
+    """Beside plain Litestar, and no other."""
 
     @cached_property
     def service(self) -> Peer:
@@ -43,7 +45,7 @@ class Stage:
 
     @cached_property
     def all(self) -> list[Peer]:
-        return [*self.pair, *peers(self.folder)]
+        return [*self.pair, *([] if self.alone else peers(self.folder))]
 
 
 def versions(servers: Sequence[Peer]) -> dict[str, str]:
@@ -62,8 +64,9 @@ def echo(stage: Stage) -> Findings:
         [name, *cells(one, name), latency(one, name), *cells(many, name), latency(many, name)] for name in ordered(one)
     ]
     head = ["CPU for a message", "window 1", "µs", "p50 / p99, ms", "window 16", "µs", "p50 / p99, ms"]
+    promises = [Promise("window 1", 0.85, one.ratio(SERVICE)), Promise("window 16", 0.85, many.ratio(SERVICE))]
     charts = {"echo": Chart("CPU for a message, one on its way; plain Litestar = 1.00", ordered(one))}
-    return Findings(head, rows, versions(stage.all), charts)
+    return Findings(head, rows, versions(stage.all), promises, charts)
 
 
 def cells(rounds: Rounds, name: str, digits: int = 1) -> list[str]:
@@ -85,8 +88,9 @@ def room(stage: Stage) -> Findings:
     single, burst = in_turns(servers, stage.rounds, speak)
     rows = [[name, *cells(single, name), latency(single, name), *cells(burst, name)] for name in ordered(single)]
     head = ["CPU for a delivery", "one by one", "µs", "p50 / p99, ms", "twenty at once", "µs"]
-    title = "CPU for a delivery to one of 1,000, message by message; Litestar Channels = 1.00"
-    return Findings(head, rows, versions(servers), {"room": Chart(title, ordered(single))})
+    charts = {"room": Chart("CPU for a delivery, message by message; Litestar Channels = 1.00", ordered(single))}
+    promises = [Promise("one by one", 0.6, single.ratio(SERVICE)), Promise("twenty at once", 0.6, burst.ratio(SERVICE))]
+    return Findings(head, rows, versions(servers), promises, charts)
 
 
 async def room_of(server: Server, listeners: int, seconds: float) -> list[load.Sample]:
@@ -98,13 +102,14 @@ def stuck(stage: Stage) -> Findings:
     # It would be closed in the middle of the measurement.
     patient = stage.service.but(SERVICE, send_seconds=600)
     servers = [patient, *(peer for peer in stage.all if peer.has_rooms and peer.name != SERVICE)]
-    hear = partial(load.stuck, listeners=stage.listeners, seconds=stage.seconds)
+    hear = partial(load.stuck, listeners=stage.listeners, seconds=stage.seconds / 2)
     beside, without = in_turns(servers, stage.rounds, hear, fresh=True)
     rows = [
         [name, latency(without, name), latency(beside, name), f"{beside.against(without, name, 'p99'):.2f}"]
         for name in beside
     ]
-    return Findings(["p50 / p99 of the others, ms", "nobody stuck", "one stuck", "p99"], rows, versions(servers))
+    head = ["p50 / p99 of the others, ms", "nobody stuck", "one stuck", "p99"]
+    return Findings(head, rows, versions(servers), [Promise("p99", 1.1, beside.against(without, SERVICE, "p99"))])
 
 
 def churn(stage: Stage) -> Findings:
@@ -112,12 +117,13 @@ def churn(stage: Stage) -> Findings:
     [rounds] = in_turns(stage.all, stage.rounds, partial(load.churn, seconds=stage.seconds))
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
     charts = {"churn": Chart("CPU to connect, say something and close; plain Litestar = 1.00", ordered(rounds))}
-    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(stage.all), charts)
+    promises = [Promise("CPU", 1.0, rounds.ratio(SERVICE))]
+    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(stage.all), promises, charts)
 
 
 def memory(stage: Stage) -> Findings:
     """Idle connections, of clients that offer deflate and of those that do not."""
-    take = partial(in_turns, rounds=max(1, stage.rounds // 2), measure=partial(load.idle, count=stage.connections))
+    take = partial(in_turns, rounds=min(3, stage.rounds), measure=partial(load.idle, count=stage.connections))
     [without] = take(stage.all, fresh=True)
     [offered] = take([peer.but(peer.name, DEFLATE) for peer in stage.pair], fresh=True)
     rows = [
@@ -133,7 +139,11 @@ def memory(stage: Stage) -> Findings:
     bars |= {f"{name}, deflate offered": offered.median(name) for name in offered}
     charts = {"memory": Chart("KiB of memory for an idle connection", bars)}
     head = ["idle connection", "memory", "KiB", "fit into a GiB", "client offers deflate", "KiB"]
-    return Findings(head, rows, versions(stage.all), charts)
+    promises = [
+        Promise("no deflate offered", 1.0, without.ratio(SERVICE)),
+        Promise("client offers deflate", 0.4, offered.ratio(SERVICE)),
+    ]
+    return Findings(head, rows, versions(stage.all), promises, charts)
 
 
 def start(stage: Stage) -> Findings:
@@ -144,7 +154,8 @@ def start(stage: Stage) -> Findings:
 
     [rounds] = in_turns(stage.all, stage.rounds, started, fresh=True)
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
-    return Findings(["until it answers", "CPU", "ms"], rows, versions(stage.all))
+    promises = [Promise("CPU", 1.25, rounds.ratio(SERVICE))]
+    return Findings(["until it answers", "CPU", "ms"], rows, versions(stage.all), promises)
 
 
 def crowd(stage: Stage) -> Findings:
@@ -167,7 +178,8 @@ def crowd(stage: Stage) -> Findings:
         for name, peer in beside.items()
     ]
     head = ["p50 / p99 of the busy, ms", "alone", "beside the idle", "p99", "CPU for a message"]
-    return Findings(head, rows, versions(stage.pair))
+    crowded = next(name for name, peer in beside.items() if peer.name == SERVICE)
+    return Findings(head, rows, versions(stage.pair), [Promise("p99", 1.1, rounds.ratio(crowded, SERVICE, "p99"))])
 
 
 async def busy(server: Server, seconds: float) -> list[load.Sample]:
@@ -211,16 +223,20 @@ def settings(stage: Stage) -> Findings:
         ours.but("DEFLATE=true, client offers it", DEFLATE, deflate=True),
         ours.but("MAX_MESSAGES_PER_SECOND=0", max_messages_per_second=0),
         ours.but("IDLE_SECONDS=60", idle_seconds=60),
-        ours.but("PING_INTERVAL=1, PING_TIMEOUT=1", ping_interval=1, ping_timeout=1),
+        ours.but("PING_INTERVAL=1", ping_interval=1),
+        ours.but("HISTORY=0", history=0),
         ours.but("LOG_LEVEL=WARNING", log_level="WARNING"),
         authorized,
     ]
-    [echoed] = in_turns(servers, stage.rounds, partial(echo_once, seconds=stage.seconds))
-    [churned] = in_turns(servers, stage.rounds, partial(load.churn, seconds=stage.seconds))
-    memories = partial(load.idle, count=stage.connections)
-    [kept] = in_turns(servers, max(1, stage.rounds // 2), memories, fresh=True)
-    rows = [[name, *(f"{each.ratio(name, SERVICE):.2f}" for each in (echoed, churned, kept))] for name in echoed]
-    head = ["against the defaults", "a message", "connect, one message, close", "memory of a connection"]
+    some = stage.seconds / 2
+    each = [
+        *in_turns(servers, stage.rounds, partial(echo_once, seconds=some)),
+        *in_turns(servers, stage.rounds, partial(room_once, listeners=stage.listeners // 5, seconds=some)),
+        *in_turns(servers, stage.rounds, partial(load.churn, seconds=some)),
+        *in_turns(servers, min(3, stage.rounds), partial(load.idle, count=stage.connections), fresh=True),
+    ]
+    rows = [[peer.name, *(f"{rounds.ratio(peer.name, SERVICE):.2f}" for rounds in each)] for peer in servers]
+    head = ["against the defaults", "a message", "a delivery", "connect, one message, close", "memory of a connection"]
     return Findings(head, rows, versions([ours]))
 
 
@@ -228,9 +244,13 @@ async def echo_once(server: Server, seconds: float) -> list[load.Sample]:
     return await load.echo(server, 1, seconds=seconds)
 
 
+async def room_once(server: Server, listeners: int, seconds: float) -> list[load.Sample]:
+    return await load.room(server, 1, listeners=listeners, seconds=seconds)
+
+
 def engine(stage: Stage) -> Findings:
     """What one node and one engine carry."""
-    return engines.measure(stage.folder, max(1, stage.rounds // 2))
+    return engines.measure(stage.folder, min(3, stage.rounds))
 
 
 def copy(stage: Stage) -> Findings:

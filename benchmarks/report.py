@@ -50,12 +50,25 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """A ratio that the service has to keep."""
+
+    what: str
+    most: float
+    measured: float
+
+    def __str__(self) -> str:
+        return f"{self.what} **{self.measured:.2f}** (at most {self.most:.2f})"
+
+
+@dataclass(frozen=True)
 class Findings:
     """A table, the versions of what was measured, and charts by their names."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     versions: Mapping[str, str]
+    promises: Sequence[Promise] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict[str, Chart])
 
     def table(self) -> str:
@@ -72,19 +85,21 @@ def machine() -> str:
 
 
 def block(findings: Findings) -> str:
-    """Return the text that stands between the two comments of a part."""
+    """Write the text that stands between the two comments of a part."""
     pictures = [f"![{chart.title}](speed-{each}.svg)\n" for each, chart in findings.charts.items()]
+    promises = [f"Promised: {', '.join(map(str, findings.promises))}.\n"] if findings.promises else []
     made_of = ", ".join(f"{package} {number}" for package, number in sorted(findings.versions.items()))
-    return "\n".join([*pictures, findings.table(), "", f"<sub>{machine()}; {made_of}.</sub>"])
+    return "\n".join([*promises, *pictures, findings.table(), "", f"<sub>{machine()}; {made_of}.</sub>"])
 
 
 def pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    """The place of a part: a comment, what stands there, and another comment."""
+    return re.compile(rf"(<!-- {name}: [^\n]* -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
 
 
-def write(name: str, findings: Findings) -> None:
-    """Put it into the page that has a place for it, instead of what an earlier run found."""
-    [page] = [page for page in PAGES if pattern(name).search(page.read_text())]
-    page.write_text(pattern(name).sub(lambda found: f"{found[1]}{block(findings)}\n{found[2]}", page.read_text()))
+def write(name: str, findings: Findings, pages: Sequence[Path] = PAGES) -> None:
+    """Put it into the page that has a place for it, instead of what an earlier run found; the charts beside it."""
+    [page] = [page for page in pages if pattern(name).search(page.read_text())]
+    page.write_text(pattern(name).sub(lambda found: f"{found[1]}{block(findings)}\n{found[3]}", page.read_text()))
     for each, chart in findings.charts.items():
-        (DOCS / f"speed-{each}.svg").write_text(chart.svg())
+        (page.parent / f"speed-{each}.svg").write_text(chart.svg())
