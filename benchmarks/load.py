@@ -125,8 +125,8 @@ async def connected(server: Server, count: int, room: str = "") -> AsyncGenerato
     """Open so many WebSockets, and cut them in the end."""
     clients: list[Client] = []
     try:
-        async with asyncio.timeout(PATIENCE):
-            while (missing := count - len(clients)) > 0:
+        while (missing := count - len(clients)) > 0:
+            async with asyncio.timeout(PATIENCE):
                 more = [connect(server, room) for _ in range(min(missing, AT_ONCE))]
                 clients += await asyncio.gather(*more)
         yield clients

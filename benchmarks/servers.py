@@ -28,6 +28,9 @@ DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits
 LIFTED = {"max_messages_per_second": 10**9, "max_connections": 10**6, "max_connections_per_address": 10**6}
 """The limits that a load generator would meet, so high that none is met. They are looked at all the same."""
 
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""So that each module is compiled but once, as it is in production."""
+
 SERVICE = "this template"
 BASELINE = "Litestar"
 ASGI = ("uvicorn", "uvloop", "httptools", "websockets")
@@ -166,7 +169,7 @@ class Server:
         self.peer = peer
         self.port = free_port()
         command = [part.format(port=self.port) for part in peer.command]
-        variables = os.environ | {"PYTHONPATH": ""} | peer.variables
+        variables = os.environ | {"PYTHONPATH": "", **COMPILED} | peer.variables
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables, cwd=peer.folder
         )
