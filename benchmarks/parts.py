@@ -123,7 +123,7 @@ def churn(stage: Stage) -> Findings:
 
 def memory(stage: Stage) -> Findings:
     """Idle connections, of clients that offer deflate and of those that do not."""
-    take = partial(in_turns, rounds=min(3, stage.rounds), measure=partial(load.idle, count=stage.connections))
+    take = partial(in_turns, rounds=max(1, stage.rounds // 2), measure=partial(load.idle, count=stage.connections))
     [without] = take(stage.all, fresh=True)
     [offered] = take([peer.but(peer.name, DEFLATE) for peer in stage.pair], fresh=True)
     rows = [
@@ -234,7 +234,7 @@ def settings(stage: Stage) -> Findings:
         *in_turns(servers, stage.rounds, partial(echo_once, seconds=some)),
         *in_turns(servers, stage.rounds, partial(room_once, listeners=stage.listeners // 5, seconds=some)),
         *in_turns(servers, stage.rounds, partial(load.churn, seconds=some)),
-        *in_turns(servers, min(3, stage.rounds), partial(load.idle, count=stage.connections), fresh=True),
+        *in_turns(servers, max(1, stage.rounds // 2), partial(load.idle, count=stage.connections), fresh=True),
     ]
     rows = [[peer.name, *(f"{rounds.ratio(peer.name, SERVICE):.2f}" for rounds in each)] for peer in servers]
     head = ["against the defaults", "a message", "a delivery", "connect, one message, close", "memory of a connection"]
