@@ -1,26 +1,22 @@
-"""What one node and one engine carry: `uv run python -m benchmarks.fanout` prints the tables of docs/scale.md.
-
-CPU time is that of the processes, from the operating system's accounting; each number is the median of some rounds.
-"""
+"""What one node and one engine carry, in messages that come a hundred at once: the table of docs/scale.md."""
 
 import asyncio
-import os
-import statistics
-import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from time import monotonic
-from typing import Any
 
 from tests.crowd import CROWD
 from tests.engines import EngineServer, PostgresServer, RedisServer
-from tests.rendering import copy_of_the_template, environment, render
 from tests.service import Service
 from tests.test_fanout import Crowd, Ear, Listener
 
-ROUNDS = 3
+from .report import Findings
+from .rounds import tell
+from .servers import cpu, rendered
+
 ENGINES: dict[str, Callable[[], EngineServer] | None] = {
     "memory": None,
     "redis, history": RedisServer,
@@ -28,15 +24,6 @@ ENGINES: dict[str, Callable[[], EngineServer] | None] = {
     "postgres": PostgresServer,
 }
 SETTINGS: dict[str, object] = {"publish_seconds": 60, "ping_interval": 3600}
-
-
-def cpu(*pids: int) -> float:
-    """Seconds of CPU that processes and their living children have used."""
-    ticks = 0
-    for pid in pids:
-        for each in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
-            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def pour(service: Service, engine: EngineServer | None, listeners: int, messages: int, size: int) -> list[float]:
@@ -73,14 +60,18 @@ async def wander(service: Service, rooms: int) -> float:
         return (monotonic() - began) / rooms * 1000
 
 
-def measure(project: Path) -> None:
-    out: Callable[[str], Any] = sys.stdout.write
-    out("| engine | listeners | bytes | messages/s | deliveries/s | service, µs CPU a message | engine |\n")
-    out("|---|---|---|---|---|---|---|\n")
-    walks: list[str] = []
+def measure(folder: Path, rounds: int) -> Findings:
+    """Fill rooms of one listener and of a thousand, with each engine whose program is there."""
+    project = rendered(folder, listeners=["crowd"])
+    (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
+    rows: list[list[str]] = []
     for name, make in ENGINES.items():
+        tell(f"  {name} ")
         with ExitStack() as stack:
             engine = make() if make else None
+            if engine and not engine.path():
+                tell(f"is left out, for {engine.program} is missing\n")
+                continue
             if engine:
                 stack.callback(engine.remove)
                 engine.start()
@@ -88,24 +79,13 @@ def measure(project: Path) -> None:
             service = Service(project, fanout_url=engine.url if engine else "memory://", history=history, **SETTINGS)
             stack.callback(service.stop)
             for listeners, messages, size in ((1, 10_000, 100), (1000, 2000, 100), (1, 2000, 10_000)):
-                rounds = [asyncio.run(pour(service, engine, listeners, messages, size)) for _ in range(ROUNDS)]
-                rate, ours, theirs = (statistics.median(column) for column in zip(*rounds, strict=True))
-                out(
-                    f"| {name} | {listeners:,} | {size:,} | {rate:,.0f} | {rate * listeners:,.0f} | {ours:,.0f} | "
-                    f"{theirs:,.0f} |\n"
-                )
-            walks.append(f"| {name} | {asyncio.run(wander(service, 2000)):.2f} |\n")
-    out("\n| engine | ms to join a room, publish to it and leave it |\n|---|---|\n" + "".join(walks))
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        template = copy_of_the_template(Path(folder, "template"))
-        project = render(template, Path(folder, "my-service"), listeners=["crowd"])
-        (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
-        environment(project)
-        measure(project)
-
-
-if __name__ == "__main__":
-    main()
+                taken = [asyncio.run(pour(service, engine, listeners, messages, size)) for _ in range(rounds)]
+                rate, ours, theirs = (median(column) for column in zip(*taken, strict=True))
+                numbers = [f"{listeners:,}", f"{size:,}", f"{rate:,.0f}", f"{rate * listeners:,.0f}"]
+                rows.append([name, *numbers, f"{ours:,.0f}", f"{theirs:,.0f}", ""])
+                tell(".")
+            rows[-3][-1] = f"{median(asyncio.run(wander(service, 1000)) for _ in range(rounds)):.2f}"
+        tell("\n")
+    head = ["engine", "listeners", "bytes", "messages/s", "deliveries/s", "service, µs CPU a message", "engine, µs CPU"]
+    packages = {name: version(name) for name in ("litestar", "redis", "psycopg", "uvloop")}
+    return Findings([*head, "ms to join, publish and leave"], rows, packages)

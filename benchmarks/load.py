@@ -1,0 +1,310 @@
+"""The load generator: small clients on one loop, whose frames are made and masked before anything is measured."""
+
+import asyncio
+import json
+import socket
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from statistics import quantiles
+from time import perf_counter
+from typing import Any
+
+from websockets.frames import Opcode
+
+from tests.service import frame, handshake
+
+from .servers import DEFLATE, PATIENCE, Peer, Server, path_of
+
+TEXT = "What one says, all in the room hear; this is a message of usual size."
+CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
+CONNECTIONS = 64
+AT_ONCE = 100
+"""Handshakes that are under way at the same time."""
+
+
+def say(peer: Peer, text: str = TEXT) -> bytes:
+    """Make the frame in which a client says something."""
+    message = {"type": "say", "text": text}
+    return frame((f"42{json.dumps(['say', message])}" if peer.socket_io else json.dumps(message)).encode())
+
+
+class Client(asyncio.Protocol):
+    """One WebSocket. It answers pings, and counts the frames in which something was said."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, peer: Peer, room: str = "") -> None:
+        self.peer = peer
+        self._request = handshake(path_of(peer, room), *peer.headers)
+        self._said = b"" if DEFLATE in peer.headers else b'"said"'  # what is compressed is not looked into
+        self._rest = b""
+        self.on_said: Callable[[int], object] = int
+        """Called with the number of messages that came, each time that some came."""
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self._request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionError("closed in the handshake"))
+        self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data if self._rest else data
+        if self._request:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            if not end:
+                self._rest = data
+                return
+            self._begin(head)
+            data = rest
+        said = at = 0
+        while at + 2 <= len(data):
+            length, start = data[at + 1], at + 2
+            if length > 125:
+                start += 2 if length == 126 else 8
+                length = int.from_bytes(data[at + 2 : start])
+            end_of_frame = start + length
+            if end_of_frame > len(data):
+                break
+            opcode = data[at] & 15
+            if opcode == Opcode.TEXT and data.find(self._said, start, end_of_frame) >= 0:
+                said += 1
+            else:
+                self._answer(opcode, data[start:end_of_frame])
+            at = end_of_frame
+        self._rest = data[at:]
+        if said:
+            self.on_said(said)
+
+    def _begin(self, head: bytes) -> None:
+        self._request = b""
+        if not head.startswith(b"HTTP/1.1 101"):
+            self.opened.set_exception(ConnectionError(head.decode()))
+        elif not self.peer.socket_io:
+            self.opened.set_result(None)
+
+    def _answer(self, opcode: int, data: bytes) -> None:
+        if opcode == Opcode.PING:
+            self.transport.write(frame(data, Opcode.PONG))
+        elif self.peer.socket_io and data == b"2":
+            self.transport.write(frame(b"3"))
+        elif self.peer.socket_io and data.startswith(b"0{"):
+            self.transport.write(frame(b"40"))
+        elif self.peer.socket_io and data.startswith(b"40"):
+            self.opened.set_result(None)
+
+    async def close(self) -> None:
+        """Close with 1000, and wait until the server has closed, too."""
+        self.transport.write(CLOSE)
+        await self.closed
+
+
+async def connect(server: Server, room: str = "", *, deaf: bool = False) -> Client:
+    """Open a WebSocket; one that is deaf has room for little of what it does not read."""
+    loop = asyncio.get_running_loop()
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if deaf:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await loop.sock_connect(connection, ("127.0.0.1", server.port))
+    _, client = await loop.create_connection(lambda: Client(server.peer, room), sock=connection)
+    await client.opened
+    return client
+
+
+@asynccontextmanager
+async def connected(server: Server, count: int, room: str = "") -> AsyncGenerator[list[Client]]:
+    """Open so many WebSockets, and cut them in the end."""
+    clients: list[Client] = []
+    try:
+        while (missing := count - len(clients)) > 0:
+            async with asyncio.timeout(PATIENCE):
+                more = [connect(server, room) for _ in range(min(missing, AT_ONCE))]
+                clients += await asyncio.gather(*more)
+        yield clients
+    finally:
+        for client in clients:
+            client.transport.abort()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one round measured."""
+
+    cost: float
+    """µs of the server's CPU for each message, delivery or cycle; KiB of its memory for each connection."""
+    p50: float = 0
+    p99: float = 0
+    """Latency in ms."""
+
+
+def sample(seconds: float, count: int, latencies: list[float]) -> Sample:
+    percentiles = quantiles(latencies, n=100)
+    return Sample(seconds / count * 1e6, percentiles[49] * 1e3, percentiles[98] * 1e3)
+
+
+class Talker:
+    """Says `window` messages, and one more for each that is answered."""
+
+    def __init__(self, client: Client, words: bytes, window: int, latencies: list[float]) -> None:
+        self._words = [words * count for count in range(window + 1)]
+        self._transport = client.transport
+        self._sent = deque([perf_counter()] * window)
+        self._latencies = latencies
+        self.heard = 0
+        client.on_said = self._hear
+        self._transport.write(self._words[window])
+
+    def _hear(self, count: int) -> None:
+        now = perf_counter()
+        self.heard += count
+        for _ in range(count):
+            self._latencies.append(now - self._sent.popleft())
+            self._sent.append(now)
+        self._transport.write(self._words[count])
+
+
+async def talk(server: Server, clients: list[Client], window: int, seconds: float) -> Sample:
+    """Let all talk for a while, each with so many messages on their way."""
+    latencies: list[float] = []
+    talkers = [Talker(client, say(server.peer), window, latencies) for client in clients]
+    await asyncio.sleep(seconds / 5)
+    latencies.clear()
+    before, used = sum(talker.heard for talker in talkers), server.cpu
+    await asyncio.sleep(seconds)
+    count, used = sum(talker.heard for talker in talkers) - before, server.cpu - used
+    for client in clients:
+        client.on_said = int
+    return sample(used, count, latencies)
+
+
+async def echo(server: Server, *windows: int, connections: int = CONNECTIONS, seconds: float) -> list[Sample]:
+    """Let some connections talk: a sample for each window."""
+    samples: list[Sample] = []
+    for window in windows:
+        async with connected(server, connections) as clients:
+            samples.append(await talk(server, clients, window, seconds))
+    return samples
+
+
+async def ask(client: Client, words: bytes) -> None:
+    """Say something, and wait until it is heard."""
+    answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    client.on_said = answered.set_result
+    client.transport.write(words)
+    await answered
+
+
+async def churn(server: Server, seconds: float) -> list[Sample]:
+    """Connect, say something, hear the answer, close, for a while."""
+    words = say(server.peer)
+    latencies: list[float] = []
+    end = perf_counter() + seconds
+
+    async def come_and_go() -> None:
+        while (began := perf_counter()) < end:
+            client = await connect(server)
+            await ask(client, words)
+            await client.close()
+            latencies.append(perf_counter() - began)
+
+    used = server.cpu
+    async with asyncio.timeout(seconds + PATIENCE):
+        await asyncio.gather(*[come_and_go() for _ in range(16)])
+    return [sample(server.cpu - used, len(latencies), latencies)]
+
+
+async def idle(server: Server, count: int) -> list[Sample]:
+    """Open connections that say something once; sample the KiB of the server for each."""
+
+    async def greet(clients: list[Client]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            for client in clients:
+                await ask(client, say(server.peer))
+
+    async with connected(server, count // 2) as first:  # they fill what the start has left free
+        await greet(first)
+        before = server.memory
+        async with connected(server, count) as many:
+            await greet(many)
+            return [Sample((server.memory - before) / count / 1024)]
+
+
+class Hall:
+    """A room full of listeners, of whom the first speaks."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self._speaker = clients[0].transport
+        self._size = len(clients)
+        self._missing = 0
+        self._said_at = 0.0
+        self._all_heard: asyncio.Future[None]
+        self.latencies: list[float] = []
+        """Of each delivery."""
+        for client in clients:
+            client.on_said = self._hear
+
+    def _hear(self, count: int) -> None:
+        self.latencies += [perf_counter() - self._said_at] * count
+        self._missing -= count
+        if not self._missing:
+            self._all_heard.set_result(None)
+
+    async def say(self, words: bytes, count: int = 1) -> None:
+        """Say so many messages at once, and wait until all have heard all of them."""
+        self._all_heard = asyncio.get_running_loop().create_future()
+        self._missing = self._size * count
+        self._said_at = perf_counter()
+        self._speaker.write(words * count)
+        async with asyncio.timeout(PATIENCE):
+            await self._all_heard
+
+    async def say_for(self, seconds: float, server: Server, burst: int = 1) -> Sample:
+        """Speak for a while; sample the CPU for each delivery."""
+        words = say(server.peer)
+        await self.say(words)
+        self.latencies.clear()
+        end, used = perf_counter() + seconds, server.cpu
+        while perf_counter() < end:
+            await self.say(words, burst)
+        return sample(server.cpu - used, len(self.latencies), self.latencies)
+
+
+async def forever() -> None:
+    """Wait until the process is killed."""
+    await asyncio.Event().wait()
+
+
+async def room(server: Server, *bursts: int, listeners: int, seconds: float) -> list[Sample]:
+    """Speak to a room: a sample for each size of a burst."""
+    async with connected(server, listeners, "hall") as clients:
+        hall = Hall(clients)
+        return [await hall.say_for(seconds, server, burst) for burst in bursts]
+
+
+async def stuck(server: Server, listeners: int, seconds: float) -> list[Sample]:
+    """Speak to a room in which one is stuck, and when that one is gone: two samples."""
+    deaf = await connect(server, "hall", deaf=True)
+    deaf.transport.pause_reading()
+    try:
+        long = say(server.peer, "x" * 50_000)
+        async with connected(server, 1, "hall") as alone:
+            hall = Hall(alone)
+            for _ in range(200):  # ten megabytes, more than what the system keeps for a socket
+                await hall.say(long)
+        async with connected(server, listeners, "hall") as clients:
+            hall = Hall(clients)
+            await hall.say_for(seconds / 2, server)  # to warm up
+            beside = await hall.say_for(seconds, server)
+            deaf.transport.abort()
+            return [beside, await hall.say_for(seconds, server)]
+    finally:
+        deaf.transport.abort()

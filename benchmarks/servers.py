@@ -1,0 +1,219 @@
+"""The service and its peers, each in a process of its own, and what the operating system's accounting says of it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests import npm
+from tests.engines import free_port
+from tests.rendering import ROOT, answers_of, copy_of_the_template, environment, render
+from tests.service import handshake
+
+PATIENCE = 60
+"""Seconds after which a wait has failed."""
+
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+"""What every browser offers."""
+
+LIFTED = {"max_messages_per_second": 10**9, "max_connections": 10**6, "max_connections_per_address": 10**6}
+"""The limits that a load generator would meet, so high that none is met. They are looked at all the same."""
+
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""So that each module is compiled but once, as it is in production."""
+
+SERVICE = "this template"
+BASELINE = "Litestar"
+ASGI = ("uvicorn", "uvloop", "httptools", "websockets")
+
+
+def cpu(*pids: int) -> float:
+    """Seconds of CPU that processes and their living children have used."""
+    seconds = 0.0
+    for pid in pids:
+        for each in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+            seconds += time.clock_gettime(~each << 3 | 2)  # the clock of a process, as clock_getcpuclockid(3) names it
+    return seconds
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process shares with no other."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+    return sum(int(words[1]) for words in lines if words[0] in {"Private_Clean:", "Private_Dirty:"}) * 1024
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that can be started."""
+
+    name: str
+    command: tuple[str, ...]
+    """`{port}` stands for the port."""
+    packages: tuple[str, ...]
+    """The distributions that it is made of; of npm, where `modules` is set."""
+    variables: dict[str, str] = field(default_factory=dict)
+    folder: Path = ROOT
+    modules: Path | None = None
+    has_rooms: bool = False
+    headers: tuple[bytes, ...] = ()
+    """What its clients say in the handshake."""
+    socket_io: bool = False
+    """It speaks socket.io's protocol inside the frames."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each of its packages, empty where one is missing."""
+        found = dict.fromkeys(self.packages, "")
+        for name in found:
+            with suppress(PackageNotFoundError, FileNotFoundError):
+                if self.modules:
+                    found[name] = json.loads((self.modules / name / "package.json").read_text())["version"]
+                else:
+                    found[name] = version(name)
+        return found
+
+    def but(self, name: str, *headers: bytes, **settings: object) -> Self:
+        """Return it under another name, with clients that say more in the handshake, the service with more settings."""
+        prefix = next(iter(self.variables), "").partition("_MAX_")[0]
+        more = {f"{prefix}_{key.upper()}": str(value) for key, value in settings.items()}
+        return replace(self, name=name, headers=self.headers + headers, variables=self.variables | more)
+
+
+def service(project: Path, name: str = SERVICE) -> Peer:
+    """The rendered service, by its own command."""
+    package = answers_of(project)["package_name"]
+    paths = environment(project)["PYTHONPATH"]
+    lifted = {f"{package.upper()}_{key.upper()}": str(value) for key, value in LIFTED.items()}
+    return Peer(
+        name,
+        (sys.executable, "-m", package, "--port", "{port}"),
+        ("litestar", "msgspec", *ASGI),
+        lifted | {"PYTHONPATH": paths},
+        project,
+        has_rooms=True,
+    )
+
+
+def rendered(folder: Path, **answers: object) -> Path:
+    """Render a service from the working tree."""
+    template = folder / "template"
+    if not template.exists():
+        copy_of_the_template(template)
+    return render(template, folder / f"service-{len(list(folder.iterdir()))}", **answers)
+
+
+def asgi(name: str, *packages: str, has_rooms: bool = False) -> Peer:
+    """An application on uvicorn's defaults."""
+    module = f"benchmarks.peers.{name.lower()}:app"
+    command = (sys.executable, "-m", "uvicorn", module, "--port", "{port}")
+    return Peer(name, command, (*packages, *ASGI), has_rooms=has_rooms)
+
+
+def baseline() -> Peer:
+    return asgi(BASELINE, "litestar", "msgspec", has_rooms=True)
+
+
+def peers(folder: Path) -> list[Peer]:
+    """All others, as far as they are installed; what is missing is said."""
+    python = (sys.executable, "-m")
+    found = [
+        asgi("Starlette", "starlette"),
+        asgi("FastAPI", "fastapi", "starlette"),
+        Peer("websockets", (*python, "benchmarks.peers.websockets", "{port}"), ("websockets",), has_rooms=True),
+        Peer("aiohttp", (*python, "benchmarks.peers.aiohttp", "{port}"), ("aiohttp",)),
+    ]
+    if shutil.which("node") and shutil.which("npm"):
+        modules = npm.install(folder / "npm", "ws", "socket.io")
+        variables = {"NODE_MODULES": str(modules)}
+        scripts = ROOT / "benchmarks" / "peers"
+        found += [
+            Peer(
+                "node ws",
+                ("node", str(scripts / "ws.mjs"), "{port}"),
+                ("ws",),
+                variables,
+                modules=modules,
+                has_rooms=True,
+            ),
+            Peer(
+                "socket.io",
+                ("node", str(scripts / "socket_io.mjs"), "{port}"),
+                ("socket.io", "ws"),
+                variables,
+                modules=modules,
+                has_rooms=True,
+                socket_io=True,
+            ),
+        ]
+    else:
+        sys.stderr.write("left out, for node or npm is missing: node ws, socket.io\n")
+    for peer in found:
+        for name, number in peer.versions().items():
+            if not number:
+                sys.stderr.write(f"left out: {peer.name}, for {name} is missing: uv sync --group benchmarks\n")
+    return [peer for peer in found if all(peer.versions().values())]
+
+
+class Server:
+    """A peer that runs, until the end of the `with`."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.port = free_port()
+        command = [part.format(port=self.port) for part in peer.command]
+        variables = os.environ | {"PYTHONPATH": "", **COMPILED} | peer.variables
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables, cwd=peer.folder
+        )
+        try:
+            self._wait_until_it_answers()
+            self.start_cpu = self.cpu
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+                connection.sendall(handshake(path_of(self.peer), *self.peer.headers))
+                if connection.recv(12):
+                    return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.peer.name} does not start: {' '.join(self.peer.command)}")
+            time.sleep(0.002)
+
+    @property
+    def cpu(self) -> float:
+        return cpu(self.process.pid)
+
+    @property
+    def memory(self) -> int:
+        return memory(self.process.pid)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def path_of(peer: Peer, room: str = "") -> str:
+    """The path of the echo, or of a room."""
+    if peer.socket_io:
+        return f"/socket.io/?EIO=4&transport=websocket&room={room}"
+    return f"/ws/rooms/{room}" if room else "/ws/echo"
