@@ -18,7 +18,7 @@ from tests.nginx import Nginx
 from tests.rendering import copy_of_the_template, environment, render
 from tests.service import Service, frame, handshake
 
-from .fanout import cpu
+from .servers import cpu
 
 ROUNDS = 5
 SECONDS = 3
