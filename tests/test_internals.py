@@ -21,7 +21,7 @@ PRIVATE = {
         "handler._send_mode",
     },
     "connections/listener.py": {"self._owner", "self._receive_mode", "self._send_mode"},  # inherited
-    "connections/protocol.py": {"uvicorn._types.ASGISendEvent"},
+    "connections/protocol.py": {"uvicorn._types.ASGIReceiveEvent", "uvicorn._types.ASGISendEvent"},
     "fanout/plugin.py": {"self._backend"},  # inherited
 }
 """Names that begin with an underscore and belong to somebody else."""
