@@ -234,7 +234,7 @@ def settings(stage: Stage) -> Findings:
         *in_turns(servers, stage.rounds, partial(echo_once, seconds=some)),
         *in_turns(servers, stage.rounds, partial(room_once, listeners=stage.listeners // 5, seconds=some)),
         *in_turns(servers, stage.rounds, partial(load.churn, seconds=some)),
-        *in_turns(servers, max(1, stage.rounds // 2), partial(load.idle, count=stage.connections), fresh=True),
+        *in_turns(servers, max(1, stage.rounds // 2), partial(load.idle, count=stage.connections // 2), fresh=True),
     ]
     rows = [[peer.name, *(f"{rounds.ratio(peer.name, SERVICE):.2f}" for rounds in each)] for peer in servers]
     head = ["against the defaults", "a message", "a delivery", "connect, one message, close", "memory of a connection"]

@@ -25,7 +25,7 @@ class Chart:
 
     def svg(self) -> str:
         """Draw it, for light pages and dark ones."""
-        left, width, line = 190, 420, 26
+        left, width, line = 230, 400, 26
         most = max(self.bars.values())
         height = 44 + line * len(self.bars)
         parts = [
@@ -40,7 +40,7 @@ class Chart:
             y = 36 + line * number
             kind = ' class="ours"' if name.startswith("this template") else ""
             long = max(1, round(width * value / most))
-            number_of = f"{value:{',.0f' if value >= 100 else '.3g'}}{escape(self.unit)}"
+            number_of = f"{value:{',.0f' if value >= 100 else '.1f' if value >= 10 else '.2f'}}{escape(self.unit)}"
             parts += [
                 f'<text x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(name)}</text>',
                 f'<rect{kind} x="{left}" y="{y}" width="{long}" height="18" rx="2"/>',

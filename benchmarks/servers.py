@@ -168,7 +168,8 @@ class Server:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.port = free_port()
-        command = [part.format(port=self.port) for part in peer.command]
+        # It ends with this process, whatever ends that.
+        command = ["setpriv", "--pdeathsig", "KILL", *(part.format(port=self.port) for part in peer.command)]
         variables = os.environ | {"PYTHONPATH": "", **COMPILED} | peer.variables
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables, cwd=peer.folder
