@@ -6,8 +6,9 @@ HTTPS, and with it Strict-Transport-Security, is the matter of the proxy in fron
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from .connections.middleware import LeanMiddleware
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The content security policy of what is no page (W3C, Content Security Policy Level 3)."""
@@ -28,7 +29,7 @@ HEADERS = {
 }
 
 
-class SecurityHeaders(ASGIMiddleware):
+class SecurityHeaders(LeanMiddleware):
     """Add to each HTTP response the headers that it does not set itself."""
 
     scopes = (ScopeType.HTTP,)

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import structlog
 from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from .middleware import LeanMiddleware
 from .origin import origin_allowed
 from .refusal import refuse
 from .registry import STATE_KEY, OpenSocket, client_address
@@ -37,7 +37,7 @@ class SocketState(dict[str, Any]):
         raise KeyError(key)
 
 
-class Gate(ASGIMiddleware):
+class Gate(LeanMiddleware):
     """Refuse with a real HTTP status, or register the socket and watch over its events."""
 
     scopes = (ScopeType.WEBSOCKET,)
