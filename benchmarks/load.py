@@ -255,7 +255,7 @@ class Hall:
     def _hear(self, count: int) -> None:
         self.latencies += [perf_counter() - self._said_at] * count
         self._missing -= count
-        if not self._missing:
+        if self._missing <= 0 and not self._all_heard.done():  # what is compressed may be a late `joined`
             self._all_heard.set_result(None)
 
     async def say(self, words: bytes, count: int = 1) -> None:
