@@ -8,11 +8,11 @@ import structlog
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
-from litestar.middleware import ASGIMiddleware
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
 
 from ..connections.cause import POLICY_VIOLATION
+from ..connections.middleware import LeanMiddleware
 from ..connections.registry import STATE_KEY, OpenSocket
 from .credentials import SUBPROTOCOL
 
@@ -29,7 +29,7 @@ REASONS: dict[int, str] = {
 """What `/metrics` and the log say about a handshake that is refused."""
 
 
-class Handshake(ASGIMiddleware):
+class Handshake(LeanMiddleware):
     """Refuse with a real 401, 403 or 429, or let the user in until the token expires.
 
     A handler with `opt={"public": True}` lets in clients without a token too; one that is sent is checked all the same.
