@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from time import monotonic
 
-from .parts import PARTS, Stage
+from .parts import PARTS, HookPair
 from .report import write
 from .rounds import tell
 
@@ -23,9 +23,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:
         stage = (
-            Stage(Path(folder), 2, 0.5, 500, 1000, 2000)
+            HookPair(Path(folder), 2, 0.5, 500, 1000, 2000)
             if options.short
-            else Stage(Path(folder), 5, 1.0, 2000, 1000, 10_000)
+            else HookPair(Path(folder), 5, 1.0, 2000, 1000, 10_000)
         )
         for name in options.parts or PARTS:
             tell(f"{name}: {PARTS[name].__doc__}\n")

@@ -15,7 +15,7 @@ from websockets.frames import Opcode
 
 from tests.service import frame, handshake
 
-from .servers import DEFLATE, PATIENCE, Peer, Server, path_of
+from .servers import DEFLATE, TIMEOUT, Peer, Server, path_of
 
 TEXT = "What one says, all in the room hear; this is a message of usual size."
 CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
@@ -126,7 +126,7 @@ async def connected(server: Server, count: int, room: str = "") -> AsyncGenerato
     clients: list[Client] = []
     try:
         while (missing := count - len(clients)) > 0:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 more = [connect(server, room) for _ in range(min(missing, AT_ONCE))]
                 clients += await asyncio.gather(*more)
         yield clients
@@ -217,7 +217,7 @@ async def churn(server: Server, seconds: float) -> list[Sample]:
             latencies.append(perf_counter() - began)
 
     used = server.cpu
-    async with asyncio.timeout(seconds + PATIENCE):
+    async with asyncio.timeout(seconds + TIMEOUT):
         await asyncio.gather(*[come_and_go() for _ in range(16)])
     return [sample(server.cpu - used, len(latencies), latencies)]
 
@@ -226,7 +226,7 @@ async def idle(server: Server, count: int) -> list[Sample]:
     """Open connections that say something once; sample the KiB of the server for each."""
 
     async def greet(clients: list[Client]) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             for client in clients:
                 await ask(client, say(server.peer))
 
@@ -264,7 +264,7 @@ class Hall:
         self._missing = self._size * count
         self._said_at = perf_counter()
         self._speaker.write(words * count)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await self._all_heard
 
     async def say_for(self, seconds: float, server: Server, burst: int = 1) -> Sample:

@@ -15,13 +15,13 @@ import uvloop
 from . import copying, engines, load
 from .report import Chart, Findings, Promise
 from .rounds import Rounds, in_turns
-from .servers import DEFLATE, PATIENCE, SERVICE, Peer, Server, baseline, peers, rendered, service
+from .servers import DEFLATE, TIMEOUT, SERVICE, Peer, Server, baseline, peers, rendered, service
 
 SECRET = "not secret at all, for nobody is to be kept out"  # noqa: S105
 
 
 @dataclass
-class Stage:
+class HookPair:
     """A folder to work in, and how much to measure."""
 
     folder: Path
@@ -57,7 +57,7 @@ def ordered(rounds: Rounds) -> dict[str, float]:
     return dict(sorted(((name, rounds.ratio(name)) for name in rounds), key=lambda each: each[1]))
 
 
-def echo(stage: Stage) -> Findings:
+def echo(stage: HookPair) -> Findings:
     """A message and its answer, on 64 connections, with 1 and with 16 messages on their way."""
     one, many = in_turns(stage.all, stage.rounds, partial(echo_of, seconds=stage.seconds))
     rows = [
@@ -81,7 +81,7 @@ async def echo_of(server: Server, seconds: float) -> list[load.Sample]:
     return await load.echo(server, 1, 16, seconds=seconds)
 
 
-def room(stage: Stage) -> Findings:
+def room(stage: HookPair) -> Findings:
     """A room of 1,000, in which one speaks: one message after the other, and twenty at once."""
     servers = [peer for peer in stage.all if peer.has_rooms]
     speak = partial(room_of, listeners=stage.listeners, seconds=stage.seconds)
@@ -97,7 +97,7 @@ async def room_of(server: Server, listeners: int, seconds: float) -> list[load.S
     return await load.room(server, 1, 20, listeners=listeners, seconds=seconds)
 
 
-def stuck(stage: Stage) -> Findings:
+def stuck(stage: HookPair) -> Findings:
     """The others in a room in which one does not read."""
     # It would be closed in the middle of the measurement.
     patient = stage.service.but(SERVICE, send_seconds=600)
@@ -112,7 +112,7 @@ def stuck(stage: Stage) -> Findings:
     return Findings(head, rows, versions(servers), [Promise("p99", 1.1, beside.against(without, SERVICE, "p99"))])
 
 
-def churn(stage: Stage) -> Findings:
+def churn(stage: HookPair) -> Findings:
     """Connect, one message, close."""
     [rounds] = in_turns(stage.all, stage.rounds, partial(load.churn, seconds=stage.seconds))
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
@@ -121,7 +121,7 @@ def churn(stage: Stage) -> Findings:
     return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(stage.all), promises, charts)
 
 
-def memory(stage: Stage) -> Findings:
+def memory(stage: HookPair) -> Findings:
     """Idle connections, of clients that offer deflate and of those that do not."""
     take = partial(in_turns, rounds=max(1, stage.rounds // 2), measure=partial(load.idle, count=stage.connections))
     [without] = take(stage.all, fresh=True)
@@ -146,7 +146,7 @@ def memory(stage: Stage) -> Findings:
     return Findings(head, rows, versions(stage.all), promises, charts)
 
 
-def start(stage: Stage) -> Findings:
+def start(stage: HookPair) -> Findings:
     """From the start of the process until it answers a handshake."""
 
     async def started(server: Server) -> list[load.Sample]:
@@ -159,7 +159,7 @@ def start(stage: Stage) -> Findings:
     return Findings(["until it answers", "CPU", "ms"], rows, versions(stage.all), promises)
 
 
-def crowd(stage: Stage) -> Findings:
+def crowd(stage: HookPair) -> Findings:
     """100 busy connections beside 10,000 idle ones."""
     beside = {f"{peer.name}, beside the idle": peer for peer in stage.pair}
     servers = [each for name, peer in beside.items() for each in (peer, peer.but(name))]
@@ -195,13 +195,13 @@ def idlers(server: Server, count: int) -> Iterator[None]:
     process = context.Process(target=_idle, args=(server, count, theirs), daemon=True)
     process.start()
     try:
-        if not ours.poll(PATIENCE * 5):
+        if not ours.poll(TIMEOUT * 5):
             raise TimeoutError(f"{count} connections to {server.peer.name} are not open in time")
         ours.recv()
         yield
     finally:
         process.kill()
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
 
 
 def _idle(server: Server, count: int, told: Connection) -> None:
@@ -213,7 +213,7 @@ def _idle(server: Server, count: int, told: Connection) -> None:
     uvloop.run(hold())
 
 
-def settings(stage: Stage) -> Findings:
+def settings(stage: HookPair) -> Findings:
     """What some settings cost, in the service against itself."""
     ours = stage.service
     secured = service(rendered(stage.folder, auth="jwt"), "auth=jwt").but("auth=jwt", auth_secret=SECRET)
@@ -249,17 +249,17 @@ async def room_once(server: Server, listeners: int, seconds: float) -> list[load
     return await load.room(server, 1, listeners=listeners, seconds=seconds)
 
 
-def engine(stage: Stage) -> Findings:
+def engine(stage: HookPair) -> Findings:
     """What one node and one engine carry."""
     return engines.measure(stage.folder, min(3, stage.rounds))
 
 
-def copy(stage: Stage) -> Findings:
+def copy(stage: HookPair) -> Findings:
     """What Copier takes for this template, and for one of a single file."""
     return copying.measure(stage.folder, stage.rounds)
 
 
-PARTS: dict[str, Callable[[Stage], Findings]] = {
+PARTS: dict[str, Callable[[HookPair], Findings]] = {
     "echo": echo,
     "room": room,
     "stuck": stuck,

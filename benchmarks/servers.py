@@ -19,7 +19,7 @@ from tests.engines import free_port
 from tests.rendering import ROOT, answers_of, copy_of_the_template, environment, render
 from tests.service import handshake
 
-PATIENCE = 60
+TIMEOUT = 60
 """Seconds after which a wait has failed."""
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
@@ -182,9 +182,9 @@ class Server:
             raise
 
     def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
-            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as connection:
                 connection.sendall(handshake(path_of(self.peer), *self.peer.headers))
                 if connection.recv(12):
                     return
@@ -202,7 +202,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from threading import Event, Thread
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from .service import PATIENCE
+from .service import TIMEOUT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ELSEWHERE = "service.test"
@@ -100,12 +100,12 @@ class Network:
         self.cut()
         self._server.shutdown()
         self._server.server_close()
-        self._serving.join(timeout=PATIENCE)
+        self._serving.join(timeout=TIMEOUT)
 
     def _carry(self, client: socket.socket) -> None:
         host, port = self.target.split(":")
         try:
-            service = socket.create_connection((host, int(port)), timeout=PATIENCE)
+            service = socket.create_connection((host, int(port)), timeout=TIMEOUT)
         except OSError:
             return  # so the client is closed, too
         service.settimeout(None)

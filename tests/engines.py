@@ -13,7 +13,7 @@ from shutil import chown, rmtree, which
 from time import monotonic, sleep
 from typing import ClassVar
 
-PATIENCE = 30
+TIMEOUT = 30
 
 
 def free_port() -> int:
@@ -53,7 +53,7 @@ class EngineServer(ABC):
         """Start, and wait until it lets somebody in."""
         if self.process is None:
             self.prepare()
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + TIMEOUT
         while True:
             with (self.folder / "log").open("ab") as log:
                 self.process = subprocess.Popen(
@@ -82,7 +82,7 @@ class EngineServer(ABC):
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(timeout=PATIENCE)
+        self.process.wait(timeout=TIMEOUT)
 
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)

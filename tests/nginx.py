@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 import yaml
 
-from .engines import PATIENCE, EngineServer
+from .engines import TIMEOUT, EngineServer
 from .rendering import replace
 
 REPLICA = "    server service:8000 resolve max_fails=0;\n"
@@ -68,7 +68,7 @@ class Nginx(EngineServer):
 
     def wait_for(self, text: str, times: int = 1) -> str:
         """Wait until so many lines with this text are in what it prints, and return the last of them."""
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + TIMEOUT
         while True:
             lines = (self.folder / "log").read_text().splitlines()
             found = [line for line in lines if text in line]

@@ -29,7 +29,7 @@ from websockets.utils import apply_mask
 
 from .rendering import answers_of, compile_package, environment, render
 
-PATIENCE = 20
+TIMEOUT = 20
 """Seconds after which a wait has failed; nothing waits so long when all is well."""
 
 MEBIBYTE = 1 << 20
@@ -89,7 +89,7 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 
-from ..connections import Connections, Socket, listener
+from ..connections import Sessions, Socket, listener
 from ..hooks import HELD
 from ..state import Connection
 
@@ -145,7 +145,7 @@ async def binary(data: bytes) -> bytes:
 
 
 @get("/look")
-async def look(connections: NamedDependency[Connections]) -> dict[str, int]:
+async def look(connections: NamedDependency[Sessions]) -> dict[str, int]:
     gc.collect()
     log.info("looked")
     return {
@@ -208,21 +208,21 @@ class Service:
     def stop(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=PATIENCE)
-        self._reader.join(timeout=PATIENCE)
+        self.process.wait(timeout=TIMEOUT)
+        self._reader.join(timeout=TIMEOUT)
 
     def ended(self, signalled: int | None = None) -> int:
         """Send a signal, if one is given; return the exit status and read the log to its end."""
         if signalled is not None:
             self.process.send_signal(signalled)
-        status = self.process.wait(timeout=PATIENCE * 2)
-        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+        status = self.process.wait(timeout=TIMEOUT * 2)
+        while (line := self._lines.get(timeout=TIMEOUT)) is not None:
             self.log.append(line)
         return status
 
     def wait_for(self, event: str, times: int = 1) -> dict[str, Any]:
         """Read the log until this event has come so often; return its last line."""
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + TIMEOUT
         while True:
             try:
                 line = self._lines.get(timeout=max(0, deadline - monotonic()))
@@ -244,7 +244,7 @@ class Service:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urlopen(f"http://{self.address}{path}", timeout=PATIENCE) as answer:
+            with urlopen(f"http://{self.address}{path}", timeout=TIMEOUT) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             with error:
@@ -258,7 +258,7 @@ class Service:
 
     def settles_at(self, expected: dict[str, int]) -> None:
         """Wait until the inside of the process is as it was."""
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + TIMEOUT
         while (found := self.look()) != expected:
             assert monotonic() < deadline, f"{found} is not {expected}"
             sleep(0.02)
@@ -280,7 +280,7 @@ class Service:
 
     def open_tcp(self) -> socket.socket:
         host, port = self.address.split(":")
-        return socket.create_connection((host, int(port)), timeout=PATIENCE)
+        return socket.create_connection((host, int(port)), timeout=TIMEOUT)
 
     def open_raw(self, path: str = "/probe/ws", **options: int) -> socket.socket:
         """Open a WebSocket of which nothing is done by itself: no pong, no answer to a close, no reading."""
@@ -369,8 +369,8 @@ def bystander(service: Service) -> Generator[None]:
     """Hold a healthy connection open meanwhile: it keeps its id, its count and its end for itself."""
     with service.connect() as healthy:
         healthy.send("who")
-        name, count = cast("str", healthy.recv(timeout=PATIENCE)).split()
+        name, count = cast("str", healthy.recv(timeout=TIMEOUT)).split()
         yield
         healthy.send("who")
-        assert healthy.recv(timeout=PATIENCE) == f"{name} {int(count) + 1}"
+        assert healthy.recv(timeout=TIMEOUT) == f"{name} {int(count) + 1}"
         assert name not in {line["connection"] for line in service.happened("on_disconnect")}

@@ -98,4 +98,4 @@ def test_a_mistake_in_what_the_service_had_cannot_start(shop: Path) -> None:
         timeout=SECONDS,
         check=False,
     )
-    assert "MistakeError: wrong (src/shop/shop.py, line " in result.stderr
+    assert "ConfigurationError: wrong (src/shop/shop.py, line " in result.stderr

@@ -53,7 +53,7 @@ class Shape(Struct, tag="shape"):
     corner: tuple[int, str] = (1, "a")
 
 
-@listener(["/draw", "/paint"], hears=Point)
+@listener(["/draw", "/paint"], sends=Point)
 async def exotic(data: Point | Shape, colour: FromQuery[Colour | None] = None) -> Shape | str | None: ...
 
 
@@ -126,7 +126,7 @@ def test_every_document_is_valid(template: Path, tmp_path: Path) -> None:
 def test_types_are_made_by_the_commands_of_the_readme(default_project: Path, tmp_path: Path) -> None:
     """And each example of the document is of its type."""
     readme = (default_project / "README.md").read_text()
-    for command in re.findall(r"^uv run python -m my_service.asyncapi .*$", readme, re.MULTILINE):
+    for command in re.findall(r"^uv run python -m my_service.realtime.asyncapi .*$", readme, re.MULTILINE):
         script = command.replace("uv run python", shlex.quote(sys.executable)).replace("> ", f"> {tmp_path}/")
         subprocess.run(
             ["bash", "-eo", "pipefail", "-c", script],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.parts import PARTS, Stage
+from benchmarks.parts import PARTS, HookPair
 from benchmarks.report import PAGES, Chart, Findings, Promise, pattern, write
 
 FAR = 1.4
@@ -15,13 +15,13 @@ ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> HookPair:
     folder = tmp_path_factory.mktemp("benchmarks")
-    return Stage(folder, ROUNDS, seconds=0.4, connections=1000, listeners=300, crowd=0, alone=True)
+    return HookPair(folder, ROUNDS, seconds=0.4, connections=1000, listeners=300, crowd=0, alone=True)
 
 
 @pytest.mark.parametrize("part", ["echo", "room", "churn", "memory"])
-def test_the_service_is_as_lean_as_it_promises(stage: Stage, part: str) -> None:
+def test_the_service_is_as_lean_as_it_promises(stage: HookPair, part: str) -> None:
     findings = PARTS[part](stage)
     far = [promise for promise in findings.promises if promise.measured > promise.most * FAR]
     assert not far, f"{', '.join(map(str, far))}\n{findings.table()}"

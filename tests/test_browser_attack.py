@@ -57,7 +57,7 @@ def foreign() -> Iterator[str]:
 
 
 def token(project: Path) -> str:
-    return check(project, "python", "-m", "my_service.auth.token", "ada").strip()
+    return check(project, "python", "-m", "my_service.realtime.auth.token", "ada").strip()
 
 
 def page_with_the_cookie(context: BrowserContext, origin: str, service: Service, cookie: str) -> Page:

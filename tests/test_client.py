@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from .browser import ELSEWHERE, Network
 from .client import becomes, begin, first_close, hears, hears_say, open_socket, say, statuses, texts
-from .service import PATIENCE, Service, running
+from .service import TIMEOUT, Service, running
 
 HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
@@ -196,7 +196,7 @@ def somebody_else(service: Service, room: str) -> Generator[Callable[[str], None
 
         def say(text: str) -> None:
             other.send(json.dumps({"type": "say", "text": text}))
-            while json.loads(other.recv(timeout=PATIENCE)).get("text") != text:
+            while json.loads(other.recv(timeout=TIMEOUT)).get("text") != text:
                 pass
 
         yield say

@@ -8,7 +8,7 @@ from .rendering import check
 
 SCRIPT = """
 import json
-from my_service.connections.cause import CLOSE_CODES
+from my_service.realtime.sessions.cause import CLOSE_CODES
 print(json.dumps({code: [each.closes, each.meaning, each.reconnect] for code, each in CLOSE_CODES.items()}))
 """
 
@@ -38,6 +38,6 @@ def test_every_code_that_the_service_names_is_in_the_table(default_project: Path
 
 def test_every_limit_is_in_the_readme(default_project: Path) -> None:
     section = (default_project / "README.md").read_text().partition("## Limits")[2].partition("\n## ")[0]
-    script = "from my_service.connections.metrics import LIMITS; print(*LIMITS)"
+    script = "from my_service.realtime.sessions.metrics import LIMITS; print(*LIMITS)"
     for name in check(default_project, "python", "-c", script).split():
         assert f"`{name.upper()}`" in section, name

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from .rendering import replace
-from .service import PATIENCE, Service, Start, frame, handshake
+from .service import TIMEOUT, Service, Start, frame, handshake
 
 LONG = 3600
 """A setting that is never waited for: whatever does so fails."""
@@ -21,7 +21,7 @@ LONG = 3600
 
 def expect_1012(client: ClientConnection) -> None:
     with pytest.raises(ConnectionClosed) as closed:
-        client.recv(timeout=PATIENCE)
+        client.recv(timeout=TIMEOUT)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "service restarts")
 
@@ -52,7 +52,7 @@ def test_200_clients_are_closed_one_by_one_while_new_ones_are_refused(start: Sta
         return closed.value.rcvd.code, closed.value.rcvd.reason
 
     async def drain() -> float:
-        async with asyncio.timeout(PATIENCE * 2), AsyncExitStack() as stack:
+        async with asyncio.timeout(TIMEOUT * 2), AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(service.connect_async()) for _ in range(200)]
             began = monotonic()
             service.process.send_signal(signal.SIGTERM)

@@ -20,12 +20,12 @@ from websockets.exceptions import ConnectionClosed
 from .crowd import CROWD
 from .engines import EngineServer, PostgresServer, RedisServer
 from .rendering import compile_package, environment, render
-from .service import PATIENCE, Service, handshake
+from .service import TIMEOUT, Service, handshake
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 Nodes = Callable[..., list[Service]]
 
-MOST_CHANNELS = 10_000
+MAX_CHANNELS = 10_000
 """Channels whose history is kept in memory."""
 
 
@@ -90,7 +90,7 @@ class Ear:
 
     async def hear(self, kind: str = "") -> dict[str, Any]:
         """Return the next message, or the next of a kind."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while True:
                 message: dict[str, Any] = (
                     self._early.pop(0) if self._early else json.loads(await self.connection.recv())
@@ -99,7 +99,7 @@ class Ear:
                     return message
 
     async def wait_until_joined(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while (message := json.loads(await self.connection.recv())) != {"type": "answer", "text": "here"}:
                 self._early.append(message)
 
@@ -190,7 +190,7 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
             assert [up(node) for node in two] == [(200, True)] * 2
             assert {counted(node, "gaps_total") for node in two} == {0}
 
-    two = nodes(2, engine.url, publish_seconds=PATIENCE)
+    two = nodes(2, engine.url, publish_seconds=TIMEOUT)
     asyncio.run(outlive())
     for node in two:
         assert node.ended(signal.SIGTERM) == 0
@@ -266,7 +266,7 @@ def refused(project: Path, url: str) -> str:
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert result.returncode == 1, result.stderr
@@ -332,7 +332,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
     secret = {"MY_SERVICE_AUTH_SECRET": "s" * 32}
 
     def token(user: str) -> dict[str, str]:
-        command = [sys.executable, "-m", "my_service.auth.token", user]
+        command = [sys.executable, "-m", "my_service.realtime.auth.token", user]
         made = subprocess.run(
             command,
             env=environment(project) | secret,
@@ -340,7 +340,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
             capture_output=True,
             text=True,
             check=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         return {"Authorization": f"Bearer {made.stdout.strip()}"}
 
@@ -361,7 +361,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
                 for ear in (watcher, second, third):
                     assert (await ear.hear())["type"] == "said", "one user came or went twice"
                 logout = Request(f"http://{one.address}/logout", method="POST", headers=ada)
-                with await asyncio.to_thread(urlopen, logout, timeout=PATIENCE) as answer:
+                with await asyncio.to_thread(urlopen, logout, timeout=TIMEOUT) as answer:
                     assert answer.status == 204
                 for ear in (second, third):
                     with pytest.raises(ConnectionClosed) as closed:
@@ -465,14 +465,14 @@ def test_rooms_that_nobody_is_in_any_more_fill_no_memory(nodes: Nodes) -> None:
     async def wander(rooms: int) -> None:
         async with Crowd() as crowd:
             wanderer = await crowd.join(node, "/ws/crowd/hall")
-            async with asyncio.timeout(PATIENCE * 6):
+            async with asyncio.timeout(TIMEOUT * 6):
                 await wanderer.tell(type="wander", rooms=rooms)
                 assert json.loads(await wanderer.connection.recv())["text"] == "done"
 
     [node] = nodes(1, "memory://", ping_interval=3600)
-    asyncio.run(wander(2 * MOST_CHANNELS))
+    asyncio.run(wander(2 * MAX_CHANNELS))
     memory = node.memory
-    asyncio.run(wander(4 * MOST_CHANNELS))
+    asyncio.run(wander(4 * MAX_CHANNELS))
     assert node.memory - memory < 8 * 1024 * 1024, "some 12 are the names alone"
     assert counted(node, "channels") < 10
 
@@ -541,7 +541,7 @@ async def pour_over_a_restart(
         _, listener = await loop.create_connection(lambda: Listener("/ws/crowd/hall", last), host, int(port))
         listener.keeps = number < 3
         crowds[number % 3].append(listener)
-    async with asyncio.timeout(PATIENCE * 12), Crowd() as crowd:
+    async with asyncio.timeout(TIMEOUT * 12), Crowd() as crowd:
         await asyncio.gather(*[listener.opened for each in crowds for listener in each])
         pouring = await crowd.join(three[0], "/ws/crowd/hall")
         await pouring.tell(type="pour", messages=messages)

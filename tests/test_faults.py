@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
-from .service import MEBIBYTE, PATIENCE, Service, Start, bystander, frame, handshake, read_close, reset
+from .service import MEBIBYTE, TIMEOUT, Service, Start, bystander, frame, handshake, read_close, reset
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def tell(service: Service, what: str, query: str = "") -> None:
     with service.connect(query) as client, suppress(ConnectionClosed):
         client.send(what)
         while True:
-            client.recv(timeout=PATIENCE)
+            client.recv(timeout=TIMEOUT)
 
 
 def vanish_while_it_sends(service: Service) -> None:

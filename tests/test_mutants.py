@@ -131,13 +131,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
     "what clients hear is not documented": [
-        ("listeners/rooms.py", "hears = Joined | Left | SaidInRoom", "hears = Joined | Left"),
+        ("listeners/rooms.py", "sends = Joined | Left | SaidInRoom", "sends = Joined | Left"),
     ],
     "a message that nobody says or hears": [
         ("messages.py", "class Left(", 'class Unused(Struct, tag="unused"):\n    pass\n\n\nclass Left('),
     ],
     "the error message is not documented": [
-        ("asyncapi/channels.py", "(handler.hears, ErrorMessage, Pong", "(handler.hears, None, Pong"),
+        ("asyncapi/channels.py", "(handler.sends, ErrorMessage, Pong", "(handler.sends, None, Pong"),
     ],
     "answers are not documented": [
         ("asyncapi/channels.py", "fields = [handler.parsed_return_field]", "fields: list[FieldDefinition | None] = []"),
@@ -229,7 +229,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a logout closes nothing": [("plugin.py", 'self._close(entry, "logged out")', "pass")],
     "a logout closes everybody": [("plugin.py", "registry.by_user.get(logout.user, ())", "registry")],
     "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(connection.headers),")],
-    "a short secret is enough": [("settings.py", "SHORTEST_SECRET = 32", "SHORTEST_SECRET = 5")],
+    "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES = 32", "MIN_SECRET_BYTES = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
         ("settings.py", "secret.get_secret_value()", "secret"),

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from .engines import RedisServer
 from .nginx import Nginx
 from .rendering import replace
-from .service import PATIENCE, Service, handshake, render_with_probe
+from .service import TIMEOUT, Service, handshake, render_with_probe
 from .test_drain import expect_1012
 
 LONG = 3600
@@ -83,7 +83,7 @@ class Deployment:
 
     def connect(self, nginx: Nginx, path: str = "/ws/echo", **options: Any) -> ClientConnection:
         opening: Any = connect  # its own types are partly unknown
-        connection = opening(nginx.url + path, open_timeout=PATIENCE, **options)
+        connection = opening(nginx.url + path, open_timeout=TIMEOUT, **options)
         return cast("ClientConnection", self._stack.enter_context(connection))
 
 
@@ -99,7 +99,7 @@ def say(client: ClientConnection, text: str = "hi") -> None:
 
 def hear(client: ClientConnection, kind: str) -> dict[str, Any]:
     """Wait for a message of a type; skip others."""
-    while (message := json.loads(client.recv(timeout=PATIENCE)))["type"] != kind:
+    while (message := json.loads(client.recv(timeout=TIMEOUT)))["type"] != kind:
         pass
     return cast("dict[str, Any]", message)
 
@@ -216,7 +216,7 @@ def test_what_is_for_those_who_run_the_service_is_not_for_the_internet(deploymen
 
     def status(address: str, path: str) -> int:
         try:
-            with urlopen(f"http://{address}{path}", timeout=PATIENCE) as answer:
+            with urlopen(f"http://{address}{path}", timeout=TIMEOUT) as answer:
                 return cast("int", answer.status)
         except HTTPError as error:
             with error:
@@ -242,14 +242,14 @@ def test_the_access_log_has_each_connection_but_no_query(deployment: Deployment,
 def heard_by_a_replica(deployment: Deployment, request: bytes) -> list[str]:
     """Send a request to nginx; return the lines that reach the replica behind it."""
     with socket.create_server(("127.0.0.1", 0)) as replica:
-        replica.settimeout(PATIENCE)
+        replica.settimeout(TIMEOUT)
         nginx = deployment.nginx(f"127.0.0.1:{replica.getsockname()[1]}")
         nginx.start()
-        with socket.create_connection(("127.0.0.1", nginx.port), timeout=PATIENCE) as client:
+        with socket.create_connection(("127.0.0.1", nginx.port), timeout=TIMEOUT) as client:
             client.sendall(request)
             accepted, _ = replica.accept()
             with accepted:
-                accepted.settimeout(PATIENCE)
+                accepted.settimeout(TIMEOUT)
                 received = b""
                 while not received.endswith(b"\r\n\r\n"):
                     received += accepted.recv(65536)
@@ -278,7 +278,7 @@ def test_pings_keep_an_idle_connection_longer_than_nginx_bears_silence(deploymen
         nginx.start()
     pinged, unpinged = (deployment.connect(nginx, ping_interval=None) for nginx in ways)
     with pytest.raises(ConnectionClosed) as cut:
-        unpinged.recv(timeout=PATIENCE)
+        unpinged.recv(timeout=TIMEOUT)
     assert cut.value.rcvd is None, "it was the service that closed it, and not nginx"
     echo(pinged)  # it is older, and has been as idle
 
@@ -310,7 +310,7 @@ def test_clients_of_a_node_that_is_killed_go_to_the_other_at_once(deployment: De
     comes_back, stays = one_on_each(deployment, one, other, nginx)
     one.process.kill()
     with pytest.raises(ConnectionClosed) as lost:
-        comes_back.recv(timeout=PATIENCE)
+        comes_back.recv(timeout=TIMEOUT)
     assert lost.value.rcvd is None  # 1006: no close frame
     for _ in range(5):
         echo(deployment.connect(nginx))
@@ -337,4 +337,4 @@ def test_when_all_is_stopped_together_each_client_hears_1012(deployment: Deploym
     for client in clients:
         expect_1012(client)
     assert one.ended() == other.ended() == 0
-    assert nginx.process.wait(timeout=PATIENCE) == 0
+    assert nginx.process.wait(timeout=TIMEOUT) == 0

@@ -99,11 +99,11 @@ HANDLERS: dict[str, tuple[str, str]] = {
         "async def bad(data: str, mine: NamedDependency[list[int]]) -> None: ...\n",
         "depends on 'mine'",
     ),
-    "a misspelt keyword": (
+    "a unknown keyword": (
         '@websocket_listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
         "did you mean 'connection_lifespan'?",
     ),
-    "a misspelt keyword of ours": (
+    "a unknown keyword of ours": (
         '@listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
         "did you mean 'connection_lifespan'?",
     ),

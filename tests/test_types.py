@@ -35,7 +35,7 @@ WRONG = {
     "plain_function": ("LIFESPAN", "plain_function"),
     "undecorated": ("LIFESPAN", "undecorated"),
     "no yield": ("AsyncGenerator[None, None]:\n    yield\n\n\n@listener", "None: ...\n\n\n@listener"),
-    "misspelt": ("connection_lifespan=LIFESPAN", "connection_lifspan=right"),
+    "unknown": ("connection_lifespan=LIFESPAN", "connection_lifspan=right"),
 }
 
 

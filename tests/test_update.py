@@ -138,7 +138,7 @@ def test_a_project_that_was_edited_and_updated_passes_its_tests(history: History
     update(project, PRESENT)
     if EARLIER[0] in BEFORE_THE_FIRST:  # what UPGRADING.md asks for
         rooms = project / "src/my_service/listeners/rooms.py"
-        replace(rooms, "    path = ", "    hears = Joined | Left | SaidInRoom\n    path = ")
+        replace(rooms, "    path = ", "    sends = Joined | Left | SaidInRoom\n    path = ")
     result = run(project, "pytest", "-q", "-n0", *WITHOUT_PROCESSES)
     assert result.returncode == 0, result.stdout + result.stderr
 

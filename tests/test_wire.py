@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from .service import MEBIBYTE, PATIENCE, Service, Start, bystander, frame, handshake, read_close, read_frames, reset
+from .service import MEBIBYTE, TIMEOUT, Service, Start, bystander, frame, handshake, read_close, read_frames, reset
 
 
 @pytest.fixture(scope="module")
@@ -280,11 +280,11 @@ def test_100_000_messages_of_random_json_leave_the_memory_flat(start: Start) -> 
             client.sendall(batch)
             began = monotonic()
             healthy.send("who")
-            healthy.recv(timeout=PATIENCE)
+            healthy.recv(timeout=TIMEOUT)
             assert monotonic() - began < 5, "so slow that its pings would fail"
             memories.append(service.memory)
         client.sendall(frame(b'{"type":"say","text":"the end"}'))
-        reader.join(timeout=PATIENCE)
+        reader.join(timeout=TIMEOUT)
         client.close()
         service.settles_at({name: count - 1 for name, count in before.items()})
     ended = next(line for line in service.happened("connection closed") if line["path"] == "/ws/echo")

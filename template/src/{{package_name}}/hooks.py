@@ -1,6 +1,6 @@
 """Yours: what happens when any connection begins and ends. `copier update` never touches this file."""
 
-from .connections import Cause, Socket
+from .realtime import Cause, Socket
 from .state import Connection
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .connections import ConnectionInfo
+from .realtime import ConnectionInfo
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -2,8 +2,8 @@
 
 from litestar.di import NamedDependency
 
-from ..connections import listener
 from ..messages import Said, Say
+from ..realtime import listener
 from ..state import Connection
 
 

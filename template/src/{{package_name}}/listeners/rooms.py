@@ -5,9 +5,8 @@ from typing import Annotated
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from ..connections import Listener, Socket
-from ..fanout import Fanout, Gap
 from ..messages import Joined, Left, SaidInRoom, Say
+from ..realtime import Fanout, Gap, Listener, Socket
 from ..state import Connection
 
 AFTER = """For a client that comes back: the last `sequence` that it has of the room. First it hears what it missed, or
@@ -18,7 +17,7 @@ class Rooms(Listener):
     """What one says in a room, all in it hear, on every node."""
 
     path = "/ws/rooms/{room:str}"
-    hears = Joined | Left | SaidInRoom | Gap
+    sends = Joined | Left | SaidInRoom | Gap
 
     async def on_accept(
         self,

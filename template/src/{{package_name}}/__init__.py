@@ -1,0 +1,1 @@
+"""The service: `create_app` in app.py builds it."""

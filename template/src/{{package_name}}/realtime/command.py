@@ -1,0 +1,34 @@
+"""The command that runs the service: `uv run <name>`, or `python -m <package>`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .errors import ConfigurationError
+from .parts import DISTRIBUTION, VERSION
+from .project import load_settings
+from .server.serve import listen, reload, serve
+from .settings import PREFIX
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service until SIGTERM or Ctrl+C.
+
+    Returns:
+        The exit status: 0 after a signal; 1 for a mistake, a wrong setting or a port that is taken; 2 for a wrong
+        option.
+    """
+    parser = argparse.ArgumentParser(prog=DISTRIBUTION, description="Run the service until SIGTERM or Ctrl+C.")
+    parser.add_argument("--host", help=f"the address to listen on (default: {PREFIX}HOST or 127.0.0.1)")
+    parser.add_argument("--port", type=int, help=f"the port, 0 for any free one (default: {PREFIX}PORT or 8000)")
+    parser.add_argument("--reload", action="store_true", help="restart whenever the code changes; for development")
+    parser.add_argument("--version", action="version", version=VERSION)
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings(host=options.host, port=options.port)
+        with listen(settings.host, settings.port) as listening:
+            (reload if options.reload else serve)(settings, [listening])
+    except ConfigurationError as error:
+        sys.stderr.write(f"{DISTRIBUTION}: {error}\n")
+        return 1
+    return 0

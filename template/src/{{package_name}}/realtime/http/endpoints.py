@@ -1,0 +1,33 @@
+"""The template's: the HTTP side for those who run the service: /health, /ready and /metrics."""
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from ..fanout.plugin import Fanout
+from ..sessions.plugin import Sessions
+
+
+@get("/health")
+async def health() -> dict[str, str]:
+    """Say that the process is alive."""
+    return {"status": "alive"}
+
+
+@get("/ready")
+async def ready(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[dict[str, str]]:
+    """Say whether new connections are welcome: 503 while the service drains, or the engine of the fan-out is away."""
+    if connections.registry.draining:
+        return Response({"status": "draining"}, status_code=503)
+    if not fanout.up:
+        return Response({"status": "fan-out away"}, status_code=503)
+    return Response({"status": "ready"})
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
+    """The numbers of the connections and the fan-out, in the text format of Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(connections.metrics)
+    registry.register(fanout.metrics)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

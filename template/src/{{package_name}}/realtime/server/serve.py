@@ -1,0 +1,122 @@
+"""The template's: the server, which is uvicorn, set up for WebSockets, with a drain before its shutdown."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+import uvicorn
+from litestar import Litestar
+from uvicorn.supervisors import ChangeReload
+
+from ..errors import ConfigurationError
+from ..fanout.plugin import Fanout
+from ..observability.logs import Logging
+from ..project import load_app
+from ..sessions.plugin import Sessions
+from ..settings import CoreSettings
+from .drain import DrainingServer
+from .protocol import HttpProtocol, WebSocketProtocol
+
+if sys.platform != "win32":
+    import resource
+
+SPARE_DESCRIPTORS = 200
+"""For the files, and the connections to other services and of HTTP."""
+
+MANY = 100_000
+"""Descriptors where the number of connections is not limited."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on, before anything else is done.
+
+    Raises:
+        ConfigurationError: The port is taken, or the host is not an address of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ConfigurationError(
+            f"{host} port {port}", f"cannot be listened on: {reason}", "choose another with --host and --port"
+        ) from None
+
+
+def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
+    """Serve on sockets that listen already, until a signal; then drain.
+
+    Raises:
+        ConfigurationError: The application or a setting has a mistake with which it does not start.
+    """
+    app = load_app(settings)
+    asyncio.run(app.plugins.get(Fanout).check())
+    server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)  # uvicorn listens only while it runs; what comes earlier counts too
+    _allow_descriptors(settings)
+    host, port = sockets[0].getsockname()[:2]
+    structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+    gc.collect()
+    gc.freeze()  # all that is there before the first connection stays, so it need not be looked through again and again
+    server.run(sockets)
+
+
+def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
+    """Serve in a child process that is replaced when a file of the package changes, without waiting for its sockets."""
+    Logging(settings).configure()
+    config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
+    hasty = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+    ChangeReload(config, target=partial(_serve_until_changed, hasty), sockets=sockets).run()
+
+
+def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | None) -> None:
+    try:
+        serve(settings, sockets or [])
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")
+
+
+def _allow_descriptors(settings: CoreSettings) -> None:
+    """Raise the number of descriptors that this process may open, for each socket takes one.
+
+    Many systems begin with 1024. Where none is left, nobody gets in any more, not even a health check.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = (settings.max_connections or MANY) + SPARE_DESCRIPTORS
+    most = needed if hard == resource.RLIM_INFINITY else hard
+    if resource.RLIM_INFINITY != soft < needed:
+        with suppress(OSError, ValueError):  # more than the system has, whatever it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, most), hard))
+    if most < needed and settings.max_connections:
+        structlog.get_logger(__name__).warning(
+            "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=most, needed=needed
+        )
+
+
+def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
+        ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
+        ws_max_size=settings.max_message_size,
+        ws_ping_interval=settings.ping_interval,
+        ws_ping_timeout=settings.ping_timeout,
+        ws_per_message_deflate=settings.deflate,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
+    )

@@ -1,0 +1,186 @@
+"""The settings, read from the environment and from `.env`, typed and checked at start-up.
+
+The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists them all.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, AliasPath, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import ConfigurationError, SettingsError, source_location
+
+PACKAGE: Final = __name__.removesuffix(".realtime.settings")
+"""The package of the service, in which this folder stands."""
+PREFIX: Final = f"{PACKAGE.replace('.', '_').upper()}_"
+"""What the name of each environment variable begins with."""
+ENV_FILE: Final = Path(".env")
+
+
+class SettingsGroup(BaseSettings):
+    """Settings that are read together, from variables with the same prefix."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings.
+
+        Args:
+            overrides: Values that win over the environment; None stands for "not given".
+
+        Raises:
+            ConfigurationError: A variable is unknown or has a wrong value, or a field has another type than the
+                setting of that name has here.
+        """
+        _check_redefined_fields(cls)
+        problems = list(_unknown_variables(cls))
+        try:
+            settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            problems += [_describe(details) for details in error.errors()]
+            raise SettingsError(problems) from None
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+
+class CoreSettings(SettingsGroup):
+    """The settings of the server, of its connections and of the log."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The port to listen on; 0 takes any free port."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`console` for people, `json` for machines; `auto` is console in a terminal and JSON elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The lowest level that is logged."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of pages that may connect besides the service's own, separated by commas."""
+    require_origin: bool = False
+    """Reject handshakes without an Origin header, which no browser sends."""
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses and networks of proxies whose X-Forwarded-* headers are believed, separated by commas; * trusts all."""
+
+    max_message_size: int = Field(default=65536, ge=1)
+    """Bytes in one message. A larger message closes the connection with 1009. Cannot be lifted."""
+    max_messages_per_second: float = Field(default=20, ge=0)
+    """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
+    message_burst: int = Field(default=100, ge=1)
+    """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
+    max_connections: int = Field(default=10_000, ge=0)
+    """Connections of this node. Further handshakes are rejected with 503. 0 lifts the limit."""
+    max_connections_per_address: int = Field(default=1000, ge=0)
+    """Connections of one client address to this node. Further handshakes are rejected with 429. 0 lifts the limit."""
+    max_bad_messages: int = Field(default=5, ge=0)
+    """Invalid messages in a row from one connection. Each is answered with an error; one more closes the connection
+    with 1008. 0 lifts the limit."""
+    first_message_seconds: float = Field(default=10, ge=0)
+    """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later one closes it
+    with 1008. 0 lifts the limit."""
+    idle_seconds: float = Field(default=0, ge=0)
+    """Seconds that a connection may send no message before it is closed with 1008. 0 lifts the limit."""
+    max_pending_bytes: int = Field(default=65536, ge=0)
+    """Bytes buffered for one connection whose client reads slowly, before each send waits. 0 buffers nothing."""
+    send_seconds: float = Field(default=10, ge=0)
+    """Seconds that a send may wait for a slow consumer before the connection is closed with 1013. 0 waits for ever."""
+    deflate: bool = False
+    """Compress messages of clients that offer it (permessage-deflate): less traffic for more CPU and memory."""
+
+    handshake_seconds: float = Field(default=10, gt=0)
+    """Seconds in which the head of a request must arrive, a handshake's too. Must be positive."""
+    ping_interval: float = Field(default=20, gt=0)
+    """Seconds between the pings that keep a connection alive and find a dead peer. Must be positive."""
+    ping_timeout: float = Field(default=20, gt=0)
+    """Seconds to wait for the pong. Must be positive."""
+    hook_seconds: float = Field(default=5, gt=0)
+    """Seconds that one `on_disconnect` may take. Must be positive."""
+    drain_seconds: float = Field(default=5, ge=0)
+    """On SIGTERM, the seconds over which connections are closed, each at a random moment. 0 closes all at once."""
+    grace_seconds: float = Field(default=10, ge=0)
+    """Seconds after the drain that busy handlers have to finish before they are cancelled. 0 cancels them at once."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: str) -> str:
+        for proxy in filter(None, (part.strip() for part in proxies.split(","))):
+            try:
+                ip_network(proxy)
+            except ValueError:
+                if proxies != "*":
+                    raise ValueError(
+                        f"{proxy!r} is not an address or a network; write 10.0.0.1, 10.0.0.0/8 or * for any"
+                    ) from None
+        return proxies
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or not parts.netloc or origin.count("/") != 2 or "*" in origin:
+                raise ValueError(f"{origin!r} is not an origin; write scheme and host, as in https://example.com")
+        return origins
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """Name the variable and what is wrong with it, but not its value, which may be a secret."""
+    path = "__".join(str(part) for part in problem["loc"]).upper()
+    return f"{PREFIX}{path}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _variables(group: type[SettingsGroup]) -> Iterator[str]:
+    """Yield the name of the variable of each field, in capitals; of a field with aliases, theirs."""
+    for name, field in group.model_fields.items():
+        aliases = field.validation_alias
+        for alias in aliases.choices if isinstance(aliases, AliasChoices) else [aliases]:
+            first = alias.path[0] if isinstance(alias, AliasPath) else alias
+            yield (str(first) if first else f"{PREFIX}{name}").upper()
+
+
+def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
+    known = list(_variables(group))
+    delimiter = str(group.model_config.get("env_nested_delimiter") or "")
+    nested = tuple(f"{name}{delimiter}".upper() for name in known) if delimiter else ()
+    env_file = group.model_config.get("env_file")
+    given = {*os.environ, *(dotenv_values(ENV_FILE) if env_file else ())}
+    for name in sorted({name.upper() for name in given if name.upper().startswith(PREFIX)}):
+        if name not in known and not name.startswith(nested or "\0"):
+            close = get_close_matches(name, known, n=1)
+            yield f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _check_redefined_fields(group: type[SettingsGroup]) -> None:
+    """Refuse a field of a service's own class that has the name, but not the type, of a setting of this folder."""
+    ours = [cls for cls in group.__mro__ if issubclass(cls, SettingsGroup) and cls.__module__.startswith(_FOLDER)]
+    for cls in group.__mro__:
+        if cls in ours or not issubclass(cls, SettingsGroup):
+            continue
+        for name in inspect.get_annotations(cls):
+            setting = next((each.model_fields[name] for each in ours if name in each.model_fields), None)
+            if setting is not None and cls.model_fields[name].annotation != setting.annotation:
+                kind = getattr(setting.annotation, "__name__", None) or str(setting.annotation)
+                raise ConfigurationError(
+                    source_location(cls),
+                    f"has a field {name!r}, and the setting {PREFIX}{name.upper()} has another type: {kind}",
+                    f"rename the field, or annotate it as {kind} to change only the default",
+                )
+
+
+_FOLDER = f"{PACKAGE}.realtime."
