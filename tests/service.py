@@ -369,7 +369,7 @@ def read_close(connection: socket.socket) -> int | None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Cut with RST, as a crashed host or a middlebox does."""
+    """Reset the connection (RST), as a crashed host or a middlebox does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
