@@ -14,7 +14,7 @@ from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDef
 from litestar_asyncapi.spec import OperationAction, Parameter, Reference
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.listener import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler
 from ..handlers.messages import ErrorMessage, Ping, Pong
 from ..internals import fields_of, frames_of, function_of, query_of
 
