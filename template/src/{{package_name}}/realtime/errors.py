@@ -37,7 +37,7 @@ def source_location(obj: Any) -> str:
 
     Args:
         obj: What to name, as in `Rooms (src/my_service/listeners/rooms.py, line 12)`. An object has the place of its
-            class, a module only a file, a builtin neither.
+            class; what is built in has none.
     """
     while isinstance(obj, partial):
         obj = obj.func
@@ -47,7 +47,7 @@ def source_location(obj: Any) -> str:
     name = getattr(obj, "__qualname__", obj.__name__)
     with suppress(TypeError, OSError):  # it has no source: a builtin, a lambda of the console
         file = Path(inspect.getsourcefile(obj) or "?")
-        line = obj.__code__.co_firstlineno if hasattr(obj, "__code__") else inspect.getsourcelines(obj)[1]
+        line = obj.__code__.co_firstlineno if hasattr(obj, "__code__") else inspect.getsourcelines(obj)[1] or 1
         if file.is_relative_to(Path.cwd()):
             file = file.relative_to(Path.cwd())
         return f"{name} ({file}, line {line})"

@@ -33,10 +33,11 @@ def check_hooks(hooks: Any) -> None:
                 f"rename it to {close[0]}, or begin its name with an underscore; the hooks are {', '.join(HOOKS)}",
             )
     for name, arguments in HOOKS.items():
-        if not hasattr(hooks, name):
+        hook = getattr(hooks, name, None)
+        if not callable(hook):
             fix = f"add `async def {name}({', '.join(arguments)}) -> None: ...`"
-            raise ConfigurationError(source_location(hooks), f"has no {name}", fix)
-        check_hook(getattr(hooks, name), *arguments)
+            raise ConfigurationError(source_location(hooks), f"has no function {name}", fix)
+        check_hook(hook, *arguments)
 
 
 def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
