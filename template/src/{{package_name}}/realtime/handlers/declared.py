@@ -4,7 +4,7 @@ from types import NoneType
 
 from litestar.typing import FieldDefinition
 
-from .listener import ListenerRouteHandler
+from .route_handler import ListenerRouteHandler
 from .messages import ErrorMessage, Ping, Pong
 
 

@@ -8,7 +8,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import source_location
 from ..handlers.declared import sent_types
-from ..handlers.listener import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of
 
 

@@ -15,7 +15,7 @@ from litestar_asyncapi.spec import OperationAction, Parameter, Reference
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
 from ..handlers.declared import received_types, sent_types
-from ..handlers.listener import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
