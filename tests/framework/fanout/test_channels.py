@@ -14,17 +14,16 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
 
-from my_service.realtime import ConnectionInfo, Listener, Socket
+from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
+from my_service.realtime.fanout.engine import BATCH
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.session import Session
-from my_service.realtime import Fanout
-from my_service.realtime.fanout.engine import BATCH
 from my_service.settings import Settings
 
 from ..recording import Hooks
 
 HISTORY = 5
-SETTINGS = Settings(max_messages_per_second=0, history=HISTORY, fanout_url="memory://")
+SETTINGS = Settings(max_messages_per_second=0, history=HISTORY)
 
 
 class Said(Struct, tag="said"):
