@@ -16,11 +16,11 @@ async def health() -> dict[str, str]:
 
 @get("/ready")
 async def ready(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[dict[str, str]]:
-    """Say whether new connections are welcome: 503 while the service drains, or the engine of the fan-out is away."""
+    """Say whether new connections are welcome: 503 while the service drains, or the fan-out is unavailable."""
     if connections.registry.draining:
         return Response({"status": "draining"}, status_code=503)
-    if not fanout.up:
-        return Response({"status": "fan-out away"}, status_code=503)
+    if not fanout.available:
+        return Response({"status": "fan-out unavailable"}, status_code=503)
     return Response({"status": "ready"})
 
 
