@@ -1,6 +1,6 @@
 """What is published on a channel, and what the fan-out itself tells a client."""
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -74,7 +74,8 @@ def add_sequence(data: bytes, sequence: int) -> bytes:
     """Add the field `sequence` to a JSON object; any other JSON has no place for it and is returned as it is."""
     if not data.startswith(b"{"):
         return data
-    return msgspec.json.encode(_FIELDS.decode(data) | {"sequence": sequence})
+    fields: dict[str, Any] = {**_FIELDS.decode(data), "sequence": sequence}
+    return msgspec.json.encode(fields)
 
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw | int])
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
