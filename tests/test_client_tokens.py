@@ -27,7 +27,7 @@ def service(project: Path) -> Iterator[Service]:
 
 
 def token(project: Path, seconds: int = 60) -> str:
-    return check(project, "python", "-m", "my_service.realtime.auth.token", "ada", "--seconds", str(seconds)).strip()
+    return check(project, "python", "-m", "my_service.realtime", "token", "ada", "--seconds", str(seconds)).strip()
 
 
 def test_each_connection_asks_for_its_token(page: Page, way: Network, project: Path) -> None:

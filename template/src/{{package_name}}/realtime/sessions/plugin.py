@@ -1,6 +1,6 @@
 """`Connections`: the plugin through which `app.py` gives Litestar all that stands in this folder."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -11,26 +11,21 @@ from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, WebSocketException
-from litestar.plugins import InitPlugin, ReceiveRoutePlugin
-from litestar.routes import BaseRoute
+from litestar.plugins import InitPlugin
 from litestar.types import Scope
 
-from ..checks.checks import check_factory, check_hook, check_listener_class, check_registered, check_unregistered
-from ..handlers.listener import ListenerRouteHandler
-from ..internals import handlers_of, lifespan_of, listener_classes, websocket_handlers
 from ..settings import CoreSettings
-from .cause import Cause
 from .handshake import HandshakeMiddleware
 from .info import ConnectionInfo
-from .lifespan import HookPair, connection_lifespan, connection_of
+from .lifespan import HookPair, connection_of
 from .metrics import Metrics
 from .origin import normal_origin
-from .session import SESSION_KEY, Registry, Session, Socket
+from .session import SESSION_KEY, Registry, Session
 
 log = structlog.get_logger(__name__)
 
 
-class Sessions(InitPlugin, ReceiveRoutePlugin):
+class Sessions(InitPlugin):
     """Give every WebSocket of an application its gate, its `Connection`, its hooks and its checks.
 
     Args:
@@ -45,16 +40,12 @@ class Sessions(InitPlugin, ReceiveRoutePlugin):
 
     def __init__(
         self,
-        connection: Callable[[], ConnectionInfo],
-        on_accept: Callable[[Socket, Any], Awaitable[None]],
-        on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]],
         settings: CoreSettings,
+        connection: Callable[[], ConnectionInfo],
+        hooks: Any,
     ) -> None:
-        check_factory(connection)
-        check_hook(on_accept, "socket", "connection")
-        check_hook(on_disconnect, "socket", "connection", "cause")
         self.make_connection = connection
-        self.stage = HookPair(on_accept, on_disconnect)
+        self.stage = HookPair(hooks.on_accept, hooks.on_disconnect)
         self.settings = settings
         self.allowed_origins = frozenset(normal_origin(origin) for origin in settings.allowed_origins)
         self.registry = Registry()
@@ -62,10 +53,6 @@ class Sessions(InitPlugin, ReceiveRoutePlugin):
         self._provides_connection = Provide(_provide_connection, sync_to_thread=False)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        for handler in websocket_handlers(app_config.route_handlers):
-            check_unregistered(handler)
-        for cls in listener_classes(app_config.route_handlers):
-            check_listener_class(cls)
         app_config.dependencies["connection"] = self._provides_connection
         app_config.dependencies["connections"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
@@ -75,11 +62,6 @@ class Sessions(InitPlugin, ReceiveRoutePlugin):
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         return app_config
-
-    def receive_route(self, route: BaseRoute) -> None:
-        for handler in handlers_of(route):
-            lives = isinstance(handler, ListenerRouteHandler) or lifespan_of(handler) is connection_lifespan
-            check_registered(handler, self._provides_connection, has_connection=lives)
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
