@@ -8,13 +8,12 @@ from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from structlog.testing import capture_logs
-
 from my_service.realtime import ConfigurationError, Listener, Reason, Socket, listener
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.session import Registry, Session
+from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 

@@ -19,12 +19,12 @@ class CloseCodeMeaning:
 
 
 CLOSE_CODES: Final = {
-    CloseCode.NORMAL_CLOSURE: CloseCodeMeaning("either", "done, as wanted", reconnect=False),
-    CloseCode.GOING_AWAY: CloseCodeMeaning("either", "leaving for good", reconnect=False),
+    CloseCode.NORMAL_CLOSURE: CloseCodeMeaning("either", "done", reconnect=False),
+    CloseCode.GOING_AWAY: CloseCodeMeaning("either", "the other end or a proxy goes away", reconnect=True),
     CloseCode.PROTOCOL_ERROR: CloseCodeMeaning("service", "protocol error", reconnect=False),
     CloseCode.UNSUPPORTED_DATA: CloseCodeMeaning("service", "wrong kind of frame", reconnect=False),
     CloseCode.NO_STATUS_RCVD: CloseCodeMeaning("nobody", "closed without a code", reconnect=True),
-    CloseCode.ABNORMAL_CLOSURE: CloseCodeMeaning("nobody", "connection lost or refused", reconnect=True),
+    CloseCode.ABNORMAL_CLOSURE: CloseCodeMeaning("nobody", "connection lost or rejected", reconnect=True),
     CloseCode.INVALID_DATA: CloseCodeMeaning("service", "text that is not UTF-8", reconnect=False),
     CloseCode.POLICY_VIOLATION: CloseCodeMeaning("service", "against the policy of the service", reconnect=False),
     CloseCode.MESSAGE_TOO_BIG: CloseCodeMeaning("service", "message too big", reconnect=False),
