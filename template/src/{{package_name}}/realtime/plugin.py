@@ -12,6 +12,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins import InitPlugin, PluginProtocol
 
+from .checks.plugin import Checks
 from .http.headers import SecurityHeaders
 from .observability.logs import Logging
 from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
@@ -39,10 +40,9 @@ class Realtime(InitPlugin):
 
     def __init__(self, settings: RealtimeSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
         self._settings = settings
-        self._plugins: Sequence[PluginProtocol] = [
-            *plugins_of(settings),
-            Sessions(connection, hooks.on_accept, hooks.on_disconnect, settings),
-        ]
+        sessions = Sessions(settings, connection, hooks)
+        checks = Checks(sessions, connection, hooks)
+        self._plugins: Sequence[PluginProtocol] = [*plugins_of(settings), sessions, checks]
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Litestar initializes the plugins that are added here after all others, so their lifespans end first."""

@@ -17,14 +17,14 @@ from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
-from websockets.frames import CloseCode
 
 from ..checks.checks import check_function, check_hook, check_keywords, check_lifespan, check_parameters, check_sends
 from ..errors import ConfigurationError, source_location
 from ..internals import function_of
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
-from ..sessions.lifespan import HookPair, connection_of, live
+from ..sessions.lifespan import connection_context
+from ..sessions.runtime import HookPair
 from ..sessions.session import Session, Socket
 from .messages import PINGS, PONG, ErrorMessage
 
@@ -241,9 +241,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         stages = [HookPair(begin, end)] if self._begin or self._end else []
         inner = None
         if self._own_lifespan:
-            given = {"socket": socket, "connection": connection_of(Session.of(socket))}
+            given = {"socket": socket, "connection": Session.of(socket).ensure_connection()}
             inner = partial(self._own_lifespan, given, lifespan_dependencies)
-        return live(socket, stages, inner, client_speaks_first=self._client_speaks_first)
+        return connection_context(socket, stages, inner, client_speaks_first=self._client_speaks_first)
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
         if self._receive is None:
@@ -260,9 +260,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         answers_pings = self.answers_pings
 
         async def receive(socket: Socket) -> Any:
-            next_event = Session.of(socket).next_event
+            receive_event = Session.of(socket).receive_event
             while True:
-                event: Any = await next_event()
+                event: Any = await receive_event()
                 if event["type"] == "websocket.disconnect":
                     raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
                 try:
@@ -338,11 +338,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
 
 async def _answer_bad_message(socket: Socket, error: Exception) -> None:
-    session = Session.of(socket)
-    session.connections.metrics.bad_messages += 1
-    if not session.bad_messages.allows_another(session.messages_in):
-        await session.close_for_limit("max_bad_messages", "too many bad messages")
-        raise WebSocketDisconnect(detail="too many bad messages", code=CloseCode.POLICY_VIOLATION)
+    await Session.of(socket).count_bad_message()
     detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     answer = ErrorMessage(code="invalid_message", detail=detail[:MAX_DETAIL])
     await socket.send_data(msgspec.json.encode(answer))

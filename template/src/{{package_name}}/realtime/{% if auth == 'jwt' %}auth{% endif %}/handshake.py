@@ -10,7 +10,6 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
-from websockets.frames import CloseCode
 
 from ..sessions.middleware import PassThroughMiddleware
 from ..sessions.session import SESSION_KEY, Session
@@ -49,13 +48,13 @@ class Handshake(PassThroughMiddleware):
             token = self._auth.authenticate(connection)
         except HTTPException as error:
             if self._auth.is_claimed(connection) or not scope["route_handler"].opt.get("public"):
-                await _refuse(session, error, send)
+                await _refuse(session, error)
                 return
         if token is None:
             await next_app(scope, receive, send)
             return
-        if not session.connections.registry.claim(session, token.sub, self._auth.max_connections_per_user):
-            await _refuse(session, TooManyRequestsException("too many connections of this user"), send)
+        if not session.registry.acquire(session, token.sub, limit=self._auth.max_connections_per_user):
+            await _refuse(session, TooManyRequestsException("too many connections of this user"))
             return
         scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
@@ -69,7 +68,7 @@ class Handshake(PassThroughMiddleware):
                 message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
             expiry = self._auth.close_when_expired(session, token)
 
-        session.before_accept = accept  # not around `send`: what stands there, each message has to go through
+        session.call_before_accept(accept)  # not around `send`: what stands there, each message has to go through
         try:
             await next_app(scope, receive, send)
         finally:
@@ -77,13 +76,12 @@ class Handshake(PassThroughMiddleware):
                 expiry.cancel()
 
 
-async def _refuse(session: Session, error: HTTPException, send: Send) -> None:
+async def _refuse(session: Session, error: HTTPException) -> None:
     reason = REASONS[error.status_code]
-    session.connections.metrics.refused[reason] += 1
+    session.metrics.count_refused(reason)
     # Of what is wrong, only the kind: the words of the decoder might quote the token.
     kind = type(error.__cause__).__name__ if error.__cause__ else None
     log.warning(
         "handshake refused", reason=reason, path=session.path, client=session.client, detail=error.detail, problem=kind
     )
-    session.error_status = error.status_code
-    await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": error.detail})
+    await session.deny(error.status_code, error.detail)

@@ -14,11 +14,11 @@ from .plugin import Auth
 async def logout(
     request: Request[Any, Any, Any],
     auth: NamedDependency[Auth],
-    connections: NamedDependency[Sessions],
+    sessions: NamedDependency[Sessions],
     fanout: NamedDependency[Fanout],
 ) -> None:
     """End this token, and close all connections of its user with 1008, on every node.
 
     Other tokens of the user are good until they expire. A node that starts later does not know what was ended before.
     """
-    await auth.log_out(auth.authenticate(request), connections.registry, fanout)
+    await auth.log_out(auth.authenticate(request), sessions.registry, fanout)

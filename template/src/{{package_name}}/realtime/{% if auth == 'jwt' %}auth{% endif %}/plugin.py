@@ -22,7 +22,9 @@ from ..sessions.cause import Cause, Reason
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.origin import origin_allowed
 from ..sessions.plugin import Sessions
-from ..sessions.session import Registry, Session
+from ..sessions.registry import Registry
+from ..sessions.session import Session
+from ..sessions.state import State
 from .credentials import SUBPROTOCOL, find_credentials
 from .handshake import Handshake
 from .settings import AuthSettings
@@ -136,7 +138,7 @@ class Auth(InitPlugin):
         if str(token.jti) in self.revoked:
             raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
 
-    async def log_out(self, token: Token, registry: Registry, fanout: Fanout) -> None:
+    async def log_out(self, token: Token, registry: Registry[Session], fanout: Fanout) -> None:
         """Let nobody in with this token again, and close all connections of its user with 1008, on every node.
 
         Raises:
@@ -146,12 +148,12 @@ class Auth(InitPlugin):
         self._log_out(logout, registry)
         await fanout.tell_nodes(logout)
 
-    def _log_out(self, logout: LoggedOut, registry: Registry) -> None:
+    def _log_out(self, logout: LoggedOut, registry: Registry[Session]) -> None:
         now = datetime.now(UTC)
         self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
         self.revoked[logout.jti] = logout.exp
-        for session in tuple(registry.by_user.get(logout.user, ())):
-            if session.accepted:
+        for session in registry.of_user(logout.user):
+            if session.state is State.OPEN:
                 self._close(session, "logged out")
 
     @asynccontextmanager
