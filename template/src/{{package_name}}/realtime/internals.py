@@ -9,10 +9,13 @@ from typing import Any
 
 from litestar import Controller, Router
 from litestar.di import Provide
-from litestar.handlers import BaseRouteHandler, WebsocketListener
+from litestar.handlers import BaseRouteHandler
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
 from litestar.typing import FieldDefinition
+
+PACKAGE = __name__.removesuffix(".internals")
+"""The package that this folder is."""
 
 LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
 """2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
@@ -60,13 +63,6 @@ def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]
             yield from (member for member in members if isinstance(member, WebsocketRouteHandler))
 
 
-def listener_classes(values: Sequence[Any]) -> Iterator[type[WebsocketListener]]:
-    """Find the listener classes in `route_handlers=[...]`."""
-    for value in values:
-        if inspect.isclass(value) and issubclass(value, WebsocketListener):
-            yield value
-
-
 def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
     """Return each name injected into a registered handler, its lifespan or its hooks, with its provider if any."""
     providers = handler.resolve_dependencies()
@@ -82,6 +78,47 @@ def fields_of(handler: BaseRouteHandler) -> dict[str, FieldDefinition]:
     signatures = [provider.parsed_fn_signature for provider in handler.resolve_dependencies().values()]
     signatures.append(handler.parsed_fn_signature)
     return {name: field for signature in signatures for name, field in signature.parameters.items()}
+
+
+def providers_of(handler: BaseRouteHandler) -> dict[str, Provide]:
+    """Return the provider of each name that a registered handler takes, its dependencies' own dependencies included."""
+    providers = handler.resolve_dependencies()
+    found: dict[str, Provide] = {}
+    pending = list(handler.parsed_fn_signature.parameters)
+    while pending:
+        name = pending.pop()
+        if name in providers and name not in found:
+            found[name] = providers[name]
+            pending += providers[name].parsed_fn_signature.parameters
+    return found
+
+
+def is_provided_by(provider: Provide, package: str) -> bool:
+    """Return whether what is provided comes from a package."""
+    module = getattr(provider.dependency, "__module__", None) or ""
+    return f"{module}.".startswith(f"{package}.")
+
+
+def injected_of(handler: BaseRouteHandler) -> Iterator[tuple[Any, dict[str, FieldDefinition], dict[str, Any]]]:
+    """Return each function that Litestar injects into for a handler, its parameters, and the types to validate them.
+
+    2.25: a `SignatureModel` is a Struct, from whose annotations msgspec reads the types at the first conversion.
+    """
+    yield function_of(handler), handler.parsed_fn_signature.parameters, handler.signature_model.__annotations__
+    for provider in providers_of(handler).values():
+        signature = provider.parsed_fn_signature
+        yield provider.dependency, signature.parameters, provider.signature_model.__annotations__
+
+
+def skip_validation(handler: BaseRouteHandler) -> None:
+    """Have Litestar hand over what this folder provides as it is, into whatever function, and at no cost.
+
+    A user's `Connection` may have fields of any type. What Litestar validates it also has msgspec understand, down to
+    the last field.
+    """
+    ours = {name for name, provider in providers_of(handler).items() if is_provided_by(provider, PACKAGE)}
+    for _, _, types in injected_of(handler):
+        types.update(dict.fromkeys(ours & types.keys(), Any))
 
 
 def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:

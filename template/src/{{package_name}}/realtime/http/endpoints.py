@@ -1,11 +1,23 @@
 """The endpoints for operators: /health, /ready and /metrics."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
 from litestar import HttpMethod, Response, get, route
 from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ..fanout.plugin import Fanout
 from ..sessions.plugin import Sessions
+
+READY_SECONDS: Final = 5
+"""Seconds that each function of `Realtime(ready=...)` may take."""
+
+ReadyCheck = Callable[[], Awaitable[Any]]
+
+log = structlog.get_logger(__name__)
 
 
 @route("/health", http_method=[HttpMethod.GET, HttpMethod.HEAD])
@@ -15,12 +27,28 @@ async def health() -> dict[str, str]:
 
 
 @route("/ready", http_method=[HttpMethod.GET, HttpMethod.HEAD])
-async def ready(sessions: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[dict[str, str]]:
-    """Return 200 where new connections are welcome, 503 while the service drains or the fan-out is unavailable."""
+async def ready(
+    sessions: NamedDependency[Sessions],
+    fanout: NamedDependency[Fanout],
+    ready_checks: NamedDependency[tuple[ReadyCheck, ...]],
+) -> Response[dict[str, str]]:
+    """Return 200 where new connections are welcome.
+
+    It is 503 while the service drains, while the fan-out is unavailable, and while a function of `Realtime(ready=...)`
+    fails.
+    """
     if sessions.registry.draining:
         return Response({"status": "draining"}, status_code=503)
     if not fanout.up:
         return Response({"status": "fan-out unavailable"}, status_code=503)
+    for check in ready_checks:
+        name = getattr(check, "__name__", "check")
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await check()
+        except Exception as error:  # noqa: BLE001 (whatever it raises)
+            log.warning("not ready", check=name, exc_info=error)
+            return Response({"status": f"{name} failed"}, status_code=503)
     return Response({"status": "ready"})
 
 

@@ -31,9 +31,7 @@ class Resolution:
     """Somebody has to fix the service: the exception is logged with its traceback."""
 
 
-def resolve_cause(
-    error: BaseException | None, *, initializing: bool = False, draining: bool = False
-) -> Resolution:
+def resolve_cause(error: BaseException | None, *, initializing: bool = False, draining: bool = False) -> Resolution:
     """Return how a connection ends after its handler returned or raised.
 
     An exception group is treated as what it holds. It is a bug where one of its exceptions is; else the exception that

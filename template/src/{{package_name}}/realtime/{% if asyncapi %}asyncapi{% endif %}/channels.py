@@ -14,8 +14,8 @@ from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDef
 from litestar_asyncapi.spec import OperationAction, Parameter, Reference
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.listener import ListenerRouteHandler
-from ..handlers.messages import ErrorMessage, Ping, Pong
+from ..handlers.declared import received_types, sent_types
+from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
@@ -42,8 +42,8 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     fields = fields_of(handler)
     messages = _messages(handler)
     directions = [
-        (OperationAction.RECEIVE, "What a client says", function, received(handler)),
-        (OperationAction.SEND, "What a client hears", listener, sent(handler)),
+        (OperationAction.RECEIVE, "What a client says", function, received_types(handler)),
+        (OperationAction.SEND, "What a client hears", listener, sent_types(handler)),
     ]
     wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
@@ -68,43 +68,17 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     )
 
 
-def received(handler: ListenerRouteHandler) -> list[FieldDefinition]:
-    """Return the types of the messages that clients say."""
-    pings = [FieldDefinition.from_annotation(Ping)] if handler.answers_pings else []
-    return [*_members(handler.parsed_data_field), *pings]
-
-
-def sent(handler: ListenerRouteHandler) -> list[FieldDefinition]:
-    """Return the types of the messages that clients hear: the answers, what else the listener says that they hear, and
-    what the wiring says.
-    """
-    fields = [handler.parsed_return_field]
-    others = (handler.sends, ErrorMessage, Pong if handler.answers_pings else None)
-    fields += [FieldDefinition.from_annotation(each) for each in others if each]
-    members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
-    return [member for at, member in enumerate(members) if member not in members[:at]]
-
-
 def docstring(thing: Any) -> tuple[str | None, str | None]:
     """Return the first paragraph of a docstring, and the rest."""
     summary, _, description = inspect.cleandoc(thing.__doc__ or "").partition("\n\n")
     return " ".join(summary.split()) or None, description or None
 
 
-def _members(field: FieldDefinition | None) -> list[FieldDefinition]:
-    """Return the types in a union, or the one that there is; none where nothing is annotated."""
-    if field is None:
-        return []
-    if alias := getattr(field.annotation, "__value__", None):  # of the statement `type Incoming = Say | Wave`
-        return _members(FieldDefinition.from_annotation(alias))
-    return [member for inner in field.inner_types for member in _members(inner)] if field.is_union else [field]
-
-
 def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
     """Describe what is said and heard, each once, under a name of its own."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
-    for members, frames in ((received(handler), received_in), (sent(handler), sent_in)):
+    for members, frames in ((received_types(handler), received_in), (sent_types(handler), sent_in)):
         for member in members:
             if all(member != message.payload for message in messages.values()):
                 name = getattr(member.annotation, "__name__", "Message")
