@@ -42,8 +42,6 @@ class Sessions(InitPlugin):
         self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
         self.collector = SessionCollector(self.metrics, self.registry)
         """What Prometheus reads."""
-        self.provides_connection = Provide(_provide_connection, sync_to_thread=False)
-        """The provider of the dependency `connection`."""
 
     @property
     def settings(self) -> CoreSettings:
@@ -66,7 +64,7 @@ class Sessions(InitPlugin):
         config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.allowed_origins))
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
-        app_config.dependencies["connection"] = self.provides_connection
+        app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)
         app_config.dependencies["sessions"] = Provide(lambda: self, sync_to_thread=False)
         return app_config
 
