@@ -1,7 +1,8 @@
 """The life of a connection: it is counted, accepted, initialized, and whatever happens, cleaned up once."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -136,6 +137,34 @@ def test_a_bug_outside_of_any_lifespan_closes_with_1011(serve: Serve) -> None:
         socket.receive_text(timeout=20)
     assert ended.value.code == 1011
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["handler failed"]
+
+
+@asynccontextmanager
+async def no_lifespan(_: Socket) -> AsyncGenerator[None, None]:
+    yield
+
+
+@pytest.mark.parametrize("enter", [connection_lifespan, no_lifespan])
+def test_a_task_group_that_the_client_leaves_ends_as_any_connection(
+    serve: Serve, hooks: Hooks, enter: Callable[[Socket], AbstractAsyncContextManager[None]]
+) -> None:
+    @websocket("/")
+    async def reading(socket: Socket) -> None:
+        async with enter(socket), asyncio.TaskGroup() as outer:
+            outer.create_task(read(socket))
+
+    async def read(socket: Socket) -> None:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(asyncio.sleep(3600))
+            await socket.accept()
+            await socket.receive_text()
+
+    with serve(reading) as client, capture_logs() as logs:
+        with client.websocket_connect("/"):
+            pass
+    if enter is connection_lifespan:
+        assert hooks.ended.get(timeout=20)[1].reason is Reason.CLIENT_CLOSED
+    assert [line for line in logs if line["log_level"] == "error"] == []
 
 
 def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks) -> None:
