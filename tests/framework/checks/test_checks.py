@@ -15,8 +15,16 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener, websocket_listener
 
-from my_service.realtime import Cause, ConnectionInfo, Listener, ConfigurationError, Socket, connection_lifespan, listener
-from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime import (
+    Cause,
+    ConfigurationError,
+    ConnectionInfo,
+    Listener,
+    Realtime,
+    Socket,
+    connection_lifespan,
+    listener,
+)
 from my_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,8 +41,8 @@ HOOKS = SimpleNamespace(on_accept=on_accept, on_disconnect=on_disconnect)
 
 
 def start(*handlers: Any, **options: Any) -> Litestar:
-    sessions = Sessions(Settings(), ConnectionInfo, HOOKS)
-    return Litestar(list(handlers), plugins=[sessions], openapi_config=None, **options)
+    realtime = Realtime(Settings(), ConnectionInfo, HOOKS)
+    return Litestar(list(handlers), plugins=[realtime], openapi_config=None, **options)
 
 
 def refused(name: str, mistake: str, fix: str, *handlers: Any, **options: Any) -> None:
@@ -228,7 +236,7 @@ async def make_counter() -> list[int]:
 
 class TestCachedDependency:
     MISTAKE = "with use_cache=True: the first connection's value goes to every later one"
-    MEND = 'leave use_cache out; one connection gets one value all the same. If it is meant, say so: opt={"allow": ["'
+    MEND = 'leave use_cache out; one connection gets one value all the same. To share it, add opt={"allow": ["'
 
     def test_of_a_handler(self) -> None:
         @listener("/", dependencies={"counter": Provide(make_counter, use_cache=True)})
@@ -300,7 +308,12 @@ class TestMisspeltKeyword:
 
             async def on_disconect(self) -> None: ...
 
-        refused("Misspelt", "has 'on_disconect', which nothing calls", "did you mean 'on_disconnect'?", Misspelt)
+        refused(
+            "Misspelt.on_disconect",
+            "is never called",
+            'rename it to on_disconnect, or keep the name with opt={"allow": ["on_disconect"]}',
+            Misspelt,
+        )
 
     def test_unless_it_says_so(self) -> None:
         @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard"]})
@@ -320,7 +333,7 @@ class TestConnectionWhereThereIsNone:
         refused("homeless", "asks for `connection` outside connection_lifespan", "use @listener", homeless)
 
     def test_in_an_http_handler(self) -> None:
-        @get("/")
+        @get("/homeless")
         async def homeless(connection: NamedDependency[ConnectionInfo]) -> None: ...
 
         refused("homeless", "asks for `connection` in an HTTP handler", "only a WebSocket has a Connection", homeless)
@@ -355,11 +368,11 @@ class TestListener:
             name: str
 
         with pytest.raises(ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"):
-            Sessions(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
+            Realtime(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_the_connection_must_have_an_id(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and no ConnectionInfo"):
-            Sessions(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
+        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and not a ConnectionInfo"):
+            Realtime(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_what_the_wiring_gives_to_a_hook_needs_no_annotation(self) -> None:
         class Plain(Listener):
@@ -372,10 +385,10 @@ class TestListener:
         async def plain(socket, connection, cause) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore
 
         plain_hooks = SimpleNamespace(on_accept=on_accept, on_disconnect=plain)
-        Litestar([Plain], plugins=[Sessions(Settings(), ConnectionInfo, plain_hooks)])
+        Litestar([Plain], plugins=[Realtime(Settings(), ConnectionInfo, plain_hooks)])
 
     def test_hooks_must_fit(self) -> None:
         async def short(socket: Socket) -> None: ...
 
         with pytest.raises(ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"):
-            Sessions(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))
+            Realtime(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))

@@ -44,7 +44,7 @@ async def ready(
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await check()
-        except Exception as error:  # noqa: BLE001 (whatever it raises)
+        except Exception as error:
             log.warning("not ready", check=name, exc_info=error)
             return Response({"status": f"{name} failed"}, status_code=503)
     return Response({"status": "ready"})
