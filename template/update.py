@@ -1,7 +1,7 @@
 """Update this project to the newest version of its template, and test the result: `uv run update.py`.
 
-Options are passed on to `copier update`: `--data demo_page=false` changes an answer, `--vcs-ref 1.2.0` selects a version,
-`--conflict rej` writes conflicts into files of their own.
+Options are passed on to `copier update`: `--data demo_page=false` changes an answer, `--vcs-ref 1.2.0` selects a
+version, `--conflict rej` writes conflicts into files of their own.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 ANSWERS = ".copier-answers.yml"
-CONFLICT = "^<<<<<<< before updating$"
+CONFLICT = b"<<<<<<< before updating"
 """The line with which Copier marks a conflict. It exits with 0 all the same."""
 UNDO = "Or undo the update: git reset --hard && git clean -d --force"
 
@@ -48,9 +48,8 @@ def update(options: list[str]) -> str:
         return f"nothing new: this project has the newest version, {versions['current_version']}"
     # With fewer than three lines of context, an edit may be applied to another block that looks alike.
     copier("update", "--defaults", "--context-lines=3", f"--data=updated_from={versions['current_version']}", *options)
-    conflicts = run("git", "grep", "--name-only", "--untracked", CONFLICT, stdout=subprocess.PIPE).stdout
-    if conflicts:
-        raise StopError(f"there are conflicts. Fix: resolve them in these files, then run `uv run pytest`:\n\n{conflicts}\n{UNDO}")
+    if names := "\n".join(conflicts()):
+        raise StopError(f"there are conflicts. Fix: resolve them, then run `uv run pytest`:\n\n{names}\n\n{UNDO}")
     if run(os.environ.get("UV", "uv"), "run", "pytest").returncode:
         raise StopError(f"the tests fail; their output is above. Fix: change what they name.\n{UNDO}")
     return "done, and the tests pass. Review the changes with `git diff`, then commit them."
@@ -68,7 +67,18 @@ def refuse_unsaved_work() -> None:
 def refuse_relative_template() -> None:
     """Raise if Copier has recorded a relative path of the template, which it cannot find from here."""
     if re.search(r"^_src_path: \.", (ROOT / ANSWERS).read_text("utf-8"), re.MULTILINE):
-        raise StopError(f"_src_path in {ANSWERS} is relative. Fix: write the absolute path of the template, and commit it.")
+        raise StopError(f"_src_path in {ANSWERS} is relative. Fix: write the template's absolute path, and commit it.")
+
+
+def conflicts() -> list[str]:
+    """Return the files in which Copier has marked a conflict, and those into which it has written one (.rej)."""
+    listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", stdout=subprocess.PIPE)
+    if listing.returncode:
+        raise StopError("Git has failed; its error is above.")
+    files = {name for name in listing.stdout.split("\0") if (ROOT / name).is_file()}
+    return sorted(
+        name for name in files if name.endswith(".rej") or CONFLICT in (ROOT / name).read_bytes().splitlines()
+    )
 
 
 def copier(*arguments: str, stdout: int | None = None) -> str:

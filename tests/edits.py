@@ -2,14 +2,19 @@
 
 An edit and an update may come in either order: `update(edit(old))` must equal `edit(update(old))`. That says at once
 that nothing conflicts, that the edit is in its right place, and that every change of the template has arrived.
+Together they touch every file outside `realtime/`, as `test_the_edits_touch_every_file` shows.
 """
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from .history import contents
+from .ownership import TEMPLATE, whose
 
 PACKAGE = Path("src/my_service")
 
@@ -70,19 +75,8 @@ def _bump(name: str) -> Edit:
 
 def _reformat(project: Path) -> None:
     files = [str(PACKAGE / name) for name in ("app.py", "state.py", "hooks.py", "messages.py")]
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        "format",
-        "--quiet",
-        "--no-cache",
-        "--isolated",
-        "--line-length",
-        "100",
-        *files,
-    ]
-    subprocess.run(command, cwd=project, check=True)
+    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--no-cache", "--isolated", "--line-length", "100"]
+    subprocess.run([*command, *files], cwd=project, check=True)
 
 
 def _delete_rooms(project: Path) -> None:
@@ -91,61 +85,62 @@ def _delete_rooms(project: Path) -> None:
     app.write_text(
         text.replace("from .listeners.rooms import Rooms\n", "").replace("            Rooms,\n", ""), "utf-8"
     )
-    (project / PACKAGE / "listeners" / "rooms.py").unlink()
-    (project / "tests" / "listeners" / "test_rooms.py").unlink()
+    for name in (PACKAGE / "listeners" / "rooms.py", Path("tests/listeners/test_rooms.py")):
+        _file(project, name).unlink()
 
 
 def _rename_echo(project: Path) -> None:
     app = _file(project, PACKAGE / "app.py")
     text = app.read_text("utf-8")
     app.write_text(text.replace("from .listeners.echo import", "from .listeners.ping import"), "utf-8")
-    (project / PACKAGE / "listeners" / "echo.py").rename(project / PACKAGE / "listeners" / "ping.py")
-    (project / "tests" / "listeners" / "test_echo.py").rename(project / "tests" / "listeners" / "test_ping.py")
+    _file(project, PACKAGE / "listeners" / "echo.py").rename(project / PACKAGE / "listeners" / "ping.py")
+    _file(project, "tests/listeners/test_echo.py").rename(project / "tests" / "listeners" / "test_ping.py")
 
 
 LISTENER = '''"""Mine."""
 
 from litestar.di import NamedDependency
 
-from ..connections import listener
 from ..messages import Said, Say
+from ..realtime import listener
 from ..state import Connection
 
 
-@listener("/ws/{name}")
-async def {name}(data: Say, connection: NamedDependency[Connection]) -> Said:
+@listener("/ws/mine")
+async def mine(data: Say, connection: NamedDependency[Connection]) -> Said:
     return Said(text=data.text, connection=connection.id, count=0)
 '''
 
 
-def _add_listener(name: str, where: str) -> Edit:
-    """A file in listeners/, its import in sorted order, and its name at some place in `route_handlers`."""
-
-    def apply(project: Path) -> None:
-        app = _file(project, PACKAGE / "app.py")
-        lines = app.read_text("utf-8").splitlines(keepends=True)
-        imported = f"from .listeners.{name} import {name}\n"
-        listeners = [i for i, line in enumerate(lines) if line.startswith("from .listeners.")]
-        place = next((i for i in listeners if lines[i] > imported), listeners[-1] + 1)
-        lines.insert(place, imported)
-        text, count = re.subn(where, rf"\1            {name},\n", "".join(lines), count=1, flags=re.MULTILINE)
-        if not count:
-            raise NotHereError(f"{where!r} is not in app.py")
-        app.write_text(text, "utf-8")
-        (project / PACKAGE / "listeners" / f"{name}.py").write_text(LISTENER.format(name=name), "utf-8")
-
-    return Edit(f"listener {name}", apply)
+def _add_listener(project: Path) -> None:
+    app = _file(project, PACKAGE / "app.py")
+    text = app.read_text("utf-8").replace("        route_handlers=[\n", "        route_handlers=[\n            mine,\n")
+    app.write_text(text.replace("from .realtime", "from .listeners.mine import mine\nfrom .realtime"), "utf-8")
+    (project / PACKAGE / "listeners" / "mine.py").write_text(LISTENER, "utf-8")
 
 
-BELOW_YOURS = (
-    r"(            # Yours: name your listeners here\.\n(?:            \w+,\n)*?)(?=            # The template's\.\n)"
-)
-AT_THE_END = r"(route_handlers=\[\n(?:            .*\n)*)"
+def _append_everywhere(project: Path) -> None:
+    """Add a comment at the end of each file that can hold one, but for the framework and what is empty."""
+    for name, text in contents(project).items():
+        framework = name.startswith(f"{PACKAGE.as_posix()}/realtime/")
+        if framework or not text or name.endswith(".json") or name == ".copier-answers.yml":
+            continue
+        if whose(name) == TEMPLATE and text.count("\n") <= 10:
+            continue
+        mine = "<!-- Mine. -->" if name.endswith(".md") else "# Mine."
+        (project / name).write_text(f"{text}\n{mine}\n", "utf-8")
+
+
+def _recommend_extension(project: Path) -> None:
+    file = _file(project, ".vscode/extensions.json")
+    recommended = json.loads(file.read_text("utf-8"))
+    recommended["recommendations"].append("mine.mine")
+    file.write_text(json.dumps(recommended, indent=2) + "\n", "utf-8")
+
 
 PYPROJECT = [
     *(_add_dependency(name, "^dependencies") for name in ("aiofiles", "mmh3>=5", "zstandard")),
     _add_dependency("respx", "^dev"),
-    _add_dependency("opentelemetry-instrumentation-redis", "^opentelemetry"),
     *(
         _bump(name)
         for name in (
@@ -177,51 +172,23 @@ PYPROJECT = [
     _substitute("pytest timeout", "pyproject.toml", r"^timeout = 60\b", "timeout = 120"),
 ]
 
-SETTINGS = [
+YOURS = [
     _substitute(
         "setting",
         PACKAGE / "settings.py",
-        r'(    grace_seconds: .*\n    """.*"""\n)',
-        r'\1    database_url: str = "sqlite://"\n    """Where the data is."""\n',
+        r"\A([\s\S]*)\Z",
+        r'\1\n    database_url: str = "sqlite://"\n    """Where the data is."""\n',
     ),
-    _append("setting in the example", ".env.example", "\n# Where the data is.\nMY_SERVICE_DATABASE_URL=sqlite://\n"),
-    _substitute("port", PACKAGE / "settings.py", r"port: int = Field\(default=8000", "port: int = Field(default=9000"),
-    _substitute("port in the example", ".env.example", "^MY_SERVICE_PORT=8000$", "MY_SERVICE_PORT=9000"),
-]
-
-APP = [
-    _add_listener("alpha", BELOW_YOURS),
-    _add_listener("mine", BELOW_YOURS),
-    _add_listener("zeta", AT_THE_END),
-    _substitute(
-        "middleware",
-        PACKAGE / "app.py",
-        r"middleware=\[SecurityHeaders\(\)\]",
-        "middleware=[SecurityHeaders(), Timing()]",
-    ),
-    _substitute(
-        "lifespan",
-        PACKAGE / "app.py",
-        r"^(        logging_config=.*\n)    \)$",
-        r"\1        lifespan=[database],\n    )",
-    ),
+    _substitute("title", "README.md", "^# My Service$", "# Our Service"),
+    Edit("listener added", _add_listener),
     Edit("rooms deleted", _delete_rooms),
     Edit("echo renamed", _rename_echo),
-]
-
-README = [
-    _substitute(
-        "about",
-        "README.md",
-        r"^(A \[Litestar\].*\n(?:.+\n)*)",
-        r"\1\nIt is run by the team of Ada.\n",
-    ),
-    _substitute("section", "README.md", "^## The checks$", "## Ours\n\nA paragraph of ours.\n\n## The checks"),
-    _append("last section", "README.md", "\n## Who to call\n\nAda.\n"),
-    _substitute("title", "README.md", "^# My Service$", "# Our Service"),
+    Edit("reformatted", _reformat),
 ]
 
 OTHERS = [
+    _append("setting in the example", ".env.example", "\n# Where the data is.\nMY_SERVICE_DATABASE_URL=sqlite://\n"),
+    _substitute("port in the example", ".env.example", "^MY_SERVICE_PORT=8000$", "MY_SERVICE_PORT=9000"),
     _append("ignored files", ".gitignore", "\n# Ours\ndata/\n"),
     _append(
         "job in CI",
@@ -240,9 +207,20 @@ OTHERS = [
         r"^(    runs-on: ubuntu-latest\n)(?=    strategy:)",
         r"\1    services:\n      cache:\n        image: valkey/valkey\n",
     ),
-    _append("service in compose", "compose.yaml", "  cache:\n    image: valkey/valkey\n    restart: unless-stopped\n"),
-    _substitute("port in compose", "compose.yaml", '"127.0.0.1:8000:8000"', '"127.0.0.1:9000:8000"'),
+    _append(
+        "ecosystem of the bot",
+        ".github/dependabot.yml",
+        "  - package-ecosystem: npm\n    directory: /\n    schedule:\n      interval: weekly\n",
+    ),
+    _substitute("port in compose", "compose.yaml", '"127.0.0.1:8000:8080"', '"127.0.0.1:9000:8080"'),
     _substitute("stop in compose", "compose.yaml", "stop_grace_period: 45s", "stop_grace_period: 90s"),
+    _substitute("replicas", "deploy/kubernetes.yaml", "^  replicas: 3$", "  replicas: 5"),
+    _substitute(
+        "host", "deploy/kubernetes.yaml", r"^    - host: service\.example\.com$", "    - host: chat.example.org"
+    ),
+    _substitute("TLS", "deploy/nginx/listen.conf", "^# listen 8443 ssl reuseport;$", "listen 8443 ssl reuseport;"),
+    _substitute("workers", "deploy/nginx/nginx.conf", "^worker_processes auto;$", "worker_processes 2;"),
+    _substitute("balancing", "deploy/nginx/upstream.conf", "^    least_conn;$", "    ip_hash;"),
     _substitute(
         "package in the image",
         "Dockerfile",
@@ -255,34 +233,13 @@ OTHERS = [
         ".pre-commit-config.yaml",
         "      - id: mine\n        name: mine\n        entry: ./mine\n        language: system\n",
     ),
-    _append("fixture", "tests/conftest.py", "\n\n@pytest.fixture\ndef mine() -> int:\n    return 1\n"),
     _append("editor", ".editorconfig", "\n[*.sql]\nindent_size = 2\n"),
-    _append("licence", "LICENSE", "\nWith our additions.\n"),
-    _append("security", "SECURITY.md", "- Ours.\n"),
+    _substitute(
+        "format on save", ".vscode/settings.json", '"editor.formatOnSave": true', '"editor.formatOnSave": false'
+    ),
+    _substitute("console", ".vscode/launch.json", '"integratedTerminal"', '"internalConsole"'),
+    Edit("extension", _recommend_extension),
+    Edit("the end of every file", _append_everywhere),
 ]
 
-YOURS = [
-    _append(f"{file.name}, yours", file, "\n\n# Mine.\n")
-    for file in (
-        PACKAGE / "state.py",
-        PACKAGE / "hooks.py",
-        PACKAGE / "messages.py",
-        PACKAGE / "listeners" / "__init__.py",
-        PACKAGE / "listeners" / "rooms.py",
-    )
-]
-
-EDITS = [*YOURS, *PYPROJECT, *SETTINGS, *APP, *README, *OTHERS]
-
-REFORMATTED = Edit("reformatted", _reformat)
-"""With longer or shorter lines than the template has. Whatever an update brings is formatted with the next run."""
-
-BEFORE_THE_LAYOUT = {
-    "05cb1f0": {"rooms deleted", "echo renamed", "fixture", "port in compose"},
-    "882621e": {"listener alpha", "echo renamed", "fixture", "port in compose"},
-    "a77584c": {"security", "port in compose"},
-    "c016bb9": {"port in compose"},
-}
-"""Edits that conflict from states before the first release: only then came the rule that the end is the user's, and
-nginx with the port. No release may ever be here.
-"""
+EDITS = [*PYPROJECT, *YOURS, *OTHERS]

@@ -1,35 +1,20 @@
-"""Whose a file is, by the table in the README of a generated project."""
+"""Whose a file of a generated project is. It follows from where the file stands."""
 
-import re
-from pathlib import Path
-
-YOURS, SHARED, TEMPLATE = "yours", "shared", "the template's"
+YOURS, MERGED, TEMPLATE = "yours", "merged", "the template's"
 
 
-class Ownership:
-    """The table, read."""
+def whose(name: str, package: str = "my_service") -> str:
+    """Say whose a file is.
 
-    def __init__(self, project: Path, package: str = "my_service") -> None:
-        text = (project / "README.md").read_text("utf-8").partition("## Which files are yours")[2]
-        self.rows: dict[str, list[str]] = {}
-        for files, kind in re.findall(r"^\| (`.+?) \| ([\w' ]+) \|", text.partition("\n## ")[0], re.MULTILINE):
-            self.rows[kind] = re.findall(r"`([^`]+)`", files)
-        self._package = f"src/{package}/"
+    Args:
+        name: Its path in the project, with slashes.
+        package: The name of the package.
 
-    def matches(self, name: str) -> list[tuple[str, str]]:
-        """Return each row into which a file fits: whose it is, and the path that fits."""
-        places = (name, name.removeprefix(self._package))
-        return [
-            (kind, path)
-            for kind, paths in self.rows.items()
-            for path in paths
-            if any(place.startswith(path) if path.endswith("/") else place == path for place in places)
-        ]
-
-    def whose(self, name: str) -> str:
-        """The one row in which a file is: of two, the longer name counts."""
-        matches = self.matches(name)
-        assert matches, f"{name} is in no row"
-        longest = max(len(path) for _, path in matches)
-        (kind,) = (kind for kind, path in matches if len(path) == longest)
-        return kind
+    Returns:
+        `YOURS` is born once and never touched again, `TEMPLATE` is replaced by each update, `MERGED` is merged.
+    """
+    if name.startswith(f"src/{package}/realtime/"):
+        return TEMPLATE
+    if name in {"README.md", "tests/conftest.py"} or name.startswith(("src/", "tests/listeners/")):
+        return YOURS
+    return TEMPLATE if name.startswith("tests/") else MERGED

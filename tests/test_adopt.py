@@ -35,7 +35,7 @@ async def shelf() -> list[str]:
 
 @pytest.fixture
 def shop(template: Path, tmp_path: Path) -> Path:
-    """The project, when steps 1 to 3 are done. What it depends on is installed here already, and its metadata is made."""
+    """The project after steps 1 to 3. What it depends on is installed already; only its own metadata is missing."""
     package = tmp_path / "src" / "shop"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

@@ -35,8 +35,8 @@ KNOWN = {
     # A close inside a fragmented message: `websockets` answers 1002, Autobahn wants the close sent back.
     "7.1.5": ("FAILED", "WRONG CODE"),
 }
-"""The verdicts, on the messages and on the close, that are not simply OK; those of uvicorn's own protocol too. What came
-in two segments by chance is OK all the same.
+"""The verdicts on messages and close that may be other than OK; uvicorn's own protocol has them too. Where the client's
+frames come in two segments by chance, the same cases are OK.
 """
 
 SHORT = ["1", "11"]  # of the 18 cases of each kind, which differ in size: 16 bytes, and 8192 in fragments

@@ -18,7 +18,8 @@ import pytest
 from .rendering import environment, render
 from .service import running
 
-SECONDS = 60
+TIMEOUT = 60
+"""Seconds; npx fetches the client first."""
 ARROW_UP = "\x1b[A"
 
 
@@ -34,7 +35,7 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Wait until a text is on the screen, and look only at what comes behind it from then on."""
-        deadline = monotonic() + SECONDS
+        deadline = monotonic() + TIMEOUT
         while text not in self.screen:
             ready, _, _ = select([self._descriptor], [], [], max(0, deadline - monotonic()))
             assert ready, f"{text!r} did not come: {self.screen!r}"
@@ -65,7 +66,7 @@ def test_the_client_of_the_readme(template: Path, tmp_path: Path, answers: dict[
     project = render(template, tmp_path / "my-service", **answers)
     if answers:
         (project / ".env").write_text(f"MY_SERVICE_AUTH_SECRET={'only-for-this-test-' * 2}\n")
-    [command] = re.findall(r"^npx --yes wscat .*$", (project / "README.md").read_text(), re.MULTILINE)
+    [command] = re.findall(r"^(?:\$ )?(npx --yes wscat .*)$", (project / "README.md").read_text(), re.MULTILINE)
     with running(project, drain_seconds=0) as service:
         command = command.replace("127.0.0.1:8000", service.address).replace(
             "uv run python", shlex.quote(sys.executable)

@@ -1,6 +1,6 @@
-"""Updates: from each earlier version the newest wiring arrives, and nothing of the user's moves, is lost or comes back.
+"""Updates: each change of the template arrives, and nothing of the user's moves, is lost or comes back.
 
-Needs the whole history: in a shallow clone or an exported folder `test_the_history_is_whole` fails, and says so.
+Needs the whole history since 1.0.0: in a shallow clone `test_the_history_is_whole` fails, and says so.
 """
 
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import copier
 import pytest
@@ -17,99 +18,101 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from . import history as history_module
-from .edits import APP, BEFORE_THE_LAYOUT, EDITS, PACKAGE, REFORMATTED, Edit, NotHereError
-from .history import (
-    BEFORE_THE_FIRST,
-    EARLIER,
-    FUTURE,
-    PRESENT,
-    History,
-    commit,
-    contents,
-    earlier_versions,
-    git,
-    update,
-)
-from .ownership import YOURS, Ownership
-from .rendering import ROOT, WITHOUT_PROCESSES, replace, run
+from .edits import EDITS, PACKAGE, Edit, NotHereError
+from .history import AFTER, EARLIER, FUTURE, PRESENT, History, change_everything, commit, contents, git, update
+from .ownership import TEMPLATE, YOURS, whose
+from .rendering import check, replace
 
-ALL = [*EDITS, REFORMATTED]
 TRIES = int(os.environ.get("UPDATE_TRIES", "8"))
-"""Of the test with random edits and versions; 200 once a week in CI."""
+"""Of the test with random edits, versions and answers; 200 once a week in CI."""
+
+OTHER_ANSWERS: list[dict[str, Any]] = [
+    {"asyncapi": False},
+    {"auth": "jwt"},
+    {"demo_page": False},
+    {"docker": False},
+    {"fanout": "memory"},
+    {"fanout": "postgres"},
+    {"telemetry": "opentelemetry"},
+    {"ci": "gitlab", "dependency_bot": "renovate", "vscode": False},
+]
+"""Each of them differs from the answers of the history; an update goes there, and another comes back."""
+
+CONFLICTING = {"package in the image", "ecosystem of the bot"}
+"""Edits in the very lines that come and go with an answer."""
 
 
-def edit(project: Path, version: str, edits: list[Edit]) -> list[Edit]:
-    """Make those edits for which the version has a place, and return them."""
+def edit(project: Path, edits: list[Edit]) -> list[Edit]:
+    """Make those edits for which the project has a place, and return them."""
     made: list[Edit] = []
     for each in edits:
-        if each.name not in BEFORE_THE_LAYOUT.get(version, ()):
-            try:
-                each.apply(project)
-            except NotHereError:
-                continue
-            made.append(each)
+        try:
+            each.apply(project)
+        except NotHereError:
+            continue
+        made.append(each)
     commit(project)
     return made
 
 
-def assert_in_either_order(edited: Path, updated: Path, made: list[Edit]) -> None:
-    """Assert that a project edited and then updated is the same as one updated and then edited."""
-    for each in made:
-        each.apply(updated)
-    if REFORMATTED in made:
-        REFORMATTED.apply(edited)
-    assert contents(edited) == contents(updated)
+def assert_in_either_order(edited: Path, expected: Path, made: list[Edit]) -> None:
+    """Assert that a project edited and then updated is the same as one that is edited after the update."""
+    edit(expected, made)
+    assert contents(edited) == contents(expected)
 
 
 def of_the_user(project: Path) -> dict[str, str]:
-    owner = Ownership(project)
-    return {name: text for name, text in contents(project).items() if owner.whose(name) == YOURS}
+    return {name: text for name, text in contents(project).items() if whose(name) == YOURS}
 
 
 def test_the_history_is_whole() -> None:
-    assert EARLIER, "the earlier versions are not here: clone the repository whole, or `git fetch --unshallow`"
+    assert not history_module.is_shallow(), "clone the repository whole, or `git fetch --unshallow`"
 
 
-def test_a_shallow_clone_is_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its one commit looks like the first version; the updates from all others would be tested no more, in silence."""
-    git(tmp_path, "clone", "--quiet", "--depth=1", ROOT.as_uri(), "shallow")
-    monkeypatch.setattr(history_module, "ROOT", tmp_path / "shallow")
-    assert earlier_versions() == []
-    monkeypatch.setattr(history_module, "ROOT", tmp_path)
-    assert earlier_versions() == []
+def test_the_edits_touch_every_file(history: History, tmp_path: Path) -> None:
+    """But for the framework, and for what is empty or written by Copier."""
+    born = history.render(PRESENT, tmp_path / "born")
+    project = history.render(PRESENT, tmp_path / "edited")
+    made = edit(project, [each for each in EDITS if each.name not in {"rooms deleted", "echo renamed"}])
+    assert len(made) == len(EDITS) - 2
+    unchanged = contents(born).items() & contents(project).items()
+    for name, text in unchanged:
+        small = not text or (whose(name) == TEMPLATE and text.count("\n") <= 10)
+        assert small or name == ".copier-answers.yml" or "/realtime/" in name, name
 
 
-@pytest.mark.parametrize("version", EARLIER)
-def test_without_edits_it_equals_a_fresh_render_except_for_what_is_yours(
-    history: History, version: str, tmp_path: Path
+@pytest.mark.parametrize(("version", "newer"), [*((each, PRESENT) for each in EARLIER), (PRESENT, FUTURE)])
+def test_without_edits_it_equals_a_fresh_render_but_for_what_is_the_users(
+    history: History, version: str, newer: str, tmp_path: Path
 ) -> None:
-    born = contents(history.project(version, tmp_path / "born"))
-    project = history.updated(version, PRESENT, tmp_path / "updated")
-    fresh = history.render(PRESENT, tmp_path / "fresh" / "my-service")
-    yours = of_the_user(project)
-    assert contents(project).items() - yours.items() == contents(fresh).items() - of_the_user(fresh).items()
-    assert yours == {name: born[name] for name in yours}
-    assert yours.keys() == born.keys() & of_the_user(fresh).keys()
+    project = history.render(version, tmp_path / "project")
+    expected = history.expected(project, newer, tmp_path / "expected")
+    born = of_the_user(project)
+    update(project, history.tag(newer))
+    assert contents(project) == contents(expected)
+    assert of_the_user(project) == born
 
 
 @pytest.mark.parametrize(("version", "newer"), [*((each, PRESENT) for each in EARLIER), (PRESENT, FUTURE)])
 def test_every_edit_stays_in_its_place_and_every_change_of_the_template_arrives(
     history: History, version: str, newer: str, tmp_path: Path
 ) -> None:
-    edited = history.project(version, tmp_path / "edited")
-    made = edit(edited, version, ALL)
-    assert len(made) > len(ALL) * 0.8
-    update(edited, newer)
-    assert_in_either_order(edited, history.updated(version, newer, tmp_path / "updated"), made)
+    edited = history.render(version, tmp_path / "edited")
+    expected = history.expected(edited, newer, tmp_path / "expected")
+    made = edit(edited, EDITS)
+    assert len(made) == len(EDITS)
+    update(edited, history.tag(newer))
+    assert_in_either_order(edited, expected, made)
 
 
-def test_release_by_release_it_comes_to_the_same(history: History, tmp_path: Path) -> None:
-    each_one, at_once = history.project(EARLIER[0], tmp_path / "each"), history.project(EARLIER[0], tmp_path / "once")
+def test_version_by_version_it_comes_to_the_same(history: History, tmp_path: Path) -> None:
+    versions = [*EARLIER, PRESENT, FUTURE, AFTER]
+    each_one, at_once = (history.render(versions[0], tmp_path / name) for name in ("each", "once"))
     for project in (each_one, at_once):
-        edit(project, EARLIER[0], ALL)
-    for version in [*EARLIER[1:], PRESENT]:
+        edit(project, EDITS)
+    for version in versions[1:]:
         update(each_one, history.tag(version))
-    update(at_once, PRESENT)
+    update(at_once, AFTER)
     assert contents(each_one) == contents(at_once)
 
 
@@ -117,114 +120,118 @@ def test_release_by_release_it_comes_to_the_same(history: History, tmp_path: Pat
 @settings(max_examples=TRIES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_edits_ever_conflict_between_any_two_versions(history: History, data: st.DataObject) -> None:
-    """Random edits, random versions. `UPDATE_TRIES=200 uv run pytest -k any_two_versions` takes longer."""
+    """Random edits, versions and answers. `UPDATE_TRIES=200 uv run pytest -k any_two_versions` takes longer."""
     versions = [*EARLIER, PRESENT, FUTURE]
-    older = data.draw(st.integers(0, len(versions) - 2), label="from")
-    newer = data.draw(st.integers(older + 1, len(versions) - 1), label="to")
-    chosen = data.draw(st.sets(st.sampled_from(ALL), min_size=1), label="edits")
+    older = data.draw(st.integers(0, len(versions) - 1), label="from")
+    newer = data.draw(st.integers(older, len(versions) - 1), label="to")
+    before, after = (data.draw(st.sampled_from([{}, *OTHER_ANSWERS]), label=label) for label in ("before", "after"))
+    chosen = data.draw(st.sets(st.sampled_from(EDITS), min_size=1), label="edits")
+    wanted = [each for each in EDITS if each in chosen and (before == after or each.name not in CONFLICTING)]
     with TemporaryDirectory() as folder:
-        edited = history.project(versions[older], Path(folder, "edited"))
-        made = edit(edited, versions[older], [each for each in ALL if each in chosen])
-        update(edited, history.tag(versions[newer]))
-        updated = history.updated(versions[older], versions[newer], Path(folder, "updated"))
-        assert_in_either_order(edited, updated, made)
+        edited = history.render(versions[older], Path(folder, "edited"), **before)
+        expected = history.expected(edited, versions[newer], Path(folder, "expected"), **before | after)
+        made = edit(edited, wanted)
+        update(edited, history.tag(versions[newer]), data=after)
+        assert_in_either_order(edited, expected, made)
+
+
+@pytest.mark.parametrize("answers", OTHER_ANSWERS, ids=str)
+def test_an_answer_may_change_and_change_back(history: History, answers: dict[str, Any], tmp_path: Path) -> None:
+    """An update brings all that the answer asks for, and takes all that it no longer asks for."""
+    wanted = [each for each in EDITS if each.name not in CONFLICTING]
+    edited = history.render(PRESENT, tmp_path / "edited")
+    changed = history.expected(edited, PRESENT, tmp_path / "changed", **answers)
+    restored = history.expected(edited, PRESENT, tmp_path / "restored")
+    made = edit(edited, wanted)
+    update(edited, PRESENT, data=answers)
+    still_there = edit(changed, made)
+    assert contents(edited) == contents(changed)
+    update(edited, PRESENT, data={name: history_module.ANSWERS.get(name, "") for name in answers})
+    edit(restored, still_there)
+    assert contents(edited) == contents(restored)
 
 
 def test_a_project_that_was_edited_and_updated_passes_its_tests(history: History, tmp_path: Path) -> None:
-    """From the oldest version. Edits that name what is nowhere, or change what a test knows, are left out."""
-    project = history.project(EARLIER[0], tmp_path)
-    elsewhere = {"middleware", "lifespan", "rooms deleted", "port", "setting", "port in the example"}
-    edit(project, EARLIER[0], [each for each in ALL if each.name not in elsewhere])
-    update(project, PRESENT)
-    if EARLIER[0] in BEFORE_THE_FIRST:  # what UPGRADING.md asks for
-        rooms = project / "src/my_service/listeners/rooms.py"
-        replace(rooms, "    path = ", "    sends = Joined | Left | SaidInRoom\n    path = ")
-    result = run(project, "pytest", "-q", "-n0", *WITHOUT_PROCESSES)
-    assert result.returncode == 0, result.stdout + result.stderr
+    """From the oldest version to a later one. Edits that name what is nowhere are left out."""
+    project = history.render([*EARLIER, PRESENT][0], tmp_path)
+    elsewhere = {"port in the example", "setting in the example", "setting", "rooms deleted", "echo renamed"}
+    edit(project, [each for each in EDITS if each.name not in elsewhere])
+    update(project, FUTURE)
+    check(project, "pytest", "-q", "-n0", "-x")
 
 
-def test_the_answers_may_change_with_the_update(history: History, tmp_path: Path) -> None:
-    """All edits but two, which touch the very lines that come and go with these answers."""
-    version = EARLIER[-1]
-    answers = {"auth": "jwt", "demo_page": False, "python_version": "3.12", "dependency_bot": "renovate"}
-    edited, updated = history.project(version, tmp_path / "edited"), history.project(version, tmp_path / "updated")
-    made = edit(edited, version, [each for each in ALL if each.name not in {"listener zeta", "package in the image"}])
-    for project in (edited, updated):
-        update(project, PRESENT, data=answers)
-    assert_in_either_order(edited, updated, made)
-    assert "Auth(AuthSettings.load())" in (edited / PACKAGE / "app.py").read_text("utf-8")
-    assert (edited / "renovate.json").exists()
-    assert not (edited / PACKAGE / "page").exists()
-
-
-def test_what_is_yours_is_never_touched_whatever_the_template_does(history: History, tmp_path: Path) -> None:
-    """FUTURE has another state.py, echo.py and test_echo.py: here they are as they were born, deleted and edited."""
-    project = history.project(PRESENT, tmp_path)
+def test_what_is_the_users_is_never_touched_whatever_the_template_does(history: History, tmp_path: Path) -> None:
+    """FUTURE changes all of it; here it is as it was born, deleted and edited. What is new of it does not arrive."""
+    project = history.render(PRESENT, tmp_path)
     state, echo, test = PACKAGE / "state.py", PACKAGE / "listeners" / "echo.py", Path("tests/listeners/test_echo.py")
     born = (project / state).read_text("utf-8")
     (project / echo).unlink()
-    replace(project / test, "Yours:", "Mine:")
+    (project / "README.md").unlink()
+    (project / test).write_text("# Mine.\n", "utf-8")
     commit(project)
     update(project, FUTURE)
     assert (project / state).read_text("utf-8") == born
     assert not (project / echo).exists()
-    assert "Mine:" in (project / test).read_text("utf-8")
+    assert not (project / "README.md").exists()
+    assert (project / test).read_text("utf-8") == "# Mine.\n"
+    assert sorted(path.relative_to(project).as_posix() for path in project.rglob("*newer.py")) == [
+        "src/my_service/realtime/newer.py",
+        "tests/test_newer.py",
+    ]
 
 
-def test_a_file_of_the_template_that_was_renamed_or_deleted_stays_so(history: History, tmp_path: Path) -> None:
-    """FUTURE changes headers.py and lifespan.py."""
-    project = history.project(PRESENT, tmp_path)
-    (project / PACKAGE / "headers.py").rename(project / PACKAGE / "security.py")
-    replace(project / PACKAGE / "app.py", "from .headers import", "from .security import")
-    (project / PACKAGE / "connections" / "lifespan.py").unlink()
+def test_a_proof_that_was_deleted_stays_so(history: History, tmp_path: Path) -> None:
+    """FUTURE changes it."""
+    project = history.render(PRESENT, tmp_path)
+    proof = project / "tests" / "test_state_independence.py"
+    proof.unlink()
     commit(project)
     update(project, FUTURE)
-    assert not (project / PACKAGE / "headers.py").exists()
-    assert (project / PACKAGE / "security.py").exists()
-    assert "from .security import" in (project / PACKAGE / "app.py").read_text("utf-8")
-    assert not (project / PACKAGE / "connections" / "lifespan.py").exists()
+    assert not proof.exists()
 
 
-def test_recopy_leaves_what_is_yours_alone(history: History, tmp_path: Path) -> None:
-    project = history.project(EARLIER[-1], tmp_path)
-    for name in (yours := of_the_user(history.updated(EARLIER[-1], PRESENT, tmp_path / "updated"))):
+def test_recopy_leaves_what_is_the_users_alone(history: History, tmp_path: Path) -> None:
+    project = history.render(PRESENT, tmp_path)
+    for name in (yours := of_the_user(project)):
         (project / name).write_text("# Mine.\n", "utf-8")
     commit(project)
-    copier.run_recopy(project, vcs_ref=PRESENT, defaults=True, overwrite=True, unsafe=False, quiet=True)
-    assert of_the_user(project) == dict.fromkeys(yours, "# Mine.\n")
-    assert "The template's: the server" in (project / PACKAGE / "server.py").read_text("utf-8")
+    copier.run_recopy(project, vcs_ref=FUTURE, defaults=True, overwrite=True, unsafe=False, quiet=True)
+    assert {name: (project / name).read_text("utf-8") for name in yours} == dict.fromkeys(yours, "# Mine.\n")
+    assert (project / PACKAGE / "realtime" / "newer.py").exists()
 
 
 def test_a_second_update_changes_nothing(history: History, tmp_path: Path) -> None:
-    project = history.project(EARLIER[-1], tmp_path)
-    edit(project, EARLIER[-1], ALL)
-    update(project, PRESENT)
+    project = history.render(PRESENT, tmp_path)
+    edit(project, EDITS)
+    update(project, FUTURE)
     first = contents(project)
-    update(project, PRESENT)
+    update(project, FUTURE)
     assert contents(project) == first
 
 
 def test_a_downgrade_is_refused(history: History, tmp_path: Path) -> None:
-    project = history.project(PRESENT, tmp_path)
-    with pytest.raises(UserMessageError, match=r"downgrading from 1000\.0\.0 to"):
-        update(project, history.tag(EARLIER[-1]))
+    project = history.render(FUTURE, tmp_path)
+    with pytest.raises(UserMessageError, match=f"downgrading from {FUTURE} to {PRESENT}"):
+        update(project, PRESENT)
     assert git(project, "status", "--short") == ""
 
 
 def test_it_updates_from_a_checkout_without_a_tag(template: Path, tmp_path: Path) -> None:
     """As from a clone of a branch: there the commits are the versions."""
     untagged = Path(shutil.copytree(template, tmp_path / "untagged"))
+    for name in (f"{history_module.PACKAGE}/realtime/older.py", "tests/test_older.py"):
+        (untagged / "template" / name).write_text('"""Older."""\n', "utf-8")
     git(untagged, "init", "--quiet")
     commit(untagged)
     project = tmp_path / "my-service"
     copier.run_copy(str(untagged), project, defaults=True, unsafe=False, quiet=True)
     git(project, "init", "--quiet")
-    made = edit(project, PRESENT, EDITS)
-    history_module.change_everything(untagged)
+    made = edit(project, EDITS)
+    change_everything(untagged)
     commit(untagged)
     update(project, "HEAD")
     assert len(made) > len(EDITS) / 2
-    assert (project / PACKAGE / "connections" / "newer.py").exists()
+    assert (project / PACKAGE / "realtime" / "newer.py").exists()
     assert "Where the data is." in (project / PACKAGE / "settings.py").read_text("utf-8")
 
 
@@ -243,43 +250,20 @@ def test_uv_add_appends_to_the_lists(project: Path, tmp_path: Path) -> None:
     assert (project / "pyproject.toml").read_text("utf-8") == (by_hand / "pyproject.toml").read_text("utf-8")
 
 
-def move(template: Path) -> None:
-    """What UPGRADING.md and docs/updates.md call a move: a module and a question get other names."""
-    package = template / "template" / history_module.PACKAGE
-    (package / "endpoints.py").rename(package / "operations.py")
-    (package / "endpoints.py").write_text(
-        '"""The template\'s: the old name of operations.py, for one major version."""\n\n'
-        "from .operations import health as health\n",
-        "utf-8",
-    )
-    replace(package / "app.py.jinja", "from .endpoints import", "from .operations import")
-    for file in [template / "copier.yml", *(template / "template").rglob("*")]:
-        if file.is_file() and "demo_page" in (text := file.read_text("utf-8")):
-            file.write_text(text.replace("demo_page", "live_page"), "utf-8")
-        if "demo_page" in file.name:
-            file.rename(file.with_name(file.name.replace("demo_page", "live_page")))
-    question = "shows the connections at work?\n  default: "
-    replace(template / "copier.yml", f"{question}true", f'{question}"{{{{ demo_page | default(true) }}}}"')
-
-
 @pytest.mark.parametrize("page", [True, False])
-def test_a_release_may_move_things(history: History, page: bool, tmp_path: Path) -> None:
-    repository = Path(shutil.copytree(history.repository, tmp_path / "template"))
-    move(repository)
-    commit(repository)
-    git(repository, "tag", "1002.0.0")
-    project = history.project(PRESENT, tmp_path)
-    replace(project / ".copier-answers.yml", str(history.repository), str(repository))
+def test_a_version_may_rename_a_question(history: History, page: bool, tmp_path: Path) -> None:
+    """The old answer is the default of the new question."""
+    project = history.render(FUTURE, tmp_path, demo_page=page)
+    edit(project, EDITS)
+    update(project, AFTER)
+    assert (project / PACKAGE / "realtime" / "page").exists() == page
+    assert f"live_page: {str(page).lower()}\n" in (project / ".copier-answers.yml").read_text("utf-8")
+
+
+def test_a_conflict_is_seen(history: History, tmp_path: Path) -> None:
+    """The assertions above rest on it."""
+    project = history.render(PRESENT, tmp_path)
+    replace(project / "Dockerfile", "WORKDIR /service\n", "WORKDIR /service\nRUN mine\n")
     commit(project)
-    update(project, PRESENT, data={"demo_page": page})
-    made = edit(project, PRESENT, [each for each in APP if each.name != "listener zeta"])
-    mine = project / PACKAGE / "listeners" / "mine.py"
-    mine.write_text("from ..endpoints import health\n", "utf-8")
-    commit(project)
-    update(project, "1002.0.0")
-    assert made
-    assert "from .operations import" in (project / PACKAGE / "app.py").read_text("utf-8")
-    assert (project / PACKAGE / "operations.py").exists()
-    assert "the old name of operations.py" in (project / PACKAGE / "endpoints.py").read_text("utf-8")
-    assert mine.exists()
-    assert (project / PACKAGE / "page").exists() == page
+    with pytest.raises(AssertionError, match="Dockerfile"):
+        update(project, FUTURE)
