@@ -161,7 +161,7 @@ def right_function(socket: Socket) -> Resource:
 
 @pytest.mark.parametrize("lifespan", [right, right_function, connection_lifespan])
 def test_what_is_right_starts(lifespan: Any) -> None:
-    @websocket_listener("/plain", connection_lifespan=lifespan)
+    @websocket_listener("/plain", connection_lifespan=lifespan, opt={"allow": ["unmanaged"]})
     async def plain(data: str) -> None: ...
 
     start(plain)
@@ -315,11 +315,22 @@ class TestMisspeltKeyword:
             Misspelt,
         )
 
+    def test_of_an_attribute(self) -> None:
+        class Misspelt(Listener):
+            path = "/"
+            client_speak_first = True
+
+            async def on_receive(self, data: str) -> None: ...
+
+        mistake = "has 'client_speak_first', which is never read"
+        refused("Misspelt", mistake, "rename it to client_speaks_first", Misspelt)
+        refused("Misspelt", mistake, "rename it to client_speaks_first", Router("/x", route_handlers=[Misspelt]))
+
     def test_unless_it_says_so(self) -> None:
-        @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard"]})
+        @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard", "unmanaged"]})
         async def meant(data: str) -> None: ...
 
-        @websocket_listener("/other", opt={"role": "admin"}, exclude_from_auth=True)
+        @websocket_listener("/other", opt={"role": "admin", "allow": ["unmanaged"]}, exclude_from_auth=True)
         async def known(data: str) -> None: ...
 
         start(meant, known)
