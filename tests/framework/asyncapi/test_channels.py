@@ -8,12 +8,12 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, Struct
 
+from my_service.realtime import ConfigurationError, Listener, Socket, listener
 from my_service.realtime.asyncapi import Documentation
-from my_service.realtime import Listener, ConfigurationError, Socket, listener
+from my_service.realtime.testing.document import document_of, messages_at
+from my_service.realtime.testing.documented import UndocumentedMessages
 
 from ..recording import Hooks, build
-from my_service.realtime.testing.documented import UndocumentedMessages
-from my_service.realtime.testing.document import document_of, messages_at
 
 
 class Add(Struct, tag="add"):
@@ -73,7 +73,7 @@ async def hidden(data: str) -> None: ...
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation()]))
+    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation("service", "1.0.0")]))
 
 
 def test_each_message_of_a_union_is_there_in_both_directions(document: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
     @listener("/", sends=make("other"))
     async def handler(data: make("one")) -> None: ...  # type: ignore[valid-type]
 
-    document = document_of(Litestar([handler], plugins=[Documentation()]))
+    document = document_of(Litestar([handler], plugins=[Documentation("service", "1.0.0")]))
     assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
 
 

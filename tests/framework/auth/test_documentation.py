@@ -2,9 +2,9 @@
 
 from litestar import Litestar
 
+from my_service.realtime import listener
 from my_service.realtime.asyncapi import Documentation
 from my_service.realtime.auth import Auth
-from my_service.realtime import listener
 
 
 @listener("/members")
@@ -16,7 +16,7 @@ async def public(data: str) -> None: ...
 
 
 def test_every_path_wants_a_token_unless_it_is_public(auth: Auth) -> None:
-    app = Litestar([members, public], plugins=[Documentation(auth.security_schemes)])
+    app = Litestar([members, public], plugins=[Documentation("service", "1.0.0", auth.security_schemes)])
     document = app.plugins.get(Documentation).get_asyncapi_schema(app)
     wanted = {name: operation.get("security", []) for name, operation in document["operations"].items()}
     ways = [{"$ref": f"#/components/securitySchemes/{name}"} for name in ("header", "subprotocol", "cookie")]

@@ -13,16 +13,15 @@ from litestar.testing import TestClient
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth import Auth
 from my_service.realtime.auth.settings import AuthSettings
-from my_service.realtime import ConnectionInfo, Reason, Socket, listener
 from my_service.realtime.sessions.plugin import Sessions
-from my_service.realtime import Fanout
 from my_service.realtime.settings import PREFIX
+from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
 
 from ..recording import Hooks
-from my_service.realtime.testing.credentials import SECRET
 from .tokens import bearer, by_hand, claims, token
 
 Server = TestClient[Litestar]
@@ -124,7 +123,7 @@ def test_a_bad_token_is_refused(server: Server, hooks: Hooks, encoded: str) -> N
 @given(st.text(max_size=50) | st.builds(by_hand, st.binary(max_size=50), st.binary(max_size=40)))
 def test_whatever_is_no_token_is_not_valid(encoded: str) -> None:
     with pytest.raises(NotAuthorizedException):
-        user_of(Auth(AuthSettings(secret=SecretStr(SECRET))), encoded)
+        user_of(Auth(AuthSettings(auth_secret=SecretStr(SECRET))), encoded)
 
 
 @pytest.mark.parametrize("claim", ["issuer", "audience"])

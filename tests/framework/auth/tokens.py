@@ -11,7 +11,6 @@ import msgspec
 from my_service.realtime.testing.credentials import SECRET
 
 
-
 def claims(user: str = "ada", seconds: float = 3600, **others: Any) -> dict[str, Any]:
     """What a good token says; a claim that is given as None is left out."""
     now = datetime.now(UTC)

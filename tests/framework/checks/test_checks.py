@@ -293,7 +293,9 @@ class TestMisspeltKeyword:
         refused("unknown", "passes 'dependancies'", "did you mean 'dependencies'?", unknown)
 
     def test_of_our_listener(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"(?s)unknown.*line \d+.*did you mean 'connection_lifespan'") as error:
+        with pytest.raises(
+            ConfigurationError, match=r"(?s)unknown.*line \d+.*did you mean 'connection_lifespan'"
+        ) as error:
 
             @listener("/", connection_lifspan=right)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             async def unknown(data: str) -> None: ...
@@ -378,7 +380,9 @@ class TestListener:
         class Demanding(ConnectionInfo):
             name: str
 
-        with pytest.raises(ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"):
+        with pytest.raises(
+            ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"
+        ):
             Realtime(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_the_connection_must_have_an_id(self) -> None:
@@ -401,5 +405,7 @@ class TestListener:
     def test_hooks_must_fit(self) -> None:
         async def short(socket: Socket) -> None: ...
 
-        with pytest.raises(ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"):
+        with pytest.raises(
+            ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"
+        ):
             Realtime(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))

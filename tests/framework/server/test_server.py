@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.server.protocol import WebSocketProtocol
-from my_service.settings import Settings
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command
+from my_service.settings import Settings
 
 SHORT_TIMEOUT = 0.3
 """Seconds of a limit that a test waits for."""

@@ -144,7 +144,7 @@ class Auth(InitPlugin):
         """
         logout = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
         self._log_out(logout, registry)
-        await fanout.tell_nodes(logout)
+        await fanout.broadcast_to_nodes(logout)
 
     def _log_out(self, logout: LoggedOut, registry: Registry) -> None:
         now = datetime.now(UTC)
@@ -162,7 +162,7 @@ class Auth(InitPlugin):
             if logout.jti not in self.revoked:
                 self._log_out(logout, registry)
 
-        async with app.plugins.get(Fanout).hear_nodes(LoggedOut, hear):
+        async with app.plugins.get(Fanout).subscribe_to_nodes(LoggedOut, hear):
             yield
 
     def close_when_expired(self, session: Session, token: Token) -> asyncio.TimerHandle:
