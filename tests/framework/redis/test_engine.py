@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.sync.client import ClientConnection
-
 from my_service.realtime.fanout.engine.operations import Publish, ReadHistory
 from my_service.realtime.fanout.engine.redis import RedisBackend
-from my_service.settings import Settings
-
 from my_service.realtime.testing import TIMEOUT, Start, credentials
+from my_service.settings import Settings
+from websockets.sync.client import ClientConnection
+
 from .server import Server
 
 

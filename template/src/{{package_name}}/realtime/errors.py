@@ -43,7 +43,7 @@ def source_location(obj: Any) -> str:
         obj = obj.func
     obj = inspect.unwrap(obj)
     if not hasattr(obj, "__name__"):
-        obj = type(obj)
+        obj = obj.__class__
     name = getattr(obj, "__qualname__", obj.__name__)
     with suppress(TypeError, OSError):  # it has no source: a builtin, a lambda of the console
         file = Path(inspect.getsourcefile(obj) or "?")
