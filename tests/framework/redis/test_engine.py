@@ -14,9 +14,9 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.fanout.link import Publish, Since
 from my_service.realtime.fanout.redis import RedisLink
+from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
 
-from my_service.realtime.testing import TIMEOUT, Start, credentials
 from .server import Server
 
 
