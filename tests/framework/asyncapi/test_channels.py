@@ -7,9 +7,8 @@ from litestar import Litestar
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, Struct
-
 from my_service.realtime import ConfigurationError, Listener, Socket, listener
-from my_service.realtime.asyncapi import Documentation
+from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.testing.document import document_of, messages_at
 from my_service.realtime.testing.documented import UndocumentedMessages
 
@@ -73,7 +72,7 @@ async def hidden(data: str) -> None: ...
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation("service", "1.0.0")]))
+    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation("service", "1")]))
 
 
 def test_each_message_of_a_union_is_there_in_both_directions(document: dict[str, Any]) -> None:
@@ -135,7 +134,7 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
     @listener("/", sends=make("other"))
     async def handler(data: make("one")) -> None: ...  # type: ignore[valid-type]
 
-    document = document_of(Litestar([handler], plugins=[Documentation("service", "1.0.0")]))
+    document = document_of(Litestar([handler], plugins=[Documentation("service", "1")]))
     assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
-
-from my_service.realtime.asyncapi.command import main
+from my_service.realtime.__main__ import main
 from my_service.realtime.sessions.cause import CLOSE_CODES
 from my_service.realtime.testing.document import document_of
 
@@ -28,12 +27,12 @@ def test_it_is_served_and_written(
 ) -> None:
     assert client.get("/asyncapi/asyncapi.json").json() == document
     assert client.get("/asyncapi").status_code == 200
-    assert main([]) == 0
+    assert main(["asyncapi"]) == 0
     assert json.loads(capsys.readouterr().out) == document
 
 
 def test_its_schemas_are_written(document: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--json-schema"]) == 0
+    assert main(["asyncapi", "--json-schema"]) == 0
     definitions = json.loads(capsys.readouterr().out)["definitions"]
     assert definitions.keys() == document["components"]["schemas"].keys() | document["operations"].keys()
     assert definitions["ErrorMessage"]["description"].startswith("A message was not understood")

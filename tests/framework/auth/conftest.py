@@ -6,9 +6,9 @@ import pytest
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
-
 from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
-from my_service.realtime.auth import Auth, logout
+from my_service.realtime.auth.logout import logout
+from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
@@ -32,8 +32,9 @@ def hooks() -> Hooks:
 
 
 @pytest.fixture
-def auth() -> Auth:
-    return Auth(AuthSettings.load())
+def auth(request: pytest.FixtureRequest) -> Auth:
+    """The authentication; a test sets other settings by parametrizing it."""
+    return Auth(AuthSettings.load(**getattr(request, "param", {})))
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.testing import TestClient
-from pydantic import SecretStr
-from structlog.testing import capture_logs
-
 from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
-from my_service.realtime.auth import Auth
+from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from ..recording import Hooks
 from .tokens import bearer, by_hand, claims, token
@@ -148,8 +147,8 @@ def test_a_public_handler_lets_strangers_in_and_checks_what_is_claimed(server: S
 
 
 def test_a_token_that_ends_during_the_handshake_lets_nobody_in(hooks: Hooks, auth: Auth) -> None:
-    async def slow(socket: Socket, connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> str:
-        await auth.log_out(socket.auth, connections.registry, fanout)
+    async def slow(socket: Socket) -> str:
+        await auth.log_out(socket.auth, socket.app)
         return "done"
 
     @listener("/", dependencies={"slow": slow})
@@ -177,8 +176,8 @@ def test_a_secret_is_in_no_text_of_the_settings() -> None:
     assert SECRET not in f"{AuthSettings.load()} {AuthSettings.load()!r}"
 
 
-def test_a_user_has_so_many_connections_and_no_more(server: Server, auth: Auth, hooks: Hooks) -> None:
-    auth.max_connections_per_user = 1
+@pytest.mark.parametrize("auth", [{"auth_max_connections_per_user": 1}], indirect=True)
+def test_a_user_has_so_many_connections_and_no_more(server: Server, hooks: Hooks) -> None:
     with server.websocket_connect("/who", headers=bearer(token("ada"))):
         assert refused(server, headers=bearer(token("ada"))) == "too many connections of this user"
         assert ask(server, headers=bearer(token("bob"))).startswith("bob")

@@ -6,9 +6,8 @@ import pytest
 from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
-
 from my_service.realtime import Reason
-from my_service.realtime.auth import Auth
+from my_service.realtime.auth.plugin import Auth
 
 from ..recording import Hooks
 from .tokens import bearer, token
@@ -50,9 +49,9 @@ def test_the_token_is_good_for_nothing_more(server: Server) -> None:
 
 
 def test_a_revoked_token_is_forgotten_when_it_would_have_expired(server: Server, auth: Auth) -> None:
-    auth.revoked["old"] = datetime.now(UTC)
+    auth.authenticator.revoked["old"] = datetime.now(UTC)
     server.post("/logout", headers=bearer(token(jti="new")))
-    assert set(auth.revoked) == {"new"}
+    assert set(auth.authenticator.revoked) == {"new"}
 
 
 def test_without_a_token_it_is_a_401_that_names_the_scheme(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""the live page. All of it comes from the service, and runs under a strict content security policy."""
+"""The live page. All of it comes from the service, and runs under a strict content security policy."""
 
 import re
 
@@ -10,7 +10,7 @@ NAMED = re.compile(r"""(?:src|href|from) ?=? ?"([^"#:]+\.(?:css|js|svg))\"""")
 """What a page, or a module of it, names."""
 
 
-@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/client.js", "/page/lifelines.js"])
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/client.js", "/page/timeline.js"])
 def test_all_that_it_names_is_served(client: TestClient[Litestar], path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200

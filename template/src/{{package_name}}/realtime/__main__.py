@@ -1,6 +1,7 @@
 """The commands for working on the project: `python -m <package>.realtime COMMAND`.
 
-Each is a module of the folder `commands/`; `COMMANDS` in parts.py lists them.
+Each is a module of the folder `commands/`, with a `DESCRIPTION` and the functions `add_arguments(parser)` and
+`run(options)`. `COMMANDS` in parts.py lists them.
 """
 
 import argparse

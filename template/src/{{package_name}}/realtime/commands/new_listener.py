@@ -102,6 +102,7 @@ def test_it_answers(client: TestClient[Litestar]) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and underscores, such as price_feed")
     parser.add_argument("--class", dest="as_class", action="store_true", help="write a class instead of a function")
 

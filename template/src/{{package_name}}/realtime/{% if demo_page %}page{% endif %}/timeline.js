@@ -1,19 +1,19 @@
 // @ts-check
-/** The picture of the lives: one lane for each card, on which time flows from the right, which is now, to the left. */
+/** The timeline of the connections: one lane for each card. Now is at the right edge, and time flows to the left. */
 
 const SPEED = 20; // pixels a second; the lines in style.css are five seconds apart
-const LONGEST = 150; // seconds that fit on the widest of screens
+const MAX_SECONDS = 150; // on the widest screens
 const HUES = 12;
 
 /** Where each mark is in a lane, in pixels from its middle. */
-const MARKS = { says: [-5, -14], hears: [5, 14], errs: [5, 14] };
+const MARKS = { outgoing: [-5, -14], incoming: [5, 14], failed: [5, 14] };
 
-/** @type {Map<string, number>} the ids that were used last, and which step around the circle each has */
+/** @type {Map<string, number>} the step around the colour circle of each id, the ids that were used last at the end */
 const hues = new Map();
 
 /**
- * Return the hue of a connection, in degrees: told by its id, so that windows mostly show the same, and apart from those
- * of the others that were used last.
+ * Return the hue of a connection, in degrees. It depends on the id, so that windows mostly show the same, and it differs
+ * from the hues of the others that were used last.
  *
  * @param {string} id
  */
@@ -37,11 +37,11 @@ export function flow(lanes) {
 
 export class Lane {
   #track = draw("g", { class: "track" });
-  /** @type {{ element: Element, x: number }[]} what flows away, the oldest first */
+  /** @type {{ element: Element, x: number }[]} the elements, the oldest first */
   #drawn = [];
-  /** @type {SVGElement | undefined} the life that goes on */
-  #life;
-  /** @type {Element | undefined} the line that goes on, of a life or of the wait for the next one */
+  /** @type {SVGElement | undefined} the connection that is open */
+  #connection;
+  /** @type {Element | undefined} the line that still grows: of a connection, or of the wait for the next one */
   #line;
   /** @type {Record<string, number>} where the last mark of each kind is */
   #last = {};
@@ -61,48 +61,48 @@ export class Lane {
 
   begin() {
     this.#stop();
-    this.#life = draw("g", { class: "life" });
-    this.#track.append(this.#life);
-    this.#go(this.#life, "line");
-    this.#add(this.#life, "circle", { class: "begins", cx: now(), r: 4.5 });
+    this.#connection = draw("g", { class: "connection" });
+    this.#track.append(this.#connection);
+    this.#go(this.#connection, "line");
+    this.#add(this.#connection, "circle", { class: "opened", cx: now(), r: 4.5 });
   }
 
-  /** @param {string} hue of the life that goes on */
+  /** @param {string} hue of the connection that is open */
   color(hue) {
-    this.#life?.style.setProperty("--hue", hue);
+    this.#connection?.style.setProperty("--hue", hue);
   }
 
-  /** @param {"says" | "hears" | "errs"} kind */
+  /** @param {"outgoing" | "incoming" | "failed"} kind */
   mark(kind) {
     const x = Math.round(now());
-    if (!this.#life || this.#last[kind] === x) return;
+    if (!this.#connection || this.#last[kind] === x) return;
     this.#last[kind] = x;
     const [y1, y2] = MARKS[kind];
-    this.#add(this.#life, "line", { class: kind, x1: x, x2: x, y1, y2 });
+    this.#add(this.#connection, "line", { class: kind, x1: x, x2: x, y1, y2 });
   }
 
   /**
-   * End the life that goes on, or the wait for the next one.
+   * End the connection that is open, or the wait for the next one.
    *
    * @param {number} [code]
-   * @param {boolean} [comesBack]
+   * @param {boolean} [reconnects]
    */
-  end(code, comesBack) {
+  end(code, reconnects) {
     this.#stop();
-    if (this.#life) {
+    if (this.#connection) {
       const x = now();
-      this.#add(this.#life, "path", { class: "ends", d: `M${x - 4},-4l8,8m0,-8l-8,8` });
-      this.#add(this.#life, "text", { x: x - 9, y: -6 }).textContent = String(code);
+      this.#add(this.#connection, "path", { class: "closed", d: `M${x - 4},-4l8,8m0,-8l-8,8` });
+      this.#add(this.#connection, "text", { x: x - 9, y: -6 }).textContent = String(code);
     }
-    this.#life = undefined;
-    if (comesBack) this.#go(this.#track, "wait");
+    this.#connection = undefined;
+    if (reconnects) this.#go(this.#track, "wait");
   }
 
-  /** Forget what has flown away. */
+  /** Remove what is beyond the left edge. */
   prune() {
-    const gone = now() - LONGEST * SPEED;
+    const gone = now() - MAX_SECONDS * SPEED;
     while (this.#drawn.length && this.#drawn[0].x < gone) this.#drawn.shift()?.element.remove();
-    for (const life of this.#track.children) if (!life.children.length && life.localName === "g") life.remove();
+    for (const group of this.#track.children) if (!group.children.length && group.localName === "g") group.remove();
   }
 
   remove() {
