@@ -34,6 +34,16 @@ print(json.dumps({{name: field.default for name, field in RealtimeSettings.model
 """
 
 
+METRICS = """
+import os
+os.environ |= {variables}
+from litestar.testing import TestClient
+from {package}.app import create_app
+with TestClient(create_app()) as client:
+    print(client.get("/metrics").text)
+"""
+
+
 @pytest.fixture(params=PROJECTS)
 def documented(request: pytest.FixtureRequest, renders: Renders) -> Path:
     """A project, not to be changed."""
@@ -94,6 +104,20 @@ def test_every_setting_is_described_with_its_default_and_no_other(documented: Pa
     rows = re.findall(r"^\| `(\w+)` \| ?(.*?) ?\|", "".join(tables), re.MULTILINE)
     assert dict(rows) == {name.upper(): as_written(default, package) for name, default in defaults.items()}
     assert len(rows) == len(defaults), "each in one place"
+
+
+def test_every_metric_is_described(documented: Path) -> None:
+    answers = answers_of(documented)
+    package = answers["package_name"]
+    secret = {"AUTH_SECRET": "x" * 32} if answers["auth"] == "jwt" else {}
+    engine = {"FANOUT_URL": "memory://"} if answers["fanout"] != "memory" else {}
+    variables = {f"{package.upper()}_{name}": value for name, value in (secret | engine).items()}
+    found = check(documented, "python", "-c", METRICS.format(variables=variables, package=package))
+    metrics = set(re.findall(r"^# TYPE (\w+)", found, re.MULTILINE))
+    reference = (documented / "src" / package / "realtime" / "README.md").read_text("utf-8")
+    described = set(re.findall(r"`(\w+)(?:\{\w+\})?`", reference.partition("### Metrics")[2].partition("\n### ")[0]))
+    assert metrics
+    assert metrics <= described
 
 
 def as_written(default: object, package: str) -> str:

@@ -7,13 +7,12 @@ from litestar import Litestar
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, Struct
-
+from my_service.realtime import ConfigurationError, Listener, Socket, listener
 from my_service.realtime.asyncapi.plugin import Documentation
-from my_service.realtime import Listener, ConfigurationError, Socket, listener
+from my_service.realtime.testing.document import document_of, messages_at
+from my_service.realtime.testing.documented import UndocumentedMessages
 
 from ..recording import Hooks, build
-from my_service.realtime.testing.documented import UndocumentedMessages
-from my_service.realtime.testing.document import document_of, messages_at
 
 
 class Add(Struct, tag="add"):

@@ -6,13 +6,11 @@ import pytest
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
-
+from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
 from my_service.realtime.auth.logout import logout
 from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.auth.settings import AuthSettings
-from my_service.realtime import ConnectionInfo, Socket, listener
 from my_service.realtime.sessions.plugin import Sessions
-from my_service.realtime import Fanout
 from my_service.settings import Settings
 
 from ..recording import Hooks

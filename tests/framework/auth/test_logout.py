@@ -6,9 +6,8 @@ import pytest
 from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
-
-from my_service.realtime.auth.plugin import Auth
 from my_service.realtime import Reason
+from my_service.realtime.auth.plugin import Auth
 
 from ..recording import Hooks
 from .tokens import bearer, token

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dotenv import dotenv_values
 from litestar import Litestar
 from litestar.testing import TestClient
+from my_service.realtime.settings import PREFIX
+from my_service.realtime.testing import TIMEOUT, Service, Start, run
+from my_service.realtime.testing.process import environment_with
 from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from my_service.realtime.auth.settings import AuthSettings
-from my_service.realtime.settings import PREFIX
-
-from my_service.realtime.testing import TIMEOUT, Service, Start, run
-from my_service.realtime.testing.process import environment_with
 from .tokens import bearer, token
 
 

@@ -7,9 +7,7 @@ from uuid import uuid4
 
 import jwt
 import msgspec
-
 from my_service.realtime.testing.credentials import SECRET
-
 
 
 def claims(user: str = "ada", seconds: float = 3600, **others: Any) -> dict[str, Any]:

@@ -14,8 +14,15 @@ from litestar import Controller, Litestar, Router, get, websocket
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener, websocket_listener
-
-from my_service.realtime import Cause, ConnectionInfo, Listener, ConfigurationError, Socket, connection_lifespan, listener
+from my_service.realtime import (
+    Cause,
+    ConfigurationError,
+    ConnectionInfo,
+    Listener,
+    Socket,
+    connection_lifespan,
+    listener,
+)
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
@@ -285,7 +292,9 @@ class TestMisspeltKeyword:
         refused("unknown", "passes 'dependancies'", "did you mean 'dependencies'?", unknown)
 
     def test_of_our_listener(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"(?s)unknown.*line \d+.*did you mean 'connection_lifespan'") as error:
+        with pytest.raises(
+            ConfigurationError, match=r"(?s)unknown.*line \d+.*did you mean 'connection_lifespan'"
+        ) as error:
 
             @listener("/", connection_lifspan=right)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             async def unknown(data: str) -> None: ...
@@ -354,7 +363,9 @@ class TestListener:
         class Demanding(ConnectionInfo):
             name: str
 
-        with pytest.raises(ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"):
+        with pytest.raises(
+            ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"
+        ):
             Sessions(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_the_connection_must_have_an_id(self) -> None:
@@ -377,5 +388,7 @@ class TestListener:
     def test_hooks_must_fit(self) -> None:
         async def short(socket: Socket) -> None: ...
 
-        with pytest.raises(ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"):
+        with pytest.raises(
+            ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"
+        ):
             Sessions(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))

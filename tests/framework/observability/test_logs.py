@@ -12,11 +12,10 @@ import structlog
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
-
 from my_service import hooks
 from my_service.realtime import listener
-from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.observability.logs import Logging
+from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 from my_service.state import Connection
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from my_service.realtime.fanout.engine.operations import Publish, ReadHistory
+from my_service.realtime.fanout.engine.postgres import PostgresBackend
+from my_service.realtime.testing import TIMEOUT, Start, credentials
+from my_service.settings import Settings
 from websockets.sync.client import ClientConnection
 
-from my_service.realtime.fanout.link import Publish, Since
-from my_service.realtime.fanout.postgres import PostgresLink
-from my_service.settings import Settings
-
-from my_service.realtime.testing import TIMEOUT, Start, credentials
 from .server import Server
 
 
@@ -36,16 +35,16 @@ def engine() -> Iterator[Server]:
 
 def test_what_is_tried_again_is_done_once(engine: Server) -> None:
     async def publish_twice() -> None:
-        link = await PostgresLink.connect(Settings(fanout_url=engine.url), "node")
+        backend = await PostgresBackend.connect(Settings(fanout_url=engine.url), "node")
         try:
             message = Publish(channel="hall", data=b'{"type":"said"}')
-            first = await link.apply([message])
-            message.again = True
-            assert await link.apply([message]) == first
-            [history] = await link.apply([Since(channel="hall", after=0)])
+            first = await backend.apply([message])
+            message.retried = True
+            assert await backend.apply([message]) == first
+            [history] = await backend.apply([ReadHistory(channel="hall", after=0)])
             assert [kept.sequence for kept in history.messages] == first
         finally:
-            await link.close()
+            await backend.close()
 
     asyncio.run(publish_twice())
 
@@ -68,12 +67,12 @@ def test_a_room_is_one_on_two_nodes_and_outlives_its_engine(engine: Server, star
         assert (said["text"], hear(other)["text"]) == ("before", "before")
         engine.kill()
         for node in nodes:
-            node.wait_for("fan-out away")
-            assert node.get("/ready") == (503, '{"status":"fan-out away"}')
+            node.wait_for("engine unavailable")
+            assert node.get("/ready") == (503, '{"status":"fan-out unavailable"}')
         one.send('{"type":"say","text":"meanwhile"}')
         engine.start()
         for node in nodes:
-            node.wait_for("fan-out back")
+            node.wait_for("engine available again")
             assert node.get("/ready")[0] == 200
         meanwhile = hear(one)
         assert (meanwhile["text"], hear(other)["text"]) == ("meanwhile", "meanwhile")

@@ -9,11 +9,10 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
-from structlog.testing import capture_logs
-
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.session import Registry
+from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 

@@ -8,13 +8,12 @@ from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from structlog.testing import capture_logs
-
-from my_service.realtime import Listener, ConfigurationError, Reason, Socket, listener
-from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime import ConfigurationError, Listener, Reason, Socket, listener
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.metrics import Metrics
-from my_service.realtime.sessions.session import Session, Registry
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.sessions.session import Registry, Session
+from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 
@@ -140,7 +139,10 @@ def test_who_need_not_speak_first_may_listen_for_ever(serve: Serve, hooks: Hooks
 
 
 def test_a_client_that_has_spoken_may_be_silent(serve: Serve, hooks: Hooks) -> None:
-    with serve(spoken_to_first, first_message_seconds=SHORT_TIMEOUT) as client, client.websocket_connect("/first") as speaks:
+    with (
+        serve(spoken_to_first, first_message_seconds=SHORT_TIMEOUT) as client,
+        client.websocket_connect("/first") as speaks,
+    ):
         assert ask(speaks, 1) == 2
         with client.websocket_connect("/first") as socket:
             assert closed(socket) == 1008

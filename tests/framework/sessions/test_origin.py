@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 from litestar.exceptions import WebSocketDisconnect
-
 from my_service.realtime import listener
-from my_service.realtime.sessions.origin import origin_allowed
 from my_service.realtime.errors import SettingsError
+from my_service.realtime.sessions.origin import origin_allowed
 from my_service.settings import Settings
 
 from ..recording import Hooks, Serve
@@ -67,7 +66,7 @@ NO_ORIGINS = ["example.com", "*", "https://*.example.com", "https://example.com/
 
 @pytest.mark.parametrize("origin", NO_ORIGINS)
 def test_the_setting_takes_only_origins(origin: str) -> None:
-    with pytest.raises(SettingsError, match=r"ALLOWED_ORIGINS: .* is no origin"):
+    with pytest.raises(SettingsError, match=r"ALLOWED_ORIGINS: .* is not an origin"):
         Settings.load(allowed_origins=origin)
 
 

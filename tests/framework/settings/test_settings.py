@@ -1,7 +1,6 @@
 """The settings: a mistake in one is a line that names it."""
 
 import pytest
-
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
@@ -15,8 +14,8 @@ from my_service.settings import Settings
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
         ("MAX_MESSAGE_SIZE", "0", "MAX_MESSAGE_SIZE: Input should be greater than or equal to 1"),
         ("FANOUT_URL", "carrier-pigeon://", "FANOUT_URL: write memory://, redis://"),
-        ("TRUSTED_PROXIES", "10.0.0.1, proxy", "TRUSTED_PROXIES: 'proxy' is no address"),
-        ("TRUSTED_PROXIES", "10.0.0.1/8", "TRUSTED_PROXIES: '10.0.0.1/8' is no address"),
+        ("TRUSTED_PROXIES", "10.0.0.1, proxy", "TRUSTED_PROXIES: 'proxy' is not an address or a network"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "TRUSTED_PROXIES: '10.0.0.1/8' is not an address or a network"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(

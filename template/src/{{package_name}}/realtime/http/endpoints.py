@@ -32,13 +32,13 @@ async def ready(
     fanout: NamedDependency[Fanout],
     ready_checks: NamedDependency[tuple[ReadyCheck, ...]],
 ) -> Response[dict[str, str]]:
-    """Say whether new connections are welcome: 503 while the service drains, while the engine of the fan-out is
-    unavailable, or while a function of `Realtime(ready=...)` fails.
+    """Say whether new connections are welcome: 503 while the service drains, while the fan-out is unavailable,
+    or while a function of `Realtime(ready=...)` fails.
     """
     if connections.registry.draining:
         return Response({"status": "draining"}, status_code=503)
-    if not fanout.up:
-        return Response({"status": "fan-out away"}, status_code=503)
+    if not fanout.available:
+        return Response({"status": "fan-out unavailable"}, status_code=503)
     for check in ready_checks:
         name = getattr(check, "__name__", "check")
         try:

@@ -69,13 +69,18 @@ class Process:
             """What it writes, to either of its outputs."""
 
     def send_signal(self, signal: int) -> None:
-        assert self._process.pid
-        os.kill(self._process.pid, signal)
+        if self._process.pid:
+            os.kill(self._process.pid, signal)
 
     def wait(self) -> int:
-        """Wait for the end, and return the exit status."""
+        """Wait for the end, and return the exit status.
+
+        Raises:
+            TimeoutError: It has not ended within 20 seconds.
+        """
         self._process.join(TIMEOUT)
-        assert self._process.exitcode is not None, "it goes on"
+        if self._process.exitcode is None:
+            raise TimeoutError("the process has not ended")
         return self._process.exitcode
 
     def kill(self) -> None:
@@ -133,7 +138,7 @@ class Service:
         """Ask over HTTP, and return the status and the body."""
         try:
             answer: HTTPResponse
-            with urlopen(f"http://{self.address}{path}", timeout=TIMEOUT) as answer:  # noqa: S310
+            with urlopen(f"http://{self.address}{path}", timeout=TIMEOUT) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
