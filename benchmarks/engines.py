@@ -10,19 +10,20 @@ from time import monotonic
 
 from tests.crowd import CROWD
 from tests.engines import EngineServer, PostgresServer, RedisServer
-from tests.service import Service
+from tests.service import Service, add_listener
 from tests.test_fanout import Crowd, Ear, Listener
 
 from .report import Findings
 from .rounds import tell
 from .servers import cpu, rendered
 
-ENGINES: dict[str, Callable[[], EngineServer] | None] = {
-    "memory": None,
-    "redis, history": RedisServer,
-    "redis, pub/sub": RedisServer,
-    "postgres": PostgresServer,
+ENGINES: dict[str, tuple[str, Callable[[], EngineServer] | None]] = {
+    "memory": ("memory", None),
+    "redis, history": ("redis", RedisServer),
+    "redis, pub/sub": ("redis", RedisServer),
+    "postgres": ("postgres", PostgresServer),
 }
+"""The answer to the question `fanout`, and the server."""
 SETTINGS: dict[str, object] = {"publish_seconds": 60, "ping_interval": 3600}
 
 
@@ -62,10 +63,8 @@ async def wander(service: Service, rooms: int) -> float:
 
 def measure(folder: Path, rounds: int) -> Findings:
     """Fill rooms of one listener and of a thousand, with each engine whose program is there."""
-    project = rendered(folder, listeners=["crowd"])
-    (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
     rows: list[list[str]] = []
-    for name, make in ENGINES.items():
+    for name, (answer, make) in ENGINES.items():
         tell(f"  {name} ")
         with ExitStack() as stack:
             engine = make() if make else None
@@ -75,8 +74,11 @@ def measure(folder: Path, rounds: int) -> Findings:
             if engine:
                 stack.callback(engine.remove)
                 engine.start()
+            project = rendered(folder, fanout=answer)
+            add_listener(project, "crowd", CROWD)
+            url = {"fanout_url": engine.url} if engine else {}
             history = 0 if name == "redis, pub/sub" else 100
-            service = Service(project, fanout_url=engine.url if engine else "memory://", history=history, **SETTINGS)
+            service = Service(project, history=history, **url, **SETTINGS)
             stack.callback(service.stop)
             for listeners, messages, size in ((1, 10_000, 100), (1000, 2000, 100), (1, 2000, 10_000)):
                 taken = [asyncio.run(pour(service, engine, listeners, messages, size)) for _ in range(rounds)]

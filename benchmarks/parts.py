@@ -15,13 +15,13 @@ import uvloop
 from . import copying, engines, load
 from .report import Chart, Findings, Promise
 from .rounds import Rounds, in_turns
-from .servers import DEFLATE, TIMEOUT, SERVICE, Peer, Server, baseline, peers, rendered, service
+from .servers import DEFLATE, OLDER, SERVICE, TIMEOUT, Peer, Server, baseline, peers, rendered, service
 
 SECRET = "not secret at all, for nobody is to be kept out"  # noqa: S105
 
 
 @dataclass
-class HookPair:
+class Plan:
     """A folder to work in, and how much to measure."""
 
     folder: Path
@@ -33,10 +33,18 @@ class HookPair:
     crowd: int
     alone: bool = False
     """Beside plain Litestar, and no other."""
+    older: Path | None = None
+    """A checkout of the template in another version, whose service is measured in place of the other peers."""
 
     @cached_property
     def service(self) -> Peer:
         return service(rendered(self.folder))
+
+    @cached_property
+    def others(self) -> list[Peer]:
+        if self.older:
+            return [service(rendered(self.folder, self.older), OLDER)]
+        return [] if self.alone else peers(self.folder)
 
     @cached_property
     def pair(self) -> list[Peer]:
@@ -45,7 +53,7 @@ class HookPair:
 
     @cached_property
     def all(self) -> list[Peer]:
-        return [*self.pair, *([] if self.alone else peers(self.folder))]
+        return [*self.pair, *self.others]
 
 
 def versions(servers: Sequence[Peer]) -> dict[str, str]:
@@ -57,16 +65,16 @@ def ordered(rounds: Rounds) -> dict[str, float]:
     return dict(sorted(((name, rounds.ratio(name)) for name in rounds), key=lambda each: each[1]))
 
 
-def echo(stage: HookPair) -> Findings:
+def echo(plan: Plan) -> Findings:
     """A message and its answer, on 64 connections, with 1 and with 16 messages on their way."""
-    one, many = in_turns(stage.all, stage.rounds, partial(echo_of, seconds=stage.seconds))
+    one, many = in_turns(plan.all, plan.rounds, partial(echo_of, seconds=plan.seconds))
     rows = [
         [name, *cells(one, name), latency(one, name), *cells(many, name), latency(many, name)] for name in ordered(one)
     ]
     head = ["CPU for a message", "window 1", "µs", "p50 / p99, ms", "window 16", "µs", "p50 / p99, ms"]
     promises = [Promise("window 1", 0.85, one.ratio(SERVICE)), Promise("window 16", 0.85, many.ratio(SERVICE))]
     charts = {"echo": Chart("CPU for a message, one on its way; plain Litestar = 1.00", ordered(one))}
-    return Findings(head, rows, versions(stage.all), promises, charts)
+    return Findings(head, rows, versions(plan.all), promises, charts)
 
 
 def cells(rounds: Rounds, name: str, digits: int = 1) -> list[str]:
@@ -81,11 +89,11 @@ async def echo_of(server: Server, seconds: float) -> list[load.Sample]:
     return await load.echo(server, 1, 16, seconds=seconds)
 
 
-def room(stage: HookPair) -> Findings:
+def room(plan: Plan) -> Findings:
     """A room of 1,000, in which one speaks: one message after the other, and twenty at once."""
-    servers = [peer for peer in stage.all if peer.has_rooms]
-    speak = partial(room_of, listeners=stage.listeners, seconds=stage.seconds)
-    single, burst = in_turns(servers, stage.rounds, speak)
+    servers = [peer for peer in plan.all if peer.has_rooms]
+    speak = partial(room_of, listeners=plan.listeners, seconds=plan.seconds)
+    single, burst = in_turns(servers, plan.rounds, speak)
     rows = [[name, *cells(single, name), latency(single, name), *cells(burst, name)] for name in ordered(single)]
     head = ["CPU for a delivery", "one by one", "µs", "p50 / p99, ms", "twenty at once", "µs"]
     charts = {"room": Chart("CPU for a delivery, message by message; Litestar Channels = 1.00", ordered(single))}
@@ -97,13 +105,13 @@ async def room_of(server: Server, listeners: int, seconds: float) -> list[load.S
     return await load.room(server, 1, 20, listeners=listeners, seconds=seconds)
 
 
-def stuck(stage: HookPair) -> Findings:
+def stuck(plan: Plan) -> Findings:
     """The others in a room in which one does not read."""
     # It would be closed in the middle of the measurement.
-    patient = stage.service.but(SERVICE, send_seconds=600)
-    servers = [patient, *(peer for peer in stage.all if peer.has_rooms and peer.name != SERVICE)]
-    hear = partial(load.stuck, listeners=stage.listeners, seconds=stage.seconds / 2)
-    beside, without = in_turns(servers, stage.rounds, hear, fresh=True)
+    patient = plan.service.but(SERVICE, send_seconds=600)
+    servers = [patient, *(peer for peer in plan.all if peer.has_rooms and peer.name != SERVICE)]
+    hear = partial(load.stuck, listeners=plan.listeners, seconds=plan.seconds / 2)
+    beside, without = in_turns(servers, plan.rounds, hear, fresh=True)
     rows = [
         [name, latency(without, name), latency(beside, name), f"{beside.against(without, name, 'p99'):.2f}"]
         for name in beside
@@ -112,20 +120,21 @@ def stuck(stage: HookPair) -> Findings:
     return Findings(head, rows, versions(servers), [Promise("p99", 1.1, beside.against(without, SERVICE, "p99"))])
 
 
-def churn(stage: HookPair) -> Findings:
+def churn(plan: Plan) -> Findings:
     """Connect, one message, close."""
-    [rounds] = in_turns(stage.all, stage.rounds, partial(load.churn, seconds=stage.seconds))
+    [rounds] = in_turns(plan.all, plan.rounds, partial(load.churn, seconds=plan.seconds))
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
     charts = {"churn": Chart("CPU to connect, say something and close; plain Litestar = 1.00", ordered(rounds))}
     promises = [Promise("CPU", 1.0, rounds.ratio(SERVICE))]
-    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(stage.all), promises, charts)
+    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(plan.all), promises, charts)
 
 
-def memory(stage: HookPair) -> Findings:
+def memory(plan: Plan) -> Findings:
     """Idle connections, of clients that offer deflate and of those that do not."""
-    take = partial(in_turns, rounds=max(1, stage.rounds // 2), measure=partial(load.idle, count=stage.connections))
-    [without] = take(stage.all, fresh=True)
-    [offered] = take([peer.but(peer.name, DEFLATE) for peer in stage.pair], fresh=True)
+    take = partial(in_turns, rounds=max(1, plan.rounds // 2), measure=partial(load.idle, count=plan.connections))
+    [without] = take(plan.all, fresh=True)
+    offering = plan.all if plan.older else plan.pair
+    [offered] = take([peer.but(peer.name, DEFLATE) for peer in offering], fresh=True)
     rows = [
         [
             name,
@@ -143,31 +152,31 @@ def memory(stage: HookPair) -> Findings:
         Promise("no deflate offered", 1.0, without.ratio(SERVICE)),
         Promise("client offers deflate", 0.4, offered.ratio(SERVICE)),
     ]
-    return Findings(head, rows, versions(stage.all), promises, charts)
+    return Findings(head, rows, versions(plan.all), promises, charts)
 
 
-def start(stage: HookPair) -> Findings:
+def start(plan: Plan) -> Findings:
     """From the start of the process until it answers a handshake."""
 
     async def started(server: Server) -> list[load.Sample]:
         return [load.Sample(server.start_cpu * 1000)]
 
-    in_turns(stage.all, 1, started, fresh=True)  # the first start compiles
-    [rounds] = in_turns(stage.all, stage.rounds, started, fresh=True)
+    in_turns(plan.all, 1, started, fresh=True)  # the first start compiles
+    [rounds] = in_turns(plan.all, plan.rounds, started, fresh=True)
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
     promises = [Promise("CPU", 1.25, rounds.ratio(SERVICE))]
-    return Findings(["until it answers", "CPU", "ms"], rows, versions(stage.all), promises)
+    return Findings(["until it answers", "CPU", "ms"], rows, versions(plan.all), promises)
 
 
-def crowd(stage: HookPair) -> Findings:
+def crowd(plan: Plan) -> Findings:
     """100 busy connections beside 10,000 idle ones."""
-    beside = {f"{peer.name}, beside the idle": peer for peer in stage.pair}
+    beside = {f"{peer.name}, beside the idle": peer for peer in plan.pair}
     servers = [each for name, peer in beside.items() for each in (peer, peer.but(name))]
 
     def company(server: Server) -> Any:
-        return idlers(server, stage.crowd) if server.peer.name in beside else nullcontext()
+        return idlers(server, plan.crowd) if server.peer.name in beside else nullcontext()
 
-    [rounds] = in_turns(servers, stage.rounds, partial(busy, seconds=stage.seconds * 2), company=company)
+    [rounds] = in_turns(servers, plan.rounds, partial(busy, seconds=plan.seconds * 2), company=company)
     rows = [
         [
             peer.name,
@@ -180,7 +189,7 @@ def crowd(stage: HookPair) -> Findings:
     ]
     head = ["p50 / p99 of the busy, ms", "alone", "beside the idle", "p99", "CPU for a message"]
     crowded = next(name for name, peer in beside.items() if peer.name == SERVICE)
-    return Findings(head, rows, versions(stage.pair), [Promise("p99", 1.1, rounds.ratio(crowded, SERVICE, "p99"))])
+    return Findings(head, rows, versions(plan.pair), [Promise("p99", 1.1, rounds.ratio(crowded, SERVICE, "p99"))])
 
 
 async def busy(server: Server, seconds: float) -> list[load.Sample]:
@@ -213,10 +222,10 @@ def _idle(server: Server, count: int, told: Connection) -> None:
     uvloop.run(hold())
 
 
-def settings(stage: HookPair) -> Findings:
+def settings(plan: Plan) -> Findings:
     """What some settings cost, in the service against itself."""
-    ours = stage.service
-    secured = service(rendered(stage.folder, auth="jwt"), "auth=jwt").but("auth=jwt", auth_secret=SECRET)
+    ours = plan.service
+    secured = service(rendered(plan.folder, auth="jwt"), "auth=jwt").but("auth=jwt", auth_secret=SECRET)
     token = jwt.encode({"sub": "ada", "exp": 2**32, "iat": 0, "jti": "1"}, SECRET)
     authorized = secured.but(secured.name, f"Authorization: Bearer {token}".encode(), auth_max_connections_per_user=0)
     servers = [
@@ -229,12 +238,12 @@ def settings(stage: HookPair) -> Findings:
         ours.but("LOG_LEVEL=WARNING", log_level="WARNING"),
         authorized,
     ]
-    some = stage.seconds / 2
+    some = plan.seconds / 2
     each = [
-        *in_turns(servers, stage.rounds, partial(echo_once, seconds=some)),
-        *in_turns(servers, stage.rounds, partial(room_once, listeners=stage.listeners // 5, seconds=some)),
-        *in_turns(servers, stage.rounds, partial(load.churn, seconds=some)),
-        *in_turns(servers, max(1, stage.rounds // 2), partial(load.idle, count=stage.connections // 2), fresh=True),
+        *in_turns(servers, plan.rounds, partial(echo_once, seconds=some)),
+        *in_turns(servers, plan.rounds, partial(room_once, listeners=plan.listeners // 5, seconds=some)),
+        *in_turns(servers, plan.rounds, partial(load.churn, seconds=some)),
+        *in_turns(servers, max(1, plan.rounds // 2), partial(load.idle, count=plan.connections // 2), fresh=True),
     ]
     rows = [[peer.name, *(f"{rounds.ratio(peer.name, SERVICE):.2f}" for rounds in each)] for peer in servers]
     head = ["against the defaults", "a message", "a delivery", "connect, one message, close", "memory of a connection"]
@@ -249,17 +258,17 @@ async def room_once(server: Server, listeners: int, seconds: float) -> list[load
     return await load.room(server, 1, listeners=listeners, seconds=seconds)
 
 
-def engine(stage: HookPair) -> Findings:
+def engine(plan: Plan) -> Findings:
     """What one node and one engine carry."""
-    return engines.measure(stage.folder, min(3, stage.rounds))
+    return engines.measure(plan.folder, min(3, plan.rounds))
 
 
-def copy(stage: HookPair) -> Findings:
+def copy(plan: Plan) -> Findings:
     """What Copier takes for this template, and for one of a single file."""
-    return copying.measure(stage.folder, stage.rounds)
+    return copying.measure(plan.folder, plan.rounds)
 
 
-PARTS: dict[str, Callable[[HookPair], Findings]] = {
+PARTS: dict[str, Callable[[Plan], Findings]] = {
     "echo": echo,
     "room": room,
     "stuck": stuck,

@@ -32,6 +32,7 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """So that each module is compiled but once, as it is in production."""
 
 SERVICE = "this template"
+OLDER = "this template, older"
 BASELINE = "Litestar"
 ASGI = ("uvicorn", "uvloop", "httptools", "websockets")
 
@@ -102,10 +103,12 @@ def service(project: Path, name: str = SERVICE) -> Peer:
     )
 
 
-def rendered(folder: Path, **answers: object) -> Path:
-    """Render a service from the working tree."""
-    template = folder / "template"
-    if not template.exists():
+def rendered(folder: Path, checkout: Path | None = None, **answers: object) -> Path:
+    """Render a service from the working tree, or from a checkout of another version."""
+    template = folder / ("older" if checkout else "template")
+    if checkout:
+        shutil.copytree(checkout, template, ignore=shutil.ignore_patterns(".git"))
+    elif not template.exists():
         copy_of_the_template(template)
     return render(template, folder / f"service-{len(list(folder.iterdir()))}", **answers)
 

@@ -1,4 +1,4 @@
-"""A listener for the tests of the fan-out, in place of one that a user has added: it does what it is told."""
+"""A listener for the tests of the fan-out, as a user might add one: it does as its messages say."""
 
 CROWD = '''
 import asyncio
@@ -10,8 +10,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
 
-from ..connections import Listener, Socket
-from ..fanout import Fanout, FanoutUnavailableError
+from ..realtime import Fanout, FanoutUnavailableError, Listener, Socket
 from ..state import Connection
 
 
@@ -77,7 +76,7 @@ class Crowd(Listener):
         match data:
             case Say():
                 try:
-                    await fanout.publish(Said(data.text), room, but=socket if data.alone else None)
+                    await fanout.publish(Said(data.text), room, exclude=socket if data.alone else None)
                 except FanoutUnavailableError as error:
                     return Answer(error.detail)
             case Pour():
@@ -93,7 +92,7 @@ class Crowd(Listener):
                 for number in range(data.rooms):
                     name = f"{room} {number}"
                     await fanout.join(socket, name)
-                    await fanout.publish(Said("nobody is here"), name, but=socket)
+                    await fanout.publish(Said("nobody is here"), name, exclude=socket)
                     await fanout.leave(socket, name)
             case Who():
                 return Answer(" ".join(await fanout.present(room)))

@@ -27,7 +27,7 @@ from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 from websockets.utils import apply_mask
 
-from .rendering import answers_of, compile_package, environment, render
+from .rendering import answers_of, compile_package, environment, render, replace
 
 TIMEOUT = 20
 """Seconds after which a wait has failed; nothing waits so long when all is well."""
@@ -41,7 +41,7 @@ import asyncio
 
 import structlog
 
-from .connections import Cause, Socket
+from .realtime import Cause, Socket
 from .state import Connection
 
 log = structlog.get_logger(__name__)
@@ -84,13 +84,14 @@ import time
 from typing import Any
 
 import structlog
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 
-from ..connections import Sessions, Socket, listener
 from ..hooks import HELD
+from ..realtime import Socket, listener
+from ..realtime.sessions.plugin import Sessions
 from ..state import Connection
 
 log = structlog.get_logger(__name__)
@@ -145,12 +146,13 @@ async def binary(data: bytes) -> bytes:
 
 
 @get("/look")
-async def look(connections: NamedDependency[Sessions]) -> dict[str, int]:
+async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     gc.collect()
     log.info("looked")
+    registry = request.app.plugins.get(Sessions).registry
     return {
-        "open": len(connections.registry),
-        "addresses": connections.registry.by_address.total(),
+        "open": len(registry),
+        "addresses": registry.by_address.total(),
         "held": len(HELD),
         "tasks": len(asyncio.all_tasks()),
         "descriptors": len(os.listdir("/proc/self/fd")),
@@ -161,10 +163,18 @@ probe = Router("/probe", route_handlers=[act, text, binary, look])
 '''
 
 
+def add_listener(project: Path, name: str, source: str) -> None:
+    """Add a module to `listeners/` and register the handler of the same name in app.py, as a user does."""
+    package = project / "src" / answers_of(project)["package_name"]
+    (package / "listeners" / f"{name}.py").write_text(source)
+    replace(package / "app.py", "from .realtime", f"from .listeners.{name} import {name}\nfrom .realtime")
+    replace(package / "app.py", "route_handlers=[\n", f"route_handlers=[\n            {name},\n")
+
+
 def render_with_probe(template: Path, target: Path, **answers: Any) -> Path:
-    project = render(template, target, listeners=["probe"], **answers)
+    project = render(template, target, **answers)
     (project / "src/my_service/hooks.py").write_text(HOOKS)
-    (project / "src/my_service/listeners/probe.py").write_text(PROBE)
+    add_listener(project, "probe", PROBE)
     environment(project)
     compile_package(project)
     return project
@@ -359,7 +369,7 @@ def read_close(connection: socket.socket) -> int | None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Cut with RST, as a crashed host or a middlebox does."""
+    """Reset the connection (RST), as a crashed host or a middlebox does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

@@ -15,8 +15,8 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from .rendering import ROOT
+from .service import TIMEOUT
 
-SECONDS = 60
 COPY, APP, LISTENER, MAIN = re.findall(
     r"```(?:sh|python)\n(.*?)```", (ROOT / "docs" / "adopt.md").read_text(), re.DOTALL
 )
@@ -35,11 +35,14 @@ async def shelf() -> list[str]:
 
 @pytest.fixture
 def shop(template: Path, tmp_path: Path) -> Path:
-    """The project, when steps 1 to 3 are done. What it depends on is installed here already."""
+    """The project after steps 1 to 3. What it depends on is installed already; only its own metadata is missing."""
     package = tmp_path / "src" / "shop"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "shop.py").write_text(SHELF)
+    metadata = tmp_path / "src" / "shop-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.4\nName: shop\nVersion: 0.1.0\n")
     steps = [
         line.replace("uvx copier", f"{sys.executable} -m copier") for line in COPY.splitlines() if "uv add" not in line
     ]
@@ -48,14 +51,14 @@ def shop(template: Path, tmp_path: Path) -> Path:
         cwd=tmp_path,
         env=os.environ | {"TEMPLATE": str(template)},
         check=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
     )
     for name, text in {"app.py": APP, "shouts.py": LISTENER, "__main__.py": MAIN}.items():
         (package / name).write_text(text)
     return tmp_path
 
 
-def test_the_wiring_works_in_a_service_that_exists(shop: Path) -> None:
+def test_it_works_in_a_service_that_exists(shop: Path) -> None:
     settings = {"SHOP_PORT": "0", "SHOP_LOG_FORMAT": "json", "SHOP_DRAIN_SECONDS": "0", "PYTHONPATH": "src"}
     command = [sys.executable, "-m", "shop"]
     with subprocess.Popen(command, cwd=shop, env=os.environ | settings, stderr=subprocess.PIPE, text=True) as process:
@@ -64,19 +67,19 @@ def test_the_wiring_works_in_a_service_that_exists(shop: Path) -> None:
             address = json.loads(process.stderr.readline())["event"].rpartition("/")[2]
             with connect(f"ws://{address}/ws/shout") as client:
                 client.send('{"type": "shout", "text": "hi"}')
-                assert json.loads(client.recv(timeout=SECONDS)) == {"type": "shout", "text": "HI"}
+                assert json.loads(client.recv(timeout=TIMEOUT)) == {"type": "shout", "text": "HI"}
                 client.send("rubbish")
-                assert json.loads(client.recv(timeout=SECONDS))["code"] == "invalid_message"
+                assert json.loads(client.recv(timeout=TIMEOUT))["code"] == "invalid_message"
                 with pytest.raises(InvalidStatus, match="403"):
                     connect(f"ws://{address}/ws/shout", origin=Origin("https://elsewhere.example"))
-                with urlopen(f"http://{address}/shelf", timeout=SECONDS) as answer:
+                with urlopen(f"http://{address}/shelf", timeout=TIMEOUT) as answer:
                     assert json.load(answer) == ["bread"]
                 process.send_signal(signal.SIGTERM)
                 with pytest.raises(ConnectionClosed) as closed:
-                    client.recv(timeout=SECONDS)
+                    client.recv(timeout=TIMEOUT)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
-            assert process.wait(timeout=SECONDS) == 0
+            assert process.wait(timeout=TIMEOUT) == 0
         finally:
             process.kill()
 
@@ -95,7 +98,7 @@ def test_a_mistake_in_what_the_service_had_cannot_start(shop: Path) -> None:
         env=os.environ | {"PYTHONPATH": "src"},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     assert "ConfigurationError: wrong (src/shop/shop.py, line " in result.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.parts import PARTS, HookPair
+from benchmarks.parts import PARTS, Plan
 from benchmarks.report import PAGES, Chart, Findings, Promise, pattern, write
 
 FAR = 1.4
@@ -15,14 +15,14 @@ ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> HookPair:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("benchmarks")
-    return HookPair(folder, ROUNDS, seconds=0.4, connections=1000, listeners=300, crowd=0, alone=True)
+    return Plan(folder, ROUNDS, seconds=0.4, connections=1000, listeners=300, crowd=0, alone=True)
 
 
 @pytest.mark.parametrize("part", ["echo", "room", "churn", "memory"])
-def test_the_service_is_as_lean_as_it_promises(stage: HookPair, part: str) -> None:
-    findings = PARTS[part](stage)
+def test_the_service_is_as_lean_as_it_promises(plan: Plan, part: str) -> None:
+    findings = PARTS[part](plan)
     far = [promise for promise in findings.promises if promise.measured > promise.most * FAR]
     assert not far, f"{', '.join(map(str, far))}\n{findings.table()}"
 

@@ -23,11 +23,11 @@ CONNECT = """([url, protocols]) => new Promise((resolve) => {
 })"""
 
 LOST = "closed with 1006"
-"""All that a page learns of a handshake that was refused."""
+"""All that a page learns of a handshake that was rejected."""
 
 
 class BlankPage(BaseHTTPRequestHandler):
-    """A page of a stranger."""
+    """A page of another origin."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -57,7 +57,7 @@ def foreign() -> Iterator[str]:
 
 
 def token(project: Path) -> str:
-    return check(project, "python", "-m", "my_service.realtime.auth.token", "ada").strip()
+    return check(project, "python", "-m", "my_service.realtime", "token", "ada").splitlines()[-1]
 
 
 def page_with_the_cookie(context: BrowserContext, origin: str, service: Service, cookie: str) -> Page:

@@ -1,4 +1,4 @@
-"""The client of the live page, `client.js`, in a real browser against the real service, over a network that fails.
+"""`client.js` in a real browser against the real service, over a network that fails.
 
 In a browser and not in Node, because half of what it does is the browser's: visibility, being on line, subprotocols.
 """
@@ -29,7 +29,7 @@ def service(default_project: Path) -> Iterator[Service]:
         yield service
 
 
-def test_it_comes_back_after_a_restart_as_a_new_connection(page: Page, way: Network, default_project: Path) -> None:
+def test_it_reconnects_after_a_restart_as_a_new_connection(page: Page, way: Network, default_project: Path) -> None:
     with running(default_project, drain_seconds=0) as service:
         way.target = service.address
         open_socket(page)
@@ -47,7 +47,7 @@ def test_it_comes_back_after_a_restart_as_a_new_connection(page: Page, way: Netw
     assert before["connection"] != after["connection"]
 
 
-def test_it_comes_back_after_a_cut(page: Page, way: Network) -> None:
+def test_it_reconnects_after_a_lost_connection(page: Page, way: Network) -> None:
     open_socket(page)
     way.cut()
     assert becomes(page, "open")["lastClose"]["code"] == 1006
@@ -55,7 +55,7 @@ def test_it_comes_back_after_a_cut(page: Page, way: Network) -> None:
     assert statuses(page) == ["connecting", "open", "waiting", "connecting", "open"]
 
 
-def test_a_connection_that_is_dead_without_a_word_is_found_by_a_ping(page: Page, way: Network) -> None:
+def test_a_ping_finds_a_dead_connection(page: Page, way: Network) -> None:
     open_socket(page, pingInterval=50, timeout=500)
     page.wait_for_function("() => socket.latency > 0", polling=10)
     way.stall()
@@ -66,7 +66,7 @@ def test_a_connection_that_is_dead_without_a_word_is_found_by_a_ping(page: Page,
     assert [message["type"] for message in hears(page, 1)] == ["said"]
 
 
-def test_a_connection_that_lives_is_left_alone_by_pings(page: Page) -> None:
+def test_pings_keep_a_live_connection(page: Page) -> None:
     open_socket(page, pingInterval=10)
     page.evaluate("window.latencies = new Set()")
     page.wait_for_function("() => latencies.add(socket.latency).size > 5", polling=10)
@@ -74,7 +74,7 @@ def test_a_connection_that_lives_is_left_alone_by_pings(page: Page) -> None:
     assert page.evaluate("heard") == []
 
 
-def test_a_handshake_without_an_answer_is_given_up(page: Page, way: Network) -> None:
+def test_a_handshake_without_an_answer_is_abandoned(page: Page, way: Network) -> None:
     page.evaluate("import('/page/client.js')")
     way.stall()
     begin(page, timeout=100)
@@ -83,7 +83,7 @@ def test_a_handshake_without_an_answer_is_given_up(page: Page, way: Network) -> 
     becomes(page, "open")
 
 
-def test_what_is_sent_meanwhile_waits_within_a_bound_and_goes_out_in_order(page: Page, way: Network) -> None:
+def test_what_is_sent_meanwhile_is_queued_within_a_bound_and_sent_in_order(page: Page, way: Network) -> None:
     open_socket(page, maxQueue=2, baseDelay=60_000, maxDelay=60_000)
     way.cut()
     becomes(page, "waiting")
@@ -113,14 +113,31 @@ def test_it_backs_off_exponentially_with_full_jitter(page: Page, way: Network, s
         ("for (let i = 0; i < 6; i++) socket.sendText('rubbish')", 1008),
     ],
 )
-def test_it_stays_away_where_coming_back_is_of_no_use(page: Page, act: str, code: int) -> None:
+def test_it_stays_closed_after_a_final_close(page: Page, act: str, code: int) -> None:
     open_socket(page)
     page.evaluate(act)
     assert becomes(page, "closed")["lastClose"]["code"] == code
     assert say(page, "anybody?") == "refused"
     assert statuses(page) == ["connecting", "open", "closed"]
-    page.evaluate("socket.open()")  # unless it is told to
+    page.evaluate("socket.open()")
     becomes(page, "open")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "status"),
+    [
+        (1000, "done", "closed"),
+        (1000, "", "waiting"),  # a proxy ends an idle connection
+        (1000, "idle timeout", "waiting"),
+        (1001, "", "waiting"),  # a proxy restarts
+        (1008, "", "closed"),
+        (4001, "", "closed"),
+    ],
+)
+def test_whether_it_reconnects_after_the_other_side_closed(page: Page, code: int, reason: str, status: str) -> None:
+    page.route_web_socket("**/ws/echo", lambda route: route.close(code=code, reason=reason))
+    begin(page, baseDelay=60_000, maxDelay=60_000)
+    assert becomes(page, status)["lastClose"] == {"code": code, "reason": reason}
 
 
 def test_it_waits_while_the_page_is_hidden(page: Page, way: Network) -> None:
@@ -133,7 +150,7 @@ def test_it_waits_while_the_page_is_hidden(page: Page, way: Network) -> None:
     assert hears(page, 1)[0]["text"] == "for later"
 
 
-def test_a_page_that_is_shown_again_looks_at_once_whether_its_connection_is_alive(page: Page, way: Network) -> None:
+def test_a_page_that_is_shown_again_pings_at_once(page: Page, way: Network) -> None:
     open_socket(page, pingInterval=60_000, timeout=200)
     page.wait_for_function("() => socket.latency > 0", polling=10)
     page.evaluate(HIDE, True)
@@ -157,7 +174,7 @@ def test_it_waits_while_there_is_no_network(context: BrowserContext, way: Networ
     becomes(page, "open")
 
 
-def test_nothing_of_a_connection_that_was_given_up_is_heard(page: Page, way: Network) -> None:
+def test_no_message_of_an_abandoned_connection_is_received(page: Page, way: Network) -> None:
     open_socket(page)
     way.stall()
     say(page, "lost")
@@ -168,7 +185,7 @@ def test_nothing_of_a_connection_that_was_given_up_is_heard(page: Page, way: Net
     assert [message["text"] for message in hears(page, 1)] == ["heard"]
 
 
-def test_opening_and_closing_in_one_breath_leaves_one_connection_or_none(page: Page) -> None:
+def test_opening_and_closing_at_once_leaves_one_connection_or_none(page: Page) -> None:
     page.evaluate("""() => {
         window.made = 0;
         window.WebSocket = class extends WebSocket {
@@ -202,7 +219,7 @@ def somebody_else(service: Service, room: str) -> Generator[Callable[[str], None
         yield say
 
 
-def test_what_is_said_while_it_is_away_is_heard_later_in_order_and_once(
+def test_what_was_missed_is_received_later_in_order_and_once(
     page: Page, way: Network, service: Service
 ) -> None:
     with somebody_else(service, "resumed") as say_there:
@@ -224,7 +241,7 @@ def test_what_is_said_while_it_is_away_is_heard_later_in_order_and_once(
     assert page.evaluate("socket.sequence") == sequences[-1]
 
 
-def test_another_page_goes_on_where_one_has_ended(page: Page, service: Service) -> None:
+def test_another_page_resumes_where_one_has_ended(page: Page, service: Service) -> None:
     with somebody_else(service, "continued") as say_there:
         say_there("one")
         open_socket(page, "/ws/rooms/continued", after=0)
@@ -239,7 +256,7 @@ def test_another_page_goes_on_where_one_has_ended(page: Page, service: Service) 
     assert texts(page) == ["two", "three"]
 
 
-def test_what_is_kept_no_more_is_a_gap(page: Page, way: Network, default_project: Path) -> None:
+def test_what_the_history_no_longer_has_is_a_gap(page: Page, way: Network, default_project: Path) -> None:
     with running(default_project, history=2) as service, somebody_else(service, "short") as say_there:
         way.target = service.address
         open_socket(page, "/ws/rooms/short", after=0)
@@ -261,7 +278,7 @@ def test_what_is_kept_no_more_is_a_gap(page: Page, way: Network, default_project
     assert texts(page) == sorted(set(texts(page)), key=texts(page).index), "something was heard twice"
 
 
-def test_who_wants_no_history_asks_for_none(page: Page) -> None:
+def test_without_after_it_asks_for_no_history(page: Page) -> None:
     open_socket(page, "/ws/rooms/plain")
     assert "sequence" not in hears(page, 1)[0]
     assert page.evaluate("socket.sequence") is None

@@ -1,4 +1,4 @@
-"""The tokens of `client.js`: asked for before each connection, and another one after the old one has expired."""
+"""The tokens of `client.js`: asked for before each connection, and a new one after the old one has expired."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from .service import Service, running
 
 @pytest.fixture(scope="module")
 def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service that wants to know who connects."""
+    """A service that asks for a token."""
     project = render(template, tmp_path_factory.mktemp("client") / "my-service", auth="jwt")
     (project / ".env").write_text(f"MY_SERVICE_AUTH_SECRET={'only-for-this-test-' * 4}\n")
     return project
@@ -27,7 +27,7 @@ def service(project: Path) -> Iterator[Service]:
 
 
 def token(project: Path, seconds: int = 60) -> str:
-    return check(project, "python", "-m", "my_service.realtime.auth.token", "ada", "--seconds", str(seconds)).strip()
+    return check(project, "python", "-m", "my_service.realtime", "token", "ada", "--seconds", str(seconds)).strip()
 
 
 def test_each_connection_asks_for_its_token(page: Page, way: Network, project: Path) -> None:
@@ -36,13 +36,13 @@ def test_each_connection_asks_for_its_token(page: Page, way: Network, project: P
     page.wait_for_function("() => asked === 2 && socket.state.status === 'open'", polling=10)
 
 
-def test_a_token_that_cannot_be_had_or_is_refused_is_asked_for_again(page: Page, project: Path) -> None:
+def test_a_token_that_is_missing_or_rejected_is_asked_for_again(page: Page, project: Path) -> None:
     open_socket(page, tokens=[None, "a.bad.token", token(project)])
     assert first_close(page) == {"code": 1006, "reason": "no token"}
     assert page.evaluate("asked") == 3
 
 
-def test_it_comes_back_with_another_token_when_the_old_one_expires(page: Page, project: Path) -> None:
+def test_it_reconnects_with_another_token_when_the_old_one_expires(page: Page, project: Path) -> None:
     lasting = token(project)
     open_socket(page, tokens=[token(project, seconds=5), lasting])
     assert first_close(page) == {"code": 1008, "reason": "the token has expired"}
@@ -50,10 +50,10 @@ def test_it_comes_back_with_another_token_when_the_old_one_expires(page: Page, p
     assert page.evaluate("asked") == 2
 
 
-def test_it_stays_away_where_there_is_no_other_token(page: Page, project: Path) -> None:
+def test_it_stays_closed_where_there_is_no_other_token(page: Page, project: Path) -> None:
     open_socket(page, tokens=[token(project)])
     page.evaluate("for (let i = 0; i < 6; i++) socket.sendText('rubbish')")
     assert becomes(page, "closed")["lastClose"]["code"] == 1008
     assert page.evaluate("asked") == 2
-    page.evaluate("socket.open()")  # unless it is told to
+    page.evaluate("socket.open()")
     becomes(page, "open")

@@ -216,7 +216,7 @@ def ours(default_project: Path) -> Iterator[Protocol]:
             patch.syspath_prepend(path)
         patch.setattr(logging.getLogger("uvicorn.error"), "disabled", True)
         module = import_module("my_service.realtime.server.protocol")
-        settings = import_module("my_service.realtime.settings").Settings()
+        settings = import_module("my_service.settings").Settings()
         yield lambda config: module.WebSocketProtocol(
             config=config, server_state=ServerState(), app_state={}, settings=settings
         )

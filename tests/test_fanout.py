@@ -332,7 +332,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
     secret = {"MY_SERVICE_AUTH_SECRET": "s" * 32}
 
     def token(user: str) -> dict[str, str]:
-        command = [sys.executable, "-m", "my_service.realtime.auth.token", user]
+        command = [sys.executable, "-m", "my_service.realtime", "token", user]
         made = subprocess.run(
             command,
             env=environment(project) | secret,

@@ -31,11 +31,11 @@ def close_without_a_code(service: Service) -> None:
         read_close(client)
 
 
-def cut_with_rst(service: Service) -> None:
+def lose_with_rst(service: Service) -> None:
     reset(service.open_raw())
 
 
-def cut_with_fin(service: Service) -> None:
+def lose_with_fin(service: Service) -> None:
     service.open_raw().close()
 
 
@@ -45,12 +45,12 @@ def half_close(service: Service) -> None:
         assert read_close(client) is None
 
 
-def cut_inside_a_frame(service: Service) -> None:
+def lose_inside_a_frame(service: Service) -> None:
     with service.open_raw() as client:
         client.sendall(frame(b"hello")[:7])
 
 
-def cut_between_fragments(service: Service) -> None:
+def lose_between_fragments(service: Service) -> None:
     with service.open_raw() as client:
         client.sendall(frame(b"hello", fin=False))
 
@@ -81,7 +81,7 @@ class Fault(NamedTuple):
     reason: str
     code: int
     complaint: str | None = None
-    """The one error in the log, where the service is to blame; a stranger causes none."""
+    """The one error in the log, where the service is to blame; an untrusted client causes none."""
 
 
 FAULTS = {
@@ -89,11 +89,11 @@ FAULTS = {
     "close with an own code": Fault(lambda service: close(service, 4321), "client_closed", 4321),
     "close without a code": Fault(close_without_a_code, "client_closed", 1005),
     "close behind messages": Fault(close_behind_messages, "client_closed", 4001),
-    "RST": Fault(cut_with_rst, "connection_lost", 1005),
-    "FIN": Fault(cut_with_fin, "connection_lost", 1005),
+    "RST": Fault(lose_with_rst, "connection_lost", 1005),
+    "FIN": Fault(lose_with_fin, "connection_lost", 1005),
     "half-close": Fault(half_close, "connection_lost", 1005),
-    "cut inside a frame": Fault(cut_inside_a_frame, "connection_lost", 1005),
-    "cut between fragments": Fault(cut_between_fragments, "connection_lost", 1005),
+    "lost inside a frame": Fault(lose_inside_a_frame, "connection_lost", 1005),
+    "lost between fragments": Fault(lose_between_fragments, "connection_lost", 1005),
     "gone while it sends": Fault(vanish_while_it_sends, "connection_lost", 1005),
     "handler closes": Fault(lambda service: tell(service, "close 4002"), "service_closed", 4002),
     "handler raises": Fault(lambda service: tell(service, "raise"), "handler_failed", 1011, "handler failed"),
@@ -156,7 +156,7 @@ def test_peers_that_read_nothing_are_gone_when_the_pings_have_found_them(start: 
 
 
 def test_a_close_that_nobody_reads_does_not_keep_the_clean_up_waiting(start: Start) -> None:
-    service = start(hook_seconds=0.5)  # the pings take longer than the patience of this test
+    service = start(hook_seconds=0.5)  # the pings take longer than TIMEOUT
     with service.open_raw(SO_RCVBUF=4096) as client:
         client.sendall(frame(b"blast-and-raise"))
         line = service.wait_for("on_disconnect")
@@ -165,9 +165,9 @@ def test_a_close_that_nobody_reads_does_not_keep_the_clean_up_waiting(start: Sta
 
 ABORTS: list[Callable[[Service], None]] = [
     lambda service: reset_during_the_handshake(service),
-    cut_with_rst,
-    cut_with_fin,
-    cut_inside_a_frame,
+    lose_with_rst,
+    lose_with_fin,
+    lose_inside_a_frame,
     close_without_a_code,
 ]
 

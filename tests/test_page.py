@@ -36,7 +36,7 @@ def say(where: Locator, text: str) -> None:
 
 
 def number(where: Locator) -> Locator:
-    """Its count, or how much it heard."""
+    """Return its count, or how many messages it received."""
     return where.locator(".count dd")
 
 
@@ -83,7 +83,7 @@ def test_the_page_and_its_room_come_back_after_a_reload(page: Page) -> None:
     expect(card(page, "Room lobby #3").get_by_role("log")).to_contain_text("before the reload")
 
 
-def test_it_comes_back_when_the_service_restarts(context: BrowserContext, default_project: Path, way: Network) -> None:
+def test_it_reconnects_when_the_service_restarts(context: BrowserContext, default_project: Path, way: Network) -> None:
     with running(default_project, drain_seconds=0) as service:
         way.target = service.address
         page = open_page(context.new_page(), way.address)
@@ -91,26 +91,26 @@ def test_it_comes_back_when_the_service_restarts(context: BrowserContext, defaul
         expect(number(card(page, "Echo #1"))).to_have_text("2")
         before = identity(card(page, "Echo #1"))
         assert service.ended(signal.SIGTERM) == 0
-    expect(page.get_by_text("Service away")).to_be_visible()
+    expect(page.get_by_text("Service unavailable")).to_be_visible()
     log = card(page, "Echo #1").get_by_role("log")
-    expect(log).to_contain_text("1012 the service restarts (service restarts): comes back")
+    expect(log).to_contain_text("1012 the service restarts (service restarts): reconnects")
     with running(default_project) as service:
         way.target = service.address
         expect(page.get_by_text("Service ready")).to_be_visible()
-        expect(log).to_contain_text("connected again: a new connection, a new state")
+        expect(log).to_contain_text("reconnected: a new connection with a new state")
         expect(number(card(page, "Echo #1"))).to_have_text("1")
         assert identity(card(page, "Echo #1")) != before
         expect(card(page, "Echo #1").locator(".close")).to_contain_text("Last close")
 
 
-def test_nothing_said_in_a_room_is_missed_after_a_drop(context: BrowserContext, service: Service, way: Network) -> None:
+def test_no_message_of_a_room_is_missed_after_a_drop(context: BrowserContext, service: Service, way: Network) -> None:
     mine = card(open_page(context.new_page(), way.address), "Room lobby #3")
     theirs = card(open_page(context.new_page(), service.address), "Room lobby #3")
     say(theirs, "said before")
     expect(mine.get_by_text("said before")).to_be_visible()
     way.target = "127.0.0.1:1"  # where nobody listens
     way.cut()
-    expect(mine.locator(".badge")).to_contain_text("back in")
+    expect(mine.locator(".badge")).to_contain_text("reconnects in")
     say(theirs, "said meanwhile")
     expect(theirs.get_by_text("said meanwhile")).to_be_visible()
     way.target = service.address
@@ -125,11 +125,11 @@ def test_nothing_said_in_a_room_is_missed_after_a_drop(context: BrowserContext, 
 @pytest.mark.parametrize(
     ("button", "answer", "close", "status"),
     [
-        ("Close", "1000 done, as wanted: stays away", "1000 done, as wanted", "closed"),
-        ("Drop", "1006 connection lost or refused (abandoned): comes back", "1006 connection lost", "open"),
-        ("Rubbish", "invalid_message: ", "none yet", "open"),
+        ("Close", "1000 done: stays closed", "1000 done", "closed"),
+        ("Drop", "1006 connection lost or rejected (abandoned): reconnects", "1006 connection lost", "open"),
+        ("Invalid", "invalid_message: ", "none yet", "open"),
         ("Too big", "1009 message too big", "1009 message too big", "closed"),
-        ("Flood", "(too many messages): stays away", "1008 against the policy of the service", "closed"),
+        ("Flood", "(too many messages): stays closed", "1008 against the policy of the service", "closed"),
     ],
 )
 def test_what_breaks_it_is_answered_and_shown(page: Page, button: str, answer: str, close: str, status: str) -> None:
@@ -144,20 +144,20 @@ def test_what_breaks_it_is_answered_and_shown(page: Page, button: str, answer: s
         expect(broken.locator(".badge")).to_have_text("open")
 
 
-def test_what_it_says_of_the_service_are_its_metrics(context: BrowserContext, default_project: Path) -> None:
+def test_its_charts_show_the_metrics_of_the_service(context: BrowserContext, default_project: Path) -> None:
     with running(default_project) as service:
         page = open_page(context.new_page(), service.address)
         expect(page.locator("#open")).to_have_text("3")
         page.get_by_role("button", name="Remove Echo #1").click()
         expect(page.locator("#open")).to_have_text("2")
-        expect(page.get_by_text("1 cleaned up: client closed 1")).to_be_visible()
-        card(page, "Echo #2").get_by_role("button", name="Rubbish").click()
-        expect(page.get_by_text("1 bad")).to_be_visible()
+        expect(page.get_by_text("1 closed: client closed 1")).to_be_visible()
+        card(page, "Echo #2").get_by_role("button", name="Invalid").click()
+        expect(page.get_by_text("1 invalid")).to_be_visible()
         assert len((page.locator("#open-line").get_attribute("points") or "").split()) > 1
 
 
-def test_they_talk_by_themselves_when_told_to(page: Page) -> None:
-    talk = page.get_by_role("button", name="Let them talk")
+def test_it_sends_random_messages_when_told_to(page: Page) -> None:
+    talk = page.get_by_role("button", name="Send random messages")
     talk.click()
     expect(talk).to_have_attribute("aria-pressed", "true")
     expect(number(card(page, "Echo #1"))).not_to_have_text("1")
@@ -165,14 +165,14 @@ def test_they_talk_by_themselves_when_told_to(page: Page) -> None:
     expect(talk).to_have_attribute("aria-pressed", "false")
 
 
-def test_the_lives_are_drawn(page: Page) -> None:
+def test_the_timeline_shows_each_connection(page: Page) -> None:
     lane = page.locator(".lane").first
-    expect(lane.locator("circle.begins")).to_have_count(1)
+    expect(lane.locator("circle.opened")).to_have_count(1)
     card(page, "Echo #1").get_by_role("button", name="Drop").click()
     expect(lane.locator("text")).to_have_text("1006")
-    expect(lane.locator("circle.begins")).to_have_count(2)
-    lives = lane.locator("g.life")
-    first, second = (lives.nth(i).get_attribute("style") for i in (0, 1))
+    expect(lane.locator("circle.opened")).to_have_count(2)
+    connections = lane.locator("g.connection")
+    first, second = (connections.nth(i).get_attribute("style") for i in (0, 1))
     assert first
     assert second
     assert first != second, "a new connection has a new colour"
@@ -202,7 +202,7 @@ def test_it_can_be_used_by_keyboard_alone(page: Page) -> None:
     expect(page.get_by_role("button", name="Open echo")).to_be_focused()
 
 
-def test_a_screen_reader_hears_the_card_that_is_used_and_how_connections_end(page: Page) -> None:
+def test_a_screen_reader_reads_the_card_in_use_and_how_connections_end(page: Page) -> None:
     one = card(page, "Echo #1")
     log = one.get_by_role("log")
     expect(log).to_have_attribute("aria-live", "off")
@@ -210,7 +210,7 @@ def test_a_screen_reader_hears_the_card_that_is_used_and_how_connections_end(pag
     expect(log).to_have_attribute("aria-live", "polite")
     expect(card(page, "Echo #2").get_by_role("log")).to_have_attribute("aria-live", "off")
     one.get_by_role("button", name="Close").click()
-    expect(page.locator("#news")).to_have_text("Echo #1: 1000 done, as wanted: stays away")
+    expect(page.locator("#news")).to_have_text("Echo #1: 1000 done: stays closed")
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])

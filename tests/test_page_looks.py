@@ -22,7 +22,7 @@ DESKTOP, PHONE = (1280, 956), (390, 844)
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 EVERY_COLOUR = """async () => {
-  const { hue } = await import("/page/lifelines.js");
+  const { hue } = await import("/page/timeline.js");
   const used = new Set();
   for (let i = 0; i < 12; i++) {
     const line = document.createElement("p");
@@ -74,12 +74,12 @@ def use(page: Page, seconds: int) -> None:
 
     one, other = (page.get_by_role("article", name=name) for name in ("Echo #1", "Echo #2"))
     page.get_by_role("button", name="Join").click()
-    page.get_by_role("button", name="Let them talk").click()
+    page.get_by_role("button", name="Send random messages").click()
     pass_time(seconds)
-    other.get_by_role("button", name="Rubbish").click()
+    other.get_by_role("button", name="Invalid").click()
     expect(other.get_by_text("invalid_message")).to_be_visible()
     other.get_by_role("button", name="Drop").click()
-    expect(other.get_by_text("connected again")).to_be_visible()
+    expect(other.get_by_text("reconnected")).to_be_visible()
     pass_time(seconds)
     one.get_by_role("button", name="Flood").click()
     expect(one.locator(".badge")).to_have_text("closed")

@@ -1,6 +1,7 @@
 """The JavaScript of the live page is typed, by comments, and TypeScript finds nothing to complain about."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,7 +24,7 @@ OPTIONS = {
 }
 
 USER = """
-import { CLOSE_CODES, ReconnectingWebSocket } from "./page/client.js";
+import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
 
 type Message = { type: "said"; text: string } | { type: "joined" };
 
@@ -51,11 +52,14 @@ def complaints(tsc: Path, folder: Path) -> str:
 
 
 def test_typescript_finds_nothing(tsc: Path, project: Path) -> None:
-    assert complaints(tsc, project / "src" / "my_service" / "page") == ""
+    realtime = project / "src" / "my_service" / "realtime"
+    for file in (realtime / "client").iterdir():  # served beside the page, in one folder
+        shutil.copy(file, realtime / "page")
+    assert complaints(tsc, realtime / "page") == ""
 
 
 def test_an_application_in_typescript_can_use_the_client(tsc: Path, project: Path) -> None:
-    package = project / "src" / "my_service"
+    package = project / "src" / "my_service" / "realtime" / "client"
     (package / "user.ts").write_text(USER)
     assert complaints(tsc, package) == ""
 
@@ -70,6 +74,6 @@ def test_an_application_in_typescript_can_use_the_client(tsc: Path, project: Pat
     ],
 )
 def test_its_mistakes_are_found(tsc: Path, project: Path, right: str, wrong: str) -> None:
-    package = project / "src" / "my_service"
+    package = project / "src" / "my_service" / "realtime" / "client"
     (package / "user.ts").write_text(USER.replace(right, wrong))
     assert "user.ts" in complaints(tsc, package)

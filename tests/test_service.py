@@ -14,14 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from .rendering import replace, run
-from .service import running
-
-SECONDS = 20
+from .service import TIMEOUT, Service, add_listener, running
 
 
 async def ask(socket: ClientConnection, message: str) -> dict[str, Any]:
     await socket.send(message)
-    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), SECONDS))
+    answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT))
     return answer
 
 
@@ -77,7 +75,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import websocket_listener
 
-from ..connections import Listener, Socket, listener
+from ..realtime import Listener, Socket, listener
 
 
 """
@@ -99,11 +97,11 @@ HANDLERS: dict[str, tuple[str, str]] = {
         "async def bad(data: str, mine: NamedDependency[list[int]]) -> None: ...\n",
         "depends on 'mine'",
     ),
-    "a unknown keyword": (
+    "an unknown keyword": (
         '@websocket_listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
         "did you mean 'connection_lifespan'?",
     ),
-    "a unknown keyword of ours": (
+    "an unknown keyword of ours": (
         '@listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
         "did you mean 'connection_lifespan'?",
     ),
@@ -113,25 +111,22 @@ HANDLERS: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("mistake", HANDLERS)
 def test_a_service_with_a_mistake_does_not_start(project: Path, mistake: str) -> None:
     code, complaint = HANDLERS[mistake]
-    package = project / "src" / "my_service"
-    (package / "listeners" / "bad.py").write_text(HEADER + code)
-    replace(package / "app.py", "from .logs", "from .listeners.bad import bad\nfrom .logs")
-    replace(package / "app.py", "route_handlers=[", "route_handlers=[\n            bad,")
-    result = run(project, "my_service", "--port", "0", timeout=SECONDS)
+    add_listener(project, "bad", HEADER + code)
+    result = run(project, "my_service", "--port", "0", timeout=TIMEOUT)
     assert result.returncode == 1
     assert complaint in result.stderr
     assert "listeners/bad.py, line " in result.stderr
-    assert "Mend: " in result.stderr
+    assert "Fix: " in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_reload_serves_the_new_code_at_once_also_with_open_sockets(project: Path) -> None:
-    async def watch(service: Any) -> None:
+    async def watch(service: Service) -> None:
         async with connect(service.url("/ws/echo")) as socket:
             assert (await ask(socket, '{"type":"say","text":"hi"}'))["text"] == "hi"
             replace(project / "src/my_service/listeners/echo.py", "text=data.text", "text=data.text.upper()")
             with pytest.raises(ConnectionClosed) as closed:
-                await asyncio.wait_for(socket.recv(), SECONDS)
+                await asyncio.wait_for(socket.recv(), TIMEOUT)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
         await asyncio.to_thread(service.wait_for, "serving on")
@@ -140,14 +135,13 @@ def test_reload_serves_the_new_code_at_once_also_with_open_sockets(project: Path
 
     with running(project, "--reload") as service:
         asyncio.run(watch(service))
-        service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(SECONDS) == 0
+        assert service.ended(signal.SIGTERM) == 0
 
 
 HOOKS = """
 import sys
 
-from .connections import Cause, Socket
+from .realtime import Cause, Socket
 from .state import Connection
 
 

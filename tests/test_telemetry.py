@@ -13,9 +13,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from .service import running
+from .rendering import names
+from .service import render_with_probe, running
 
-SECRET = "token-that-nobody-may-see"  # noqa: S105
+SECRET = "token-that-must-not-leak"  # noqa: S105
 HEADERS = {"Authorization": f"Bearer {SECRET}", "Cookie": f"token={SECRET}"}
 
 
@@ -65,6 +66,12 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         serving.join()
 
 
+@pytest.fixture(scope="module")
+def traced(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with telemetry, and with hooks that fail on demand; not to be changed."""
+    return render_with_probe(template, tmp_path_factory.mktemp("traced") / "my-service", telemetry="opentelemetry")
+
+
 def open_echo(url: str, **options: Any) -> ClientConnection:
     opening: Any = connect  # its own types are partly unknown
     return cast("ClientConnection", opening(url, proxy=None, **options))
@@ -72,11 +79,11 @@ def open_echo(url: str, **options: Any) -> ClientConnection:
 
 @pytest.mark.parametrize("convention", ["", "http"], ids=["old names", "new names"])
 def test_spans_arrive_and_no_token_is_in_them(
-    default_project: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, convention: str
+    traced: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, convention: str
 ) -> None:
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", convention)
     monkeypatch.setenv("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", ".*")  # as careless as can be
-    with running(default_project, opentelemetry=True, drain_seconds=0) as service:
+    with running(traced, drain_seconds=0) as service:
         url = service.url(f"/ws/echo?token={SECRET}")
         with open_echo(url, additional_headers=HEADERS, subprotocols=["bearer", SECRET]) as client:
             for _ in range(5):
@@ -93,22 +100,26 @@ def test_spans_arrive_and_no_token_is_in_them(
 
 
 @pytest.mark.usefixtures("collector")
-def test_the_application_sees_the_whole_query(probed: Path) -> None:
-    with running(probed, opentelemetry=True, drain_seconds=0) as service:
+def test_the_application_sees_the_whole_query(traced: Path) -> None:
+    with running(traced, drain_seconds=0) as service:
         with service.connect("accept=raise-after", proxy=None) as client, pytest.raises(ConnectionClosed):
             client.recv(timeout=10)
         assert service.ended(signal.SIGTERM) == 0
         assert "after it acquired something" in str(service.complaints)
 
 
-def test_a_collector_that_is_silent_does_not_hold_the_end_up(
-    default_project: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_stop(
+    traced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Collector() as deaf:  # it listens, and never answers
+    with Collector() as deaf:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{deaf.server_port}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        with running(default_project, opentelemetry=True, drain_seconds=0, hook_seconds=1) as service:
+        with running(traced, drain_seconds=0, hook_seconds=1) as service:
             assert service.get("/health")[0] == 200
             began = monotonic()
             assert service.ended(signal.SIGTERM) == 0
             assert monotonic() - began < 5
+
+
+def test_a_project_without_it_does_not_name_it(default_project: Path) -> None:
+    assert [path for path in names(default_project) if b"opentelemetry" in path.read_bytes().lower()] == []

@@ -12,7 +12,7 @@ CODE = '''"""What a user may write by mistake."""
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from .connections import Socket, listener
+from .realtime import Socket, listener
 
 
 async def plain_function(socket: Socket) -> None: ...

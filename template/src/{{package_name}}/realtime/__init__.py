@@ -4,7 +4,7 @@ The folder is the template's: `copier update` replaces it. README.md beside this
 """
 
 from .errors import ConfigurationError
-from .fanout.engine import FanoutUnavailableError
+from .fanout.broker import FanoutUnavailableError
 from .fanout.messages import Gap
 from .fanout.plugin import Fanout
 from .handlers.listener import Listener, listener

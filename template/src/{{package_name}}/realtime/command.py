@@ -14,14 +14,20 @@ from .settings import PREFIX
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service until SIGTERM or Ctrl+C.
 
+    Args:
+        arguments: The options; those of the process by default.
+
     Returns:
-        The exit status: 0 after a signal; 1 for a mistake, a wrong setting or a port that is taken; 2 for a wrong
-        option.
+        The exit status: 0 after a signal, or 1 for a mistake, a wrong setting or a port that is taken, which is written
+        to standard error.
+
+    Raises:
+        SystemExit: With 0 after `--help` and `--version`, with 2 for a wrong option.
     """
     parser = argparse.ArgumentParser(prog=DISTRIBUTION, description="Run the service until SIGTERM or Ctrl+C.")
     parser.add_argument("--host", help=f"the address to listen on (default: {PREFIX}HOST or 127.0.0.1)")
     parser.add_argument("--port", type=int, help=f"the port, 0 for any free one (default: {PREFIX}PORT or 8000)")
-    parser.add_argument("--reload", action="store_true", help="restart whenever the code changes; for development")
+    parser.add_argument("--reload", action="store_true", help="restart when the code changes; for development")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
     try:

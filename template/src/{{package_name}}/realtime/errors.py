@@ -9,12 +9,12 @@ from typing import Any
 
 
 class ConfigurationError(Exception):
-    """A mistake with which the service does not start, or does not go on.
+    """A mistake in the code or the settings of the service, which stops it, mostly at start.
 
     Args:
-        where: The function, class or setting, with its file and line where there is one.
-        mistake: What is wrong there.
-        fix: What to do about it.
+        where: The function, class or setting, with its file and line if it has one.
+        mistake: What is wrong there: the rest of the sentence.
+        fix: What to do about it, as an instruction.
     """
 
     def __init__(self, where: str, mistake: str, fix: str) -> None:
@@ -33,14 +33,21 @@ class SettingsError(ConfigurationError):
 
 
 def source_location(obj: Any) -> str:
-    """Name a function or a class with its file and line: `Rooms (src/my_service/listeners/rooms.py, line 12)`."""
+    """Return the name, file and line of a function, class, module or object, for an error.
+
+    Args:
+        obj: What to name, as in `Rooms (src/my_service/listeners/rooms.py, line 12)`. An object has the place of its
+            class; what is built in has none.
+    """
     while isinstance(obj, partial):
         obj = obj.func
     obj = inspect.unwrap(obj)
-    name = getattr(obj, "__qualname__", repr(obj))
+    if not hasattr(obj, "__name__"):
+        obj = obj.__class__
+    name = getattr(obj, "__qualname__", obj.__name__)
     with suppress(TypeError, OSError):  # it has no source: a builtin, a lambda of the console
         file = Path(inspect.getsourcefile(obj) or "?")
-        line = obj.__code__.co_firstlineno if hasattr(obj, "__code__") else inspect.getsourcelines(obj)[1]
+        line = obj.__code__.co_firstlineno if hasattr(obj, "__code__") else inspect.getsourcelines(obj)[1] or 1
         if file.is_relative_to(Path.cwd()):
             file = file.relative_to(Path.cwd())
         return f"{name} ({file}, line {line})"

@@ -9,15 +9,16 @@ from typing import Any
 
 from litestar import Controller, Router
 from litestar.di import Provide
-from litestar.handlers import BaseRouteHandler, WebsocketListener
+from litestar.handlers import BaseRouteHandler
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
 from litestar.typing import FieldDefinition
 
+PACKAGE = __name__.removesuffix(".internals")
+"""The package that this folder is."""
+
 LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
 """2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
-
-EXCEPTION_HANDLER = "litestar.middleware._internal.exceptions.middleware"
 
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
@@ -50,19 +51,6 @@ def _unwrapped(function: Any) -> Any:
     return getattr(function, "func", function)
 
 
-def function_behind(function: Any) -> Any:
-    """Return the ASGI `receive` or `send` behind a function, without what Litestar itself puts around it.
-
-    2.25: it is in the closure of a socket's own, and `send` in that of `ExceptionHandlerMiddleware`, which looks out
-    for the start of an HTTP response alone.
-    """
-    while getattr(function, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
-        names = function.__code__.co_freevars
-        name = "send" if "send" in names else "receive"
-        function = function.__closure__[names.index(name)].cell_contents if name in names else None
-    return function
-
-
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:
     """Find the websocket handlers in what `route_handlers=[...]` may hold, before Litestar registers it."""
     for value in values:
@@ -73,13 +61,6 @@ def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]
         elif inspect.isclass(value) and issubclass(value, Controller):
             members = (member for _, member in inspect.getmembers(value))
             yield from (member for member in members if isinstance(member, WebsocketRouteHandler))
-
-
-def listener_classes(values: Sequence[Any]) -> Iterator[type[WebsocketListener]]:
-    """Find the listener classes in `route_handlers=[...]`."""
-    for value in values:
-        if inspect.isclass(value) and issubclass(value, WebsocketListener):
-            yield value
 
 
 def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
@@ -97,6 +78,47 @@ def fields_of(handler: BaseRouteHandler) -> dict[str, FieldDefinition]:
     signatures = [provider.parsed_fn_signature for provider in handler.resolve_dependencies().values()]
     signatures.append(handler.parsed_fn_signature)
     return {name: field for signature in signatures for name, field in signature.parameters.items()}
+
+
+def providers_of(handler: BaseRouteHandler) -> dict[str, Provide]:
+    """Return the provider of each name that a registered handler takes, its dependencies' own dependencies included."""
+    providers = handler.resolve_dependencies()
+    found: dict[str, Provide] = {}
+    pending = list(handler.parsed_fn_signature.parameters)
+    while pending:
+        name = pending.pop()
+        if name in providers and name not in found:
+            found[name] = providers[name]
+            pending += providers[name].parsed_fn_signature.parameters
+    return found
+
+
+def is_provided_by(provider: Provide, package: str) -> bool:
+    """Return whether what is provided comes from a package."""
+    module = getattr(provider.dependency, "__module__", None) or ""
+    return f"{module}.".startswith(f"{package}.")
+
+
+def injected_of(handler: BaseRouteHandler) -> Iterator[tuple[Any, dict[str, FieldDefinition], dict[str, Any]]]:
+    """Return each function that Litestar injects into for a handler, its parameters, and the types to validate them.
+
+    2.25: a `SignatureModel` is a Struct, from whose annotations msgspec reads the types at the first conversion.
+    """
+    yield function_of(handler), handler.parsed_fn_signature.parameters, handler.signature_model.__annotations__
+    for provider in providers_of(handler).values():
+        signature = provider.parsed_fn_signature
+        yield provider.dependency, signature.parameters, provider.signature_model.__annotations__
+
+
+def skip_validation(handler: BaseRouteHandler) -> None:
+    """Have Litestar hand over what this folder provides as it is, into whatever function, and at no cost.
+
+    A user's `Connection` may have fields of any type. What Litestar validates it also has msgspec understand, down to
+    the last field.
+    """
+    ours = {name for name, provider in providers_of(handler).items() if is_provided_by(provider, PACKAGE)}
+    for _, _, types in injected_of(handler):
+        types.update(dict.fromkeys(ours & types.keys(), Any))
 
 
 def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:

@@ -1,21 +1,35 @@
 """`Realtime`: the one plugin with which app.py gives Litestar all that this folder brings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
 from litestar import MediaType
 from litestar.app import DEFAULT_OPENAPI_CONFIG
 from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.enums import ScopeType
 from litestar.logging.config import BaseLoggingConfig, LoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.plugins import InitPlugin, PluginProtocol
+from litestar.plugins import InitPlugin, PluginProtocol, ReceiveRoutePlugin
+from litestar.routes import BaseRoute
+from litestar.utils import normalize_path
 
+from .checks.connection import check_connection_class
+from .checks.hooks import check_hooks, check_ready
+from .checks.injection import check_injection
+from .checks.keywords import check_options
+from .checks.lifespans import check_lifespan
+from .checks.listeners import check_listener_class
+from .checks.unmanaged import check_unmanaged
+from .handlers.route_handler import ListenerRouteHandler
 from .http.headers import SecurityHeaders
+from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
 from .observability.logs import Logging
 from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
 from .sessions.info import ConnectionInfo
+from .sessions.lifespan import connection_lifespan
 from .sessions.plugin import Sessions
 
 
@@ -24,30 +38,56 @@ class Realtime(InitPlugin):
 
     What `Litestar(...)` configures itself is kept: a `logging_config`, an `openapi_config`, handlers, middleware,
     plugins, lifespans. Connections are cleaned up while everything that they use is still open, whatever the order of
-    the plugins.
+    the plugins. Each handler of the application is checked, and a mistake stops the start.
 
     Args:
         settings: The settings of the service.
         connection: The class `Connection`; called without arguments for each connection.
         hooks: A module or an object with the async functions `on_accept(socket, connection)` and
             `on_disconnect(socket, connection, cause)`.
+        unmanaged: The paths of WebSocket handlers that other plugins register and that go without
+            `connection_lifespan`, as in `["/vite-hmr"]`: no hook runs for their connections.
+        ready: Async functions without arguments. While one of them raises, or takes more than five seconds, `/ready`
+            answers 503.
 
     Raises:
-        ConfigurationError: A hook or the class cannot be called as it must be, or an application is built with a
-            mistake that Litestar lets through.
+        ConfigurationError: A hook, the class or a function cannot be called as it must be, or, once it is given to
+            `Litestar(...)`, a handler has a mistake that Litestar lets through.
     """
 
-    def __init__(self, settings: RealtimeSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
+    def __init__(
+        self,
+        settings: RealtimeSettings,
+        connection: Callable[[], ConnectionInfo],
+        hooks: Any,
+        *,
+        unmanaged: Iterable[str] = (),
+        ready: Iterable[Callable[[], Awaitable[Any]]] = (),
+    ) -> None:
+        check_connection_class(connection)
+        check_hooks(hooks)
         self._settings = settings
+        self._ready = tuple(ready)
+        for function in self._ready:
+            check_ready(function)
         self._plugins: Sequence[PluginProtocol] = [
             *plugins_of(settings),
-            Sessions(connection, hooks.on_accept, hooks.on_disconnect, settings),
+            Sessions(settings, connection, hooks),
+            _Checks(unmanaged),
         ]
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Litestar initializes the plugins that are added here after all others, so their lifespans end first."""
-        app_config.plugins.extend(self._plugins)
+        """Add everything to the configuration of the application.
+
+        Args:
+            app_config: The configuration, which is changed.
+
+        Returns:
+            The same configuration.
+        """
+        app_config.plugins.append(_Last(self._plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
+        app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
         config.middleware.append(SecurityHeaders())
         if app_config.openapi_config is DEFAULT_OPENAPI_CONFIG:
@@ -62,8 +102,52 @@ class Realtime(InitPlugin):
         return app_config
 
 
+class _Last(InitPlugin):
+    """Adds plugins after all others, those included that other plugins add.
+
+    Litestar ends lifespans in the reverse order of the plugins. So the connections end first, and all that they use is
+    open until then; and the checks see every handler.
+    """
+
+    def __init__(self, plugins: Sequence[PluginProtocol]) -> None:
+        self._plugins = plugins
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        is_last = app_config.plugins[-1] is self
+        app_config.plugins.extend(self._plugins if is_last else [_Last(self._plugins)])
+        return app_config
+
+
+class _Checks(InitPlugin, ReceiveRoutePlugin):
+    """Checks each handler of the application: what Litestar would stumble over before, everything else once it knows
+    what is injected.
+    """
+
+    def __init__(self, unmanaged: Iterable[str]) -> None:
+        self._unmanaged = frozenset(normalize_path(path) for path in unmanaged)
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        for handler in websocket_handlers(app_config.route_handlers):
+            check_options(handler)
+            if lifespan := lifespan_of(handler):
+                check_lifespan(lifespan)
+        return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        if route.scope_type is ScopeType.ASGI:
+            return
+        for handler in handlers_of(route):
+            skip_validation(handler)
+            is_managed = isinstance(handler, ListenerRouteHandler) or lifespan_of(handler) is connection_lifespan
+            check_injection(handler, is_managed=is_managed)
+            if route.scope_type is ScopeType.WEBSOCKET:
+                check_listener_class(handler)
+                if not is_managed:
+                    check_unmanaged(handler, route.path, self._unmanaged)
+
+
 def _is_default(config: BaseLoggingConfig | None) -> bool:
-    """Say whether Litestar made this configuration itself, because `Litestar(...)` was given none."""
+    """Return whether Litestar made this configuration itself, because `Litestar(...)` was given none."""
     if type(config) is not LoggingConfig:
         return False
     default = LoggingConfig()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, AliasPath, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -145,17 +146,16 @@ def _describe(problem: ErrorDetails) -> str:
     return f"{PREFIX}{path}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _variables(group: type[SettingsGroup]) -> Iterator[str]:
-    """Yield the name of the variable of each field, in capitals; of a field with aliases, theirs."""
-    for name, field in group.model_fields.items():
-        aliases = field.validation_alias
-        for alias in aliases.choices if isinstance(aliases, AliasChoices) else [aliases]:
-            first = alias.path[0] if isinstance(alias, AliasPath) else alias
-            yield (str(first) if first else f"{PREFIX}{name}").upper()
+def variables_of(name: str, field: FieldInfo) -> list[str]:
+    """Return the variables from which a field is read, in capitals: one with the prefix, or those of its aliases."""
+    aliases = field.validation_alias
+    choices = aliases.choices if isinstance(aliases, AliasChoices) else [aliases]
+    firsts = [alias.path[0] if isinstance(alias, AliasPath) else alias for alias in choices]
+    return [(str(first) if first else f"{PREFIX}{name}").upper() for first in firsts]
 
 
 def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
-    known = list(_variables(group))
+    known = [each for name, field in group.model_fields.items() for each in variables_of(name, field)]
     delimiter = str(group.model_config.get("env_nested_delimiter") or "")
     nested = tuple(f"{name}{delimiter}".upper() for name in known) if delimiter else ()
     env_file = group.model_config.get("env_file")

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A WebSocket that comes back: what a browser application imports to talk to this service.
+ * A WebSocket that reconnects, for browser applications.
  *
  * ```js
  * import { ReconnectingWebSocket } from "./client.js";
@@ -13,20 +13,20 @@
  * socket.send({ type: "say", text: "hi" });
  * ```
  *
- * It reconnects with exponential back-off and full jitter, unless the close code says that coming back is of no use; it
- * finds out by pings that a connection is dead, waits while the page is hidden or offline, keeps a bounded number of
- * messages until it is connected again, and asks a service that keeps a history for what it missed. Each new connection
- * has a new state in the service. What this side had sent when a connection broke may be lost.
+ * It reconnects with exponential backoff and full jitter, unless the close code is final. Its heartbeat finds dead
+ * connections. It pauses while the page is hidden or offline, queues a bounded number of messages until it is connected
+ * again, and resumes where the service keeps a history. Each new connection has a new state in the service. Messages
+ * that were sent just before a connection was lost may be lost too.
  *
  * @module
  */
 
 /**
- * - `closed`: it stays away, until `open()` is called
- * - `connecting`: it gets a token, or the handshake is under way
- * - `open`: messages flow
- * - `waiting`: it comes back at `retryAt`
- * - `paused`: it comes back when the page is visible and online
+ * - `closed`: it does not reconnect until `open()` is called
+ * - `connecting`: it asks for a token, or the handshake is under way
+ * - `open`: it sends and receives
+ * - `waiting`: it reconnects at `retryAt`
+ * - `paused`: it reconnects when the page is visible and online
  *
  * @typedef {"closed" | "connecting" | "open" | "waiting" | "paused"} Status
  */
@@ -34,8 +34,8 @@
 /**
  * @typedef {object} State
  * @property {Status} status
- * @property {number} [retryAt] While waiting: when it comes back, in milliseconds as of `Date.now()`.
- * @property {{ code: number, reason: string }} [lastClose] How the last connection ended; a new object for each.
+ * @property {number} [retryAt] While waiting: when it reconnects, in milliseconds as of `Date.now()`.
+ * @property {{ code: number, reason: string }} [lastClose] How the last connection was closed; a new object for each.
  */
 
 /**
@@ -45,35 +45,39 @@
  * @property {(state: State) => void} [onState] Called with each change. What it sends when the status is `open` goes
  *   out before the queue.
  * @property {number} [after] Where the service keeps a history: the `sequence` of the last message that you have, or 0
- *   for all that is kept. From then on each connection asks for what came after the last message it heard. What is kept
- *   no more is told by a message of the type `gap`.
- * @property {() => string | undefined | Promise<string | undefined>} [token] Asked before each connection for the token
- *   to show to a service that wants one: hand out a new one when the old one is about to expire. After 1008, which is
- *   what an expired token gets, it comes back with another token, and stays away with the same. The token travels as a
- *   subprotocol, beside "bearer": a page can set no header, and a URL ends in logs.
- * @property {number} [maxQueue] Messages kept while there is no connection (100). They all go out at once on the next
+ *   for all that is kept. From then on, each connection resumes after the last message that was received. A message of
+ *   the type `gap` tells that messages are missing.
+ * @property {() => string | undefined | Promise<string | undefined>} [token] Called before each connection, where the
+ *   service asks for a token: return a new one when the old one is about to expire. After 1008, the close code for an
+ *   expired token, it reconnects with another token, and stays closed if the token is the same. The token is sent as a
+ *   subprotocol beside "bearer": a page can set no header, and a URL ends up in logs.
+ * @property {number} [maxQueue] Messages queued while there is no connection (100). They are sent at once on the next
  *   one, so keep it below the service's MESSAGE_BURST.
- * @property {number} [baseDelay] Milliseconds before the first retry, at most (500); doubled for each further one.
- * @property {number} [maxDelay] Milliseconds before any retry, at most (30,000).
- * @property {number} [pingInterval] Milliseconds between a sign of life and the next ping (20,000); the first ping
- *   goes out with the connection. 0 sends none, as for a listener that takes anything, and so would take it for a message.
- * @property {number} [timeout] Milliseconds without an answer, to the handshake or to a ping, after which a connection
- *   is given up as lost (10,000).
+ * @property {number} [baseDelay] The longest delay before the first attempt to reconnect, in milliseconds (500). It
+ *   doubles with each further attempt.
+ * @property {number} [maxDelay] The longest delay before any attempt, in milliseconds (30,000).
+ * @property {number} [pingInterval] Milliseconds without a message until it sends a ping (20,000); the first one is
+ *   sent at once. 0 sends none, for a listener that would take it for a message of its own.
+ * @property {number} [timeout] Milliseconds to wait for the answer to the handshake or to a ping, before the connection
+ *   is abandoned (10,000).
  */
 
 /**
- * What the close codes mean (RFC 6455, 7.4), and whether to come back after them. After a code that is not in here, the
- * client stays away: set the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
+ * The close codes (RFC 6455, 7.4): what each means, and whether the client reconnects. After a code that is not in the
+ * map it stays closed: add the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
+ *
+ * After 1000 it reconnects, unless it closed itself or the reason is "done": some proxies close idle connections with
+ * 1000.
  *
  * @type {Map<number, { meaning: string, reconnect: boolean }>}
  */
 export const CLOSE_CODES = new Map([
-  [1000, { meaning: "done, as wanted", reconnect: false }],
-  [1001, { meaning: "leaving for good", reconnect: false }],
+  [1000, { meaning: "done", reconnect: false }],
+  [1001, { meaning: "the other end or a proxy goes away", reconnect: true }],
   [1002, { meaning: "protocol error", reconnect: false }],
   [1003, { meaning: "wrong kind of frame", reconnect: false }],
   [1005, { meaning: "closed without a code", reconnect: true }],
-  [1006, { meaning: "connection lost or refused", reconnect: true }],
+  [1006, { meaning: "connection lost or rejected", reconnect: true }],
   [1007, { meaning: "text that is not UTF-8", reconnect: false }],
   [1008, { meaning: "against the policy of the service", reconnect: false }],
   [1009, { meaning: "message too big", reconnect: false }],
@@ -82,11 +86,12 @@ export const CLOSE_CODES = new Map([
   [1013, { meaning: "full, or too slow: try again later", reconnect: true }],
 ]);
 
+const NORMAL = 1000;
 const ABNORMAL = 1006;
 const POLICY_VIOLATION = 1008;
 const PING = JSON.stringify({ type: "ping" });
 
-/** Milliseconds a connection has to last before the back-off starts afresh: one that is thrown out at once does not. */
+/** Milliseconds after which a connection counts as stable, and the backoff starts again from the first delay. */
 const STABLE_AFTER = 5000;
 
 /** @template [Message=any] */
@@ -95,25 +100,25 @@ export class ReconnectingWebSocket {
   #options;
   /** @type {State} */
   #state = { status: "closed" };
-  /** @type {AbortController | undefined} set from `open()` until it stays away */
+  /** @type {AbortController | undefined} set from `open()` until it stays closed */
   #wanted;
-  /** @type {object | undefined} the connection that counts; what an older one still says is not heard */
+  /** @type {object | undefined} the current connection; events of older ones are ignored */
   #attempt;
   /** @type {WebSocket | undefined} */
   #socket;
   /** @type {string[]} */
   #queue = [];
-  /** @type {ReturnType<typeof setTimeout> | undefined} until the next try, the next ping, or an answer is overdue */
+  /** @type {ReturnType<typeof setTimeout> | undefined} of the next attempt, the next ping, or a time-out */
   #timer;
   #retries = 0;
   #openedAt = Infinity;
-  /** @type {number | undefined} when the ping was sent that is not answered yet */
+  /** @type {number | undefined} when the ping was sent whose answer is awaited */
   #pingedAt;
   /** @type {number | undefined} */
   #latency;
   /** @type {number | undefined} */
   #sequence;
-  /** @type {string | undefined} the token that was shown last */
+  /** @type {string | undefined} the token that was sent last */
   #token;
   #needsAnotherToken = false;
 
@@ -144,25 +149,25 @@ export class ReconnectingWebSocket {
     return this.#state;
   }
 
-  /** The milliseconds that the last ping took. */
+  /** The round-trip time of the last ping, in milliseconds. */
   get latency() {
     return this.#latency;
   }
 
-  /** The sequence of the last message; keep it, and hand it to the next page as `after`. */
+  /** The sequence of the last message. Another page resumes there with `after`. */
   get sequence() {
     return this.#sequence;
   }
 
-  /** Connect, at once where it waits to come back. Nothing happens where it is connected. */
+  /** Connect; where it waits to reconnect, do so at once. Nothing happens while it is connected. */
   open() {
     if (!this.#wanted) {
       this.#wanted = new AbortController();
       const { signal } = this.#wanted;
-      document.addEventListener("visibilitychange", this.#look, { signal });
-      window.addEventListener("online", this.#look, { signal });
-      window.addEventListener("offline", this.#look, { signal });
-      this.#forget(); // it may be closing still
+      document.addEventListener("visibilitychange", this.#onVisibilityOrNetwork, { signal });
+      window.addEventListener("online", this.#onVisibilityOrNetwork, { signal });
+      window.addEventListener("offline", this.#onVisibilityOrNetwork, { signal });
+      this.#discard(); // the last one may still be closing
     }
     this.#needsAnotherToken = false;
     if (!this.#attempt) this.#connect();
@@ -173,8 +178,8 @@ export class ReconnectingWebSocket {
    * Send a message as JSON.
    *
    * @param {unknown} message
-   * @returns {"sent" | "queued" | "refused"} Queued where it is about to come back; refused, and lost, where the queue
-   *   is full or it stays away.
+   * @returns {"sent" | "queued" | "refused"} Queued until it is connected again; refused, and dropped, if the queue is
+   *   full or it is closed.
    */
   send(message) {
     return this.sendText(JSON.stringify(message));
@@ -196,27 +201,27 @@ export class ReconnectingWebSocket {
   }
 
   /**
-   * Close, and stay away.
+   * Close, and do not reconnect.
    *
    * @param {number} [code] 1000, or one of your own from 3000 to 4999.
    * @param {string} [reason] At most 123 bytes.
    */
-  close(code = 1000, reason = "") {
+  close(code = NORMAL, reason = "") {
     this.#wanted?.abort();
     this.#wanted = undefined;
     clearTimeout(this.#timer);
     if (this.#socket) this.#socket.close(code, reason);
-    else if (this.#state.status !== "closed") this.#stayAway();
+    else if (this.#state.status !== "closed") this.#stayClosed();
   }
 
-  /** Give the connection up as if it were lost, without waiting for the other side, and come back. */
+  /** Treat the connection as lost, without waiting for the other side, and reconnect. */
   abandon(reason = "abandoned") {
     if (!this.#attempt) return;
-    this.#forget();
-    this.#ended(ABNORMAL, reason);
+    this.#discard();
+    this.#onClose(ABNORMAL, reason);
   }
 
-  #forget() {
+  #discard() {
     clearTimeout(this.#timer);
     this.#attempt = undefined;
     this.#socket?.close();
@@ -225,10 +230,10 @@ export class ReconnectingWebSocket {
 
   async #connect() {
     clearTimeout(this.#timer);
-    if (isPaused()) return this.#become("paused");
+    if (isPaused()) return this.#setState("paused");
     const attempt = (this.#attempt = {});
     this.#timer = setTimeout(() => this.abandon("no answer to the handshake"), this.#options.timeout);
-    this.#become("connecting");
+    this.#setState("connecting");
     /** @type {string | undefined} */
     let token;
     try {
@@ -238,15 +243,15 @@ export class ReconnectingWebSocket {
       return;
     }
     if (attempt !== this.#attempt) return;
-    if (this.#needsAnotherToken && token === this.#token) return this.#stayAway();
+    if (this.#needsAnotherToken && token === this.#token) return this.#stayClosed();
     this.#needsAnotherToken = false;
     this.#token = token;
     const socket = (this.#socket = new WebSocket(this.#address(), token ? ["bearer", token] : []));
     /** @param {(event: any) => void} listener */
-    const unlessForgotten = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
-    socket.onopen = unlessForgotten(() => this.#opened(socket));
-    socket.onmessage = unlessForgotten(({ data }) => this.#hear(JSON.parse(data)));
-    socket.onclose = unlessForgotten(({ code, reason }) => this.#ended(code, reason));
+    const unlessOutdated = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
+    socket.onopen = unlessOutdated(() => this.#onOpen(socket));
+    socket.onmessage = unlessOutdated(({ data }) => this.#receive(JSON.parse(data)));
+    socket.onclose = unlessOutdated(({ code, reason }) => this.#onClose(code, reason));
   }
 
   #address() {
@@ -257,17 +262,17 @@ export class ReconnectingWebSocket {
   }
 
   /** @param {WebSocket} socket */
-  #opened(socket) {
+  #onOpen(socket) {
     this.#openedAt = performance.now();
     this.#ping();
-    this.#become("open");
+    this.#setState("open");
     for (const text of this.#queue.splice(0)) socket.send(text);
   }
 
   /** @param {any} message */
-  #hear(message) {
+  #receive(message) {
     if (this.#pingedAt !== undefined) {
-      this.#awaitNextPing(); // whatever it is, it is a sign of life
+      this.#awaitNextPing(); // any message shows that the connection is alive
       if (message?.type === "pong") {
         this.#latency = performance.now() - this.#pingedAt;
         this.#pingedAt = undefined;
@@ -293,48 +298,49 @@ export class ReconnectingWebSocket {
   }
 
   /** @param {number} code @param {string} reason */
-  #ended(code, reason) {
+  #onClose(code, reason) {
     clearTimeout(this.#timer);
     this.#attempt = this.#socket = this.#pingedAt = this.#latency = undefined;
     if (performance.now() - this.#openedAt >= STABLE_AFTER) this.#retries = 0;
     this.#openedAt = Infinity;
     const lastClose = { code, reason };
     this.#needsAnotherToken = code === POLICY_VIOLATION && Boolean(this.#token);
-    const comesBack = this.#needsAnotherToken || CLOSE_CODES.get(code)?.reconnect;
-    if (!this.#wanted || !comesBack) return this.#stayAway(lastClose);
+    const byProxy = code === NORMAL && reason !== "done";
+    const reconnects = this.#needsAnotherToken || byProxy || CLOSE_CODES.get(code)?.reconnect;
+    if (!this.#wanted || !reconnects) return this.#stayClosed(lastClose);
     const { baseDelay, maxDelay } = this.#options;
     const delay = Math.random() * Math.min(maxDelay, baseDelay * 2 ** this.#retries++); // full jitter
     this.#timer = setTimeout(() => this.#connect(), delay);
-    this.#become("waiting", { lastClose, retryAt: Date.now() + delay });
+    this.#setState("waiting", { lastClose, retryAt: Date.now() + delay });
   }
 
-  #stayAway(lastClose = this.#state.lastClose) {
-    this.#forget();
+  #stayClosed(lastClose = this.#state.lastClose) {
+    this.#discard();
     this.#wanted?.abort();
     this.#wanted = undefined;
     this.#queue = [];
     this.#retries = 0;
-    this.#become("closed", { lastClose });
+    this.#setState("closed", { lastClose });
   }
 
-  /** The page was shown or hidden, or went on or off line. */
-  #look = () => {
+  /** The page was shown or hidden, or went online or offline. */
+  #onVisibilityOrNetwork = () => {
     const { status } = this.#state;
     if (status === "paused") {
       if (!isPaused()) this.#connect();
     } else if (status === "open" && !document.hidden) {
-      this.#ping(); // much may have happened meanwhile
+      this.#ping(); // the connection may have been lost meanwhile
     }
   };
 
   /** @param {Status} status @param {Partial<State>} [more] */
-  #become(status, more) {
+  #setState(status, more) {
     this.#state = { lastClose: this.#state.lastClose, ...more, status };
     this.#options.onState(this.#state);
   }
 }
 
-/** Say whether coming back can wait: nobody looks, or there is no network (which this very machine does not need). */
+/** Say whether reconnecting can wait: the page is hidden, or offline and the service is not on this machine. */
 function isPaused() {
   const local = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
   return document.hidden || !(navigator.onLine || local);

@@ -1,10 +1,1 @@
-"""The fan-out: what one connection says, others hear, on whatever node they are.
-
-The template's: `copier update` improves it.
-"""
-
-from .engine import FanoutUnavailableError
-from .messages import Gap
-from .plugin import Fanout
-
-__all__ = ("Fanout", "FanoutUnavailableError", "Gap")
+"""The fan-out: what one connection publishes, the others receive."""

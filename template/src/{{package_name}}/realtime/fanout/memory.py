@@ -1,17 +1,105 @@
-"""The engine `memory://`: this process alone. Nothing of it breaks, and nothing outlives the process."""
+"""The fan-out within one process: nothing of it breaks, and nothing outlives the process."""
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Sequence
 from time import monotonic, time_ns
-from typing import Any, Final, Self
-from uuid import uuid4
+from typing import Any, Final
 
-from .link import Arrive, Depart, History, Link, Members, Operation, Publish, Published, Pulse, Since
+from .broker import Broker, Dispatch, closed
+from .history import History
+from .messages import Message
 from .settings import FanoutSettings
 
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
+
+
+class MemoryBroker(Broker):
+    """Carries messages between the connections of this process."""
+
+    def __init__(self, settings: FanoutSettings) -> None:
+        self._settings = settings
+        self._dispatch: Dispatch | None = None
+        self._channels: OrderedDict[str, _Channel] = OrderedDict()
+        """The channel that was used last is the last."""
+        self._members: dict[str, dict[str, bytes]] = {}
+        """The members of each channel, and the `left` of each."""
+
+    async def start(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._channels.clear()
+        self._members.clear()
+
+    async def stop(self) -> None:
+        self._dispatch = None
+
+    def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
+        """Publish; whoever awaits it goes on after the message has been handed to the connections of this node."""
+        if self._dispatch is None:
+            return closed()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[int] = loop.create_future()
+        sequence = self._publish(self._dispatch, channel, data, exclude)
+        loop.call_soon(_resolve, result, sequence)  # one turn of the loop: a sender must not outrun its receivers
+        return result
+
+    def _publish(self, dispatch: Dispatch, channel: str, data: bytes, exclude: str = "") -> int:
+        kept = self._channel(channel)
+        kept.sequence += 1
+        message = Message(data, kept.sequence, exclude)
+        kept.messages.append(message)
+        dispatch(channel, message)
+        return kept.sequence
+
+    def _channel(self, name: str) -> "_Channel":
+        """Return a channel, and forget those that were silent for too long."""
+        now = monotonic()
+        channel = self._channels.pop(name, None)
+        if channel is None or channel.used_at < now - self._settings.history_seconds:
+            channel = _Channel(self._settings.history)
+        channel.used_at = now
+        self._channels[name] = channel
+        oldest = next(iter(self._channels.values()))
+        if len(self._channels) > MAX_CHANNELS or oldest.used_at < now - self._settings.history_seconds:
+            self._channels.popitem(last=False)
+        return channel
+
+    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
+        if self._dispatch is None:
+            return closed()
+        kept = self._channel(channel)
+        messages = [message for message in kept.messages if message.sequence > after]
+        return _done(History(kept.began, kept.sequence, messages))
+
+    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
+        if self._dispatch is None:
+            return closed()
+        self._members.setdefault(channel, {})[member] = left
+        self._publish(self._dispatch, channel, joined)
+        return _done(None)
+
+    def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
+        if self._dispatch is None:
+            return closed()
+        members = self._members[channel]
+        self._publish(self._dispatch, channel, members.pop(member))
+        if not members:
+            del self._members[channel]
+        return _done(None)
+
+    def members(self, channel: str) -> asyncio.Future[list[str]]:
+        return _done(list(self._members.get(channel, ())))
+
+    def subscribe(self, channel: str) -> None:
+        """Do nothing: all that is published here is dispatched here."""
+
+    async def wait_subscribed(self, channel: str) -> None:  # noqa: ARG002
+        """Return at once."""
+        if self._dispatch is None:
+            await closed()
+
+    def unsubscribe(self, channel: str) -> None:
+        """Do nothing."""
 
 
 class _Channel:
@@ -19,100 +107,16 @@ class _Channel:
 
     def __init__(self, history: int) -> None:
         self.began = self.sequence = time_ns() // 1000
-        self.messages: deque[Published] = deque(maxlen=history)
+        self.messages: deque[Message] = deque(maxlen=history)
         self.used_at = monotonic()
 
 
-class MemoryLink(Link):
-    """All that there is to know, in dictionaries."""
+def _done(value: Any) -> asyncio.Future[Any]:
+    result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    result.set_result(value)
+    return result
 
-    keeps_history = True
 
-    def __init__(self, settings: FanoutSettings) -> None:
-        self._settings = settings
-        self._channels: OrderedDict[str, _Channel] = OrderedDict()
-        self._present: dict[str, dict[str, bytes]] = {}
-        self._listening: set[str] = set()
-        self._events: asyncio.Queue[tuple[str, Published]] = asyncio.Queue()
-        self._lifetime = uuid4().hex
-
-    @classmethod
-    async def connect(cls, settings: FanoutSettings, node: str) -> Self:  # noqa: ARG003
-        return cls(settings)
-
-    async def listen(self, channels: Collection[str]) -> None:
-        self._listening.update(channels)
-
-    async def ignore(self, channels: Collection[str]) -> None:
-        self._listening.difference_update(channels)
-
-    async def events(self) -> AsyncIterator[tuple[str, Published]]:
-        while True:
-            yield await self._events.get()
-
-    async def apply(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        return [self._apply(operation) for operation in operations]
-
-    def _apply(self, operation: Operation[Any]) -> Any:
-        match operation:
-            case Publish(channel=channel, data=data, skipped=skipped):
-                return self._publish(channel, data, skipped)
-            case Since(channel=channel, after=after):
-                kept = self._channel(channel)
-                messages = [] if after is None else [each for each in kept.messages if each.sequence > after]
-                return History(kept.began, kept.sequence, messages)
-            case Arrive(channel=channel, member=member, joined=joined, left=left):
-                members = self._present.setdefault(channel, {})
-                if member not in members:
-                    members[member] = left
-                    self._announce(channel, joined)
-            case Depart(channel=channel, member=member):
-                members = self._present.get(channel, {})
-                left = members.pop(member, b"")
-                if not members:
-                    self._present.pop(channel, None)
-                self._announce(channel, left)
-            case Members(channel=channel):
-                return list(self._present.get(channel, ()))
-            case _:
-                raise TypeError(operation)
-        return None
-
-    def _publish(self, channel: str, data: bytes, skipped: str = "") -> int:
-        kept = self._channel(channel)
-        kept.sequence += 1
-        published = Published(data, kept.sequence, skipped)
-        kept.messages.append(published)
-        if channel in self._listening:
-            self._events.put_nowait((channel, published))
-        return kept.sequence
-
-    def _announce(self, channel: str, message: bytes) -> None:
-        if message:
-            self._publish(channel, message)
-
-    def _channel(self, name: str) -> _Channel:
-        kept = self._channels.get(name)
-        if kept is None:
-            kept = self._channels[name] = _Channel(self._settings.history)
-            if len(self._channels) > MAX_CHANNELS:
-                self._channels.popitem(last=False)
-        else:
-            self._channels.move_to_end(name)
-            kept.used_at = monotonic()
-        return kept
-
-    async def pulse(self) -> Pulse:
-        oldest = monotonic() - self._settings.history_seconds
-        while self._channels:
-            name, kept = next(iter(self._channels.items()))
-            if kept.used_at > oldest:
-                break
-            del self._channels[name]
-        return Pulse(self._lifetime, known=True)
-
-    async def entries(self) -> set[tuple[str, str]]:
-        return {(channel, member) for channel, members in self._present.items() for member in members}
-
-    async def close(self) -> None:
-        pass
+def _resolve(result: asyncio.Future[int], sequence: int) -> None:
+    if not result.done():
+        result.set_result(sequence)

@@ -1,4 +1,4 @@
-"""What the wiring itself hears from a client, and says to it. Those of your service are in `messages.py` above."""
+"""The messages that the service itself receives and sends. Those of your service are in `messages.py` above."""
 
 from typing import Final, Literal
 
@@ -7,14 +7,19 @@ from msgspec import Struct
 
 
 class ErrorMessage(Struct, tag="error"):
-    """A message was not understood; the connection stays open, and no handler has seen the message."""
+    """The answer to a message that cannot be decoded. The connection stays open; no handler has seen the message.
+
+    Attributes:
+        code: "invalid_message".
+        detail: What is wrong with the message, in msgspec's words; at most 200 characters.
+    """
 
     code: Literal["invalid_message"]
     detail: str
 
 
 class Ping(Struct, tag="ping"):
-    """A client asks for a sign of life: a browser shows its page no ping of the protocol (RFC 6455, 5.5.2)."""
+    """A client asks for a sign of life. A browser does not show its page the pings of RFC 6455, section 5.5.2."""
 
 
 class Pong(Struct, tag="pong"):

@@ -1,33 +1,61 @@
-"""The template's: the HTTP side for those who run the service: /health, /ready and /metrics."""
+"""The endpoints for operators: /health, /ready and /metrics."""
 
-from litestar import Response, get
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from litestar import HttpMethod, Response, get, route
 from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ..fanout.plugin import Fanout
 from ..sessions.plugin import Sessions
 
+READY_SECONDS: Final = 5
+"""Seconds that each function of `Realtime(ready=...)` may take."""
 
-@get("/health")
+ReadyCheck = Callable[[], Awaitable[Any]]
+
+log = structlog.get_logger(__name__)
+
+
+@route("/health", http_method=[HttpMethod.GET, HttpMethod.HEAD])
 async def health() -> dict[str, str]:
-    """Say that the process is alive."""
+    """Return 200 as long as the process is alive."""
     return {"status": "alive"}
 
 
-@get("/ready")
-async def ready(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[dict[str, str]]:
-    """Say whether new connections are welcome: 503 while the service drains, or the engine of the fan-out is away."""
-    if connections.registry.draining:
+@route("/ready", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+async def ready(
+    sessions: NamedDependency[Sessions],
+    fanout: NamedDependency[Fanout],
+    ready_checks: NamedDependency[tuple[ReadyCheck, ...]],
+) -> Response[dict[str, str]]:
+    """Return 200 where new connections are welcome.
+
+    It is 503 while the service drains, while the fan-out is unavailable, and while a function of `Realtime(ready=...)`
+    fails.
+    """
+    if sessions.registry.draining:
         return Response({"status": "draining"}, status_code=503)
-    if not fanout.up:
-        return Response({"status": "fan-out away"}, status_code=503)
+    if not fanout.available:
+        return Response({"status": "fan-out unavailable"}, status_code=503)
+    for check in ready_checks:
+        name = getattr(check, "__name__", "check")
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await check()
+        except Exception as error:
+            log.warning("not ready", check=name, exc_info=error)
+            return Response({"status": f"{name} failed"}, status_code=503)
     return Response({"status": "ready"})
 
 
 @get("/metrics", include_in_schema=False)
-async def metrics(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
-    """The numbers of the connections and the fan-out, in the text format of Prometheus."""
+async def metrics(sessions: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
+    """Return the metrics of the connections and of the fan-out in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(connections.metrics)
+    registry.register(sessions.collector)
     registry.register(fanout.metrics)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

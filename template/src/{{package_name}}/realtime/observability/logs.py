@@ -1,4 +1,4 @@
-"""The template's: the log, structlog for the service and the same shape for what other libraries say."""
+"""The log: structlog for the service, and the same format for what other libraries log."""
 
 import logging
 import sys
@@ -13,19 +13,27 @@ from ..settings import CoreSettings
 
 
 class Logging(BaseLoggingConfig):
-    """Litestar's hook to configure the log; `socket.logger` and `request.logger` are structlog's.
+    """Configure the log as Litestar's `logging_config`; `socket.logger` and `request.logger` are loggers of structlog.
 
-    One line for each event, to standard error: JSON for machines, or readable in a terminal. Tracebacks come without
-    the values of variables: those of a handshake hold its cookies and its token.
+    Each event is one line on standard error: JSON for machines, or formatted for a terminal. Tracebacks do not show the
+    values of variables, which in a handshake hold its cookies and its token.
+
+    Args:
+        settings: LOG_FORMAT and LOG_LEVEL.
     """
 
     def __init__(self, settings: CoreSettings) -> None:
         self._settings = settings
-        self.log_exceptions = "never"  # the service logs them itself, once, with the connection's id
+        self.log_exceptions = "never"  # the service logs each itself, once, with the id of the connection
         self.disable_stack_trace = set()
         self.exception_logging_handler = None
 
     def configure(self) -> GetLogger:
+        """Configure structlog and `logging`.
+
+        Returns:
+            The function that returns a logger.
+        """
         shared: list[structlog.typing.Processor] = [
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.add_log_level,
@@ -42,7 +50,7 @@ class Logging(BaseLoggingConfig):
         structlog.configure(
             processors=[*shared, *rendering],
             wrapper_class=structlog.make_filtering_bound_logger(self._settings.log_level),
-            logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # `logging` would cost five times as much
+            logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # five times faster than `logging`
             cache_logger_on_first_use=False,
         )
         handler = logging.StreamHandler()
@@ -56,18 +64,19 @@ class Logging(BaseLoggingConfig):
         root.handlers = [handler]
         root.setLevel(self._settings.log_level)
         uvicorn = logging.getLogger("uvicorn.error")
-        uvicorn.setLevel(logging.WARNING)  # its lines about single sockets hold the query, where a token may stand
-        uvicorn.addFilter(_not_at_will)
+        uvicorn.setLevel(logging.WARNING)  # below, it logs the query of each socket, which may hold a token
+        uvicorn.addFilter(_drop_client_caused_errors)
         return structlog.get_logger
 
     @staticmethod
     def set_level(logger: Any, level: int) -> None:
+        """Set the level of a logger, as Litestar asks to."""
         logger.setLevel(level)
 
 
-def _not_at_will(record: logging.LogRecord) -> bool:
-    """Drop the errors of uvicorn that any stranger could cause at will; the service logs both as what they are.
+def _drop_client_caused_errors(record: logging.LogRecord) -> bool:
+    """Drop the errors of uvicorn that any client can cause. The service logs both itself, at a lower level.
 
-    They are the traceback for text that is not UTF-8, and the complaint about each handshake refused with a status.
+    They are the traceback for text that is not UTF-8, and the error for each handshake that is rejected with a status.
     """
     return not str(record.msg).startswith(("Invalid UTF-8", "ASGI callable returned without completing handshake"))

@@ -1,4 +1,4 @@
-"""What is said and heard on the path of a listener: a channel of AsyncAPI, with an operation for each direction."""
+"""The messages on the path of a listener: a channel of AsyncAPI, with an operation for each direction."""
 
 import inspect
 import re
@@ -14,16 +14,16 @@ from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDef
 from litestar_asyncapi.spec import OperationAction, Parameter, Reference
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.listener import ListenerRouteHandler
-from ..handlers.messages import ErrorMessage, Ping, Pong
+from ..handlers.declared import received_types, sent_types
+from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
-"""What is no JSON."""
+"""The content types of the messages that are not JSON."""
 
 
 def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
-    """Find the paths that are described here. Those of plain handlers are left to litestar-asyncapi."""
+    """Yield the paths of listeners. litestar-asyncapi describes those of plain handlers by itself."""
     for route in app.routes:
         if isinstance(route, WebSocketRoute):
             handler = route.route_handler
@@ -35,22 +35,26 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     """Describe a path.
 
     Args:
-        security: The names of the ways to show who one is, of which a handler that is not public wants one.
+        route: The path.
+        handler: Its listener.
+        security: The names of the ways to authenticate, of which a handler that is not public accepts any.
     """
     function = function_of(handler)
     listener: Any = type(function.__self__) if inspect.ismethod(function) else function
     fields = fields_of(handler)
     messages = _messages(handler)
     directions = [
-        (OperationAction.RECEIVE, "What a client says", function, received(handler)),
-        (OperationAction.SEND, "What a client hears", listener, sent(handler)),
+        (OperationAction.RECEIVE, "Messages the service receives", function, received_types(handler)),
+        (OperationAction.SEND, "Messages the service sends", listener, sent_types(handler)),
     ]
     wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
         key=route.path_format,
         address=route.path_format,
         parameters={
-            name: Parameter(description=_description(fields.get(name)) or f"A part of the path: {each.type.__name__}.")
+            name: Parameter(
+                description=_description(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
+            )
             for name, each in route.path_parameters.items()
         },
         bindings={"ws": WebSocketChannelBinding(method="GET", query=_query(route), binding_version="0.1.0")},
@@ -68,43 +72,17 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     )
 
 
-def received(handler: ListenerRouteHandler) -> list[FieldDefinition]:
-    """Return the types of the messages that clients say."""
-    pings = [FieldDefinition.from_annotation(Ping)] if handler.answers_pings else []
-    return [*_members(handler.parsed_data_field), *pings]
-
-
-def sent(handler: ListenerRouteHandler) -> list[FieldDefinition]:
-    """Return the types of the messages that clients hear: the answers, what else the listener says that they hear, and
-    what the wiring says.
-    """
-    fields = [handler.parsed_return_field]
-    others = (handler.sends, ErrorMessage, Pong if handler.answers_pings else None)
-    fields += [FieldDefinition.from_annotation(each) for each in others if each]
-    members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
-    return [member for at, member in enumerate(members) if member not in members[:at]]
-
-
 def docstring(thing: Any) -> tuple[str | None, str | None]:
     """Return the first paragraph of a docstring, and the rest."""
     summary, _, description = inspect.cleandoc(thing.__doc__ or "").partition("\n\n")
     return " ".join(summary.split()) or None, description or None
 
 
-def _members(field: FieldDefinition | None) -> list[FieldDefinition]:
-    """Return the types in a union, or the one that there is; none where nothing is annotated."""
-    if field is None:
-        return []
-    if alias := getattr(field.annotation, "__value__", None):  # of the statement `type Incoming = Say | Wave`
-        return _members(FieldDefinition.from_annotation(alias))
-    return [member for inner in field.inner_types for member in _members(inner)] if field.is_union else [field]
-
-
 def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
-    """Describe what is said and heard, each once, under a name of its own."""
+    """Describe the messages of both directions, each once, under a name of its own."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
-    for members, frames in ((received(handler), received_in), (sent(handler), sent_in)):
+    for members, frames in ((received_types(handler), received_in), (sent_types(handler), sent_in)):
         for member in members:
             if all(member != message.payload for message in messages.values()):
                 name = getattr(member.annotation, "__name__", "Message")
@@ -115,7 +93,7 @@ def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
 
 
 def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, frames: str) -> MessageDefinition:
-    from .examples import example_of  # with all that it is made of: a start does not wait for it
+    from .examples import example_of  # polyfactory is slow to import, and the start does not wait for it
 
     kind = member.annotation
     summary, description = docstring(kind) if hasattr(kind, "__struct_fields__") else (None, None)
@@ -133,7 +111,7 @@ def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, 
 
 
 def _query(route: WebSocketRoute) -> dict[str, Any] | None:
-    """Return the JSON schema of the query, as far as the listener, its hooks or its dependencies read it."""
+    """Return the JSON schema of the query parameters that the listener, its hooks or its dependencies take."""
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, field, is_required in query_of(route):
@@ -149,5 +127,5 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
 
 
 def _description(field: FieldDefinition | None) -> str | None:
-    """Return what a parameter says of itself, as in `Annotated[str, PathParameter(description="The room.")]`."""
+    """Return the description of a parameter, as in `Annotated[str, PathParameter(description="The room.")]`."""
     return getattr(field and field.kwarg_definition, "description", None)

@@ -1,19 +1,19 @@
-"""An example of a message, the same each time: of its own examples where it gives some, else made up."""
+"""An example of a message, the same each time: made of the examples that its fields give, else of made-up values."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from polyfactory.exceptions import FactoryException
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.field_meta import FieldMeta
 
-IMPOSSIBLE = (FactoryException, TypeError, ValueError, RecursionError)
-"""What comes of a type of which nothing can be made up."""
+NO_EXAMPLE: Final = (FactoryException, TypeError, ValueError, RecursionError)
+"""The errors of a type of which polyfactory makes no example."""
 
 
 class Examples(MsgspecFactory[msgspec.Struct]):
-    """What polyfactory makes of a type; but any text will do for a text, and then it is the name of its field."""
+    """Makes examples of any type. A plain text is the name of its field, and a plain number is 1."""
 
     __is_base_factory__ = True
     __random_seed__ = 1
@@ -29,13 +29,20 @@ class Examples(MsgspecFactory[msgspec.Struct]):
 
 
 def example_of(kind: Any, encode: Callable[[Any], Any]) -> Any:
-    """Make an example of a message, as it stands in JSON, or return `UNSET` where none can be made up.
+    """Make an example of a message.
 
     A field gives one of its own by `Annotated[str, Meta(examples=["hi"])]`.
+
+    Args:
+        kind: The type of the message.
+        encode: Called with what msgspec cannot encode, as `enc_hook`.
+
+    Returns:
+        The example as decoded JSON, or `msgspec.UNSET` where none can be made.
     """
     holder = msgspec.defstruct("Holder", [("text", kind)])
     try:
         example = Examples.create_factory(holder).build()
         return msgspec.json.decode(msgspec.json.encode(example, enc_hook=encode))["text"]
-    except IMPOSSIBLE:
+    except NO_EXAMPLE:
         return msgspec.UNSET

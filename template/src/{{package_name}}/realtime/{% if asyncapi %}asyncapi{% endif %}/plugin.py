@@ -1,11 +1,11 @@
-"""`Documentation`: the plugin through which `app.py` gives Litestar the page and the document at /asyncapi.
+"""`Documentation`: the plugin that serves the AsyncAPI document and a page for it at /asyncapi.
 
-litestar-asyncapi finds the paths and writes the schemas. What it cannot see is told to it, by its own means: the names,
-docstrings and examples of the messages, what else is heard on a path, the query, the close codes, and who may connect.
+litestar-asyncapi finds the paths and writes the schemas. This plugin adds what it cannot see: the names, docstrings and
+examples of the messages, what a listener sends besides its answers, the query, the close codes, and who may connect.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
@@ -15,36 +15,36 @@ from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server,
 from ..sessions.cause import CLOSE_CODES
 from .channels import describe, listener_routes
 
-DESCRIPTION = """\
-Messages are JSON, and each says by its `type` what it is. One that is not understood is answered by an error; no
-handler sees it, and the connection stays open.
+DESCRIPTION: Final = """\
+Messages are JSON, and the field `type` names the kind of each. An invalid message is answered with an error: no handler
+is called, and the connection stays open.
 
-A handshake that is refused is answered by an HTTP status: {statuses}403 for a page of another origin, 429 for too many
-connections of one client, 503 where the service is full or about to stop.
+A handshake is rejected with an HTTP status: {statuses}403 for a page of another origin, 429 for too many connections of
+one client, 503 where the service is full or about to stop.
 
 ## Close codes
 
-| code | who closes | why | come back? |
+| code | who closes | meaning | reconnect? |
 |---|---|---|---|
 {codes}
 """
 
-SERVER = Server(
+SERVER: Final = Server(
     host="{host}",
     protocol="ws",
-    description="Where it serves. Behind a proxy with TLS, the protocol is wss and the host is the proxy's.",
+    description="The address of the service. Behind a proxy with TLS it is that of the proxy, and the protocol is wss.",
     variables={"host": ServerVariable(default="127.0.0.1:8000")},
 )
 
 
 class Documentation(AsyncAPIPlugin):
-    """The page and the document, complete.
+    """Serve the AsyncAPI document.
 
     Args:
         title: The name of the service.
         version: Its version.
-        security: The ways in which a client may show who it is, by name; each path wants one of them, unless its
-            handler is public. Without any, no path does.
+        security: The ways in which a client may authenticate, by name. Each path accepts any of them, unless its
+            handler is public. Without any, no path asks for one.
     """
 
     def __init__(self, title: str, version: str, security: Mapping[str, SecurityScheme] | None = None) -> None:
@@ -54,13 +54,13 @@ class Documentation(AsyncAPIPlugin):
         )
         components = Components(
             security_schemes=dict(security or {}),
-            # AsyncAPI has no place for them; here a program finds them, and a reader in the description.
+            # AsyncAPI has no place for them: here they are for programs, and in the description for readers.
             extensions={"x-close-codes": {str(code): msgspec.to_builtins(each) for code, each in CLOSE_CODES.items()}},
         )
         config = AsyncAPIConfig(
             title=title,
             version=version,
-            description=DESCRIPTION.format(statuses="401 without a good token, " if security else "", codes=codes),
+            description=DESCRIPTION.format(statuses="401 without a valid token, " if security else "", codes=codes),
             default_content_type="application/json",
             servers={"service": SERVER},
             components=components,
@@ -77,7 +77,7 @@ class Documentation(AsyncAPIPlugin):
         return super().get_asyncapi_json(self._read(app))
 
     def _read(self, app: Litestar) -> Litestar:
-        """Describe the listeners of the application when the document is first wanted: a start does not wait for it."""
+        """Describe the listeners when the document is first asked for, so that the start does not wait for it."""
         if not self.config.channels:
             security = list(self.config.components.security_schemes)
             self.config.channels = [describe(route, handler, security) for route, handler in listener_routes(app)]

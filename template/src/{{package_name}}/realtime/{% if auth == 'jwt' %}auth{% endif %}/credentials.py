@@ -1,27 +1,34 @@
-"""The places where a token may stand. None is the URL, which ends in logs, histories and Referer headers."""
+"""The places where a token may be sent. The URL is not one: it ends up in logs, histories and Referer headers."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from litestar.connection import ASGIConnection
 
-SUBPROTOCOL = "bearer"
+SUBPROTOCOL: Final = "bearer"
 
 
 class Credentials(NamedTuple):
-    """A token as it was sent, not checked yet."""
+    """A token as it was sent, not verified yet."""
 
     encoded: str
     by_cookie: bool = False
 
 
 def find_credentials(connection: ASGIConnection[Any, Any, Any, Any], cookie: str) -> Credentials | None:
-    """Find the token of a handshake or a request; what is sent on purpose goes before a cookie.
+    """Find the token of a handshake or a request. A cookie counts where the client itself sent nothing.
 
     - `Authorization: Bearer <token>` (RFC 6750, section 2.1), for services.
     - `Sec-WebSocket-Protocol: bearer, <token>`, for pages: `new WebSocket(url, ["bearer", token])`. A browser lets a
       page set no other header.
-    - The cookie of this name. The browser sends it by itself, whichever page connects, so it counts only together
-      with an allowed Origin.
+    - A cookie. The browser adds it to every handshake, whichever page opens it, so it counts only together with an
+      allowed Origin.
+
+    Args:
+        connection: The handshake or the request.
+        cookie: The name of the cookie.
+
+    Returns:
+        The token, or None where there is none.
     """
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

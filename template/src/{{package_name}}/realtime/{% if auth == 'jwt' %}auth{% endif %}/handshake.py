@@ -1,8 +1,8 @@
-"""The handshake: no WebSocket without a token, and none for longer than its token."""
+"""The handshake: a WebSocket needs a valid token, and is closed when its token expires."""
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, cast
 
 import structlog
 from litestar.connection import ASGIConnection
@@ -10,35 +10,40 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
-from websockets.frames import CloseCode
 
+from ..sessions.cause import Cause, Reason
 from ..sessions.middleware import PassThroughMiddleware
 from ..sessions.session import SESSION_KEY, Session
+from .authenticator import Authenticator, seconds_left
 from .credentials import SUBPROTOCOL
-
-if TYPE_CHECKING:
-    from .plugin import Auth
 
 log = structlog.get_logger(__name__)
 
-REASONS: dict[int, str] = {
+REASONS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "token",
     HTTPStatus.FORBIDDEN: "origin",
     HTTPStatus.TOO_MANY_REQUESTS: "user",
 }
-"""What `/metrics` and the log say about a handshake that is refused."""
+"""What `/metrics` and the log call a handshake that is rejected with this status."""
 
 
-class Handshake(PassThroughMiddleware):
-    """Refuse with a real 401, 403 or 429, or let the user in until the token expires.
+class AuthenticationMiddleware(PassThroughMiddleware):
+    """Reject a handshake with 401, 403 or 429, or let its user in until the token expires.
 
-    A handler with `opt={"public": True}` lets in clients without a token too; one that is sent is checked all the same.
+    A handler with `opt={"public": True}` also accepts clients without a token. A token that a client sends itself is
+    verified there too.
+
+    Args:
+        authenticator: Says which tokens are valid.
+        max_connections_per_user: Connections of one user on this node. 0 lifts the limit.
     """
 
     scopes = (ScopeType.WEBSOCKET,)
 
-    def __init__(self, auth: "Auth") -> None:
-        self._auth = auth
+    def __init__(self, authenticator: Authenticator, max_connections_per_user: int) -> None:
+        self._authenticator = authenticator
+        self._max_connections_per_user = max_connections_per_user
+        self._closing: set[asyncio.Task[Cause]] = set()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         websocket = cast("WebSocketScope", scope)
@@ -46,16 +51,17 @@ class Handshake(PassThroughMiddleware):
         connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
         token: Token | None = None
         try:
-            token = self._auth.authenticate(connection)
+            token = self._authenticator.authenticate(connection)
         except HTTPException as error:
-            if self._auth.is_claimed(connection) or not scope["route_handler"].opt.get("public"):
-                await _refuse(session, error, send)
+            public = scope["route_handler"].opt.get("public")
+            if not public or self._authenticator.has_explicit_token(connection):
+                await _reject(session, error)
                 return
         if token is None:
             await next_app(scope, receive, send)
             return
-        if not session.connections.registry.claim(session, token.sub, self._auth.max_connections_per_user):
-            await _refuse(session, TooManyRequestsException("too many connections of this user"), send)
+        if not session.registry.acquire(session, token.sub, limit=self._max_connections_per_user):
+            await _reject(session, TooManyRequestsException("too many connections of this user"))
             return
         scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
@@ -63,27 +69,39 @@ class Handshake(PassThroughMiddleware):
 
         def accept(message: Message) -> None:
             nonlocal expiry
-            self._auth.check(token)  # guards and dependencies may have taken their time
+            self._authenticator.check(token)  # guards and dependencies may have taken their time
             if SUBPROTOCOL in websocket["subprotocols"] and message["type"] == "websocket.accept":
-                # A browser gives up a connection that answers none of its subprotocols.
+                # A browser fails a connection whose answer selects none of the subprotocols that it offered.
                 message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
-            expiry = self._auth.close_when_expired(session, token)
+            expiry = asyncio.get_running_loop().call_later(
+                seconds_left(token), self.close, session, "the token has expired"
+            )
 
-        session.before_accept = accept  # not around `send`: what stands there, each message has to go through
+        session.call_before_accept(accept)  # and no wrapper around `send`, which every message would pass through
         try:
             await next_app(scope, receive, send)
         finally:
             if expiry is not None:
                 expiry.cancel()
 
+    def close(self, session: Session, detail: str) -> None:
+        """Close a connection with 1008, in a task of its own: a client that reads nothing delays no other.
 
-async def _refuse(session: Session, error: HTTPException, send: Send) -> None:
+        Args:
+            session: A session that is accepted.
+            detail: The close reason.
+        """
+        task = asyncio.create_task(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _reject(session: Session, error: HTTPException) -> None:
     reason = REASONS[error.status_code]
-    session.connections.metrics.refused[reason] += 1
-    # Of what is wrong, only the kind: the words of the decoder might quote the token.
+    session.metrics.count_refused(reason)
+    # Of the cause only the kind: the text of the decoder might quote the token.
     kind = type(error.__cause__).__name__ if error.__cause__ else None
     log.warning(
         "handshake refused", reason=reason, path=session.path, client=session.client, detail=error.detail, problem=kind
     )
-    session.error_status = error.status_code
-    await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": error.detail})
+    await session.deny(error.status_code, error.detail)

@@ -1,43 +1,29 @@
-"""`Auth`: the plugin through which `app.py` gives Litestar all that stands in this folder."""
+"""`Auth`: the plugin that asks every WebSocket for a token."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
-from litestar_asyncapi.spec import SecurityScheme, SecuritySchemeType
 from msgspec import Struct
-from websockets.frames import CloseCode
 
 from ..fanout.plugin import Fanout
-from ..sessions.cause import Cause, Reason
 from ..sessions.handshake import HandshakeMiddleware
-from ..sessions.origin import origin_allowed
 from ..sessions.plugin import Sessions
-from ..sessions.session import Registry, Session
-from .credentials import SUBPROTOCOL, find_credentials
-from .handshake import Handshake
+from ..sessions.state import State
+from .authenticator import Authenticator
+from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
-
-ALGORITHM = "HS256"
-"""The only one that is accepted, whatever the header of a token says (RFC 8725, section 3.1)."""
-
-CLAIMS = ("sub", "exp", "iat", "jti")
-"""What a token must say: who it is, until when and since when it holds, and a name by which it can be revoked."""
-
-CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 class LoggedOut(Struct, tag="logged_out"):
-    """A token ends before its time."""
+    """A token was revoked before it expired."""
 
     user: str
     jti: str
@@ -48,134 +34,60 @@ class Auth(InitPlugin):
     """Ask every WebSocket for a token; injected as `auth: NamedDependency[Auth]`.
 
     An HTTP handler that needs a user calls `auth.authenticate(request)`.
+
+    Args:
+        settings: The settings `auth_*`.
     """
 
     def __init__(self, settings: AuthSettings) -> None:
-        self._settings = settings
-        self.max_connections_per_user = settings.auth_max_connections_per_user
-        self.revoked: dict[str, datetime] = {}
-        """The `jti` of each token that was logged out since this process began, on any node, with its `exp`."""
-        self._closing: set[asyncio.Task[Cause]] = set()
-
-    @property
-    def security_schemes(self) -> dict[str, SecurityScheme]:
-        """The places where a token may stand, for the documentation; `credentials.py` looks there."""
-        return {
-            "header": SecurityScheme(
-                SecuritySchemeType.HTTP,
-                scheme="bearer",
-                bearer_format="JWT",
-                description="For services: the header `Authorization: Bearer <token>`.",
-            ),
-            "subprotocol": SecurityScheme(
-                SecuritySchemeType.HTTP_API_KEY,
-                name="Sec-WebSocket-Protocol",
-                in_="header",
-                description=f'For pages: `new WebSocket(url, ["{SUBPROTOCOL}", token])`.',
-            ),
-            "cookie": SecurityScheme(
-                SecuritySchemeType.HTTP_API_KEY,
-                name=self._settings.auth_cookie,
-                in_="cookie",
-                description="For pages of an allowed origin: it counts only together with their Origin.",
-            ),
-        }
+        self.authenticator = Authenticator(settings)
+        self._middleware = AuthenticationMiddleware(self.authenticator, settings.auth_max_connections_per_user)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
-        config.lifespan.append(self._hear_of_others)
+        config.lifespan.append(self._subscribe)
         middleware: list[Any] = config.middleware
-        middleware.insert(
-            sum(isinstance(each, HandshakeMiddleware) for each in middleware), Handshake(self)
-        )  # inside the gate
+        outer = sum(isinstance(each, HandshakeMiddleware) for each in middleware)
+        middleware.insert(outer, self._middleware)  # behind the admission, in front of everything else
         return app_config
 
     def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
-        """Return the token of a handshake or a request: its `sub` is the user, its `extras` are your own claims.
+        """Return the valid token of a handshake or a request: its `sub` is the user, its `extras` are your own claims.
 
         Raises:
-            NotAuthorizedException: It has no token, or none that is good (401).
-            PermissionDeniedException: The token is in a cookie, and no page that may connect has sent it (403).
+            NotAuthorizedException: There is no token, or it is not valid (401).
+            PermissionDeniedException: The token is in a cookie, and the Origin is not one that may connect (403).
         """
-        credentials = find_credentials(connection, self._settings.auth_cookie)
-        if credentials is None:
-            raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
-        if credentials.by_cookie:
-            allowed = connection.app.plugins.get(Sessions).allowed_origins
-            if not origin_allowed(dict(connection.scope), allowed, required=True):
-                raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
-        try:
-            token = Token.decode(
-                credentials.encoded,
-                secret=self._settings.auth_secret.get_secret_value(),
-                algorithm=ALGORITHM,
-                issuer=self._settings.auth_issuer or None,
-                audience=self._settings.auth_audience or None,
-                require_claims=CLAIMS,
-            )
-        except NotAuthorizedException as error:
-            # The decoder's own complaint stays the cause, for the log.
-            raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
-        self.check(token)
-        return token
+        return self.authenticator.authenticate(connection)
 
-    def is_claimed(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-        """Say whether a client sent a token on purpose; browsers send cookies without being told."""
-        credentials = find_credentials(connection, self._settings.auth_cookie)
-        return credentials is not None and not credentials.by_cookie
+    async def log_out(self, token: Token, app: Litestar) -> None:
+        """Revoke a token, and close all connections of its user with 1008, on every node.
 
-    def check(self, token: Token) -> None:
-        """Check what may change while a token is in use.
+        Args:
+            token: A valid token. Other tokens of its user stay valid.
+            app: The application, as in `request.app`.
 
         Raises:
-            NotAuthorizedException: It has expired or was revoked (401).
-        """
-        if seconds_left(token) <= 0:
-            raise NotAuthorizedException("the token has expired", headers=CHALLENGE)
-        if str(token.jti) in self.revoked:
-            raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
-
-    async def log_out(self, token: Token, registry: Registry, fanout: Fanout) -> None:
-        """Let nobody in with this token again, and close all connections of its user with 1008, on every node.
-
-        Raises:
-            FanoutUnavailableError: On this node it is done; the others could not be told (503).
+            FanoutUnavailableError: It is done on this node, and the other nodes could not be told (503).
         """
         logout = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
-        self._log_out(logout, registry)
-        await fanout.tell_nodes(logout)
+        self._log_out(logout, app)
+        await app.plugins.get(Fanout).broadcast_to_nodes(logout)
 
-    def _log_out(self, logout: LoggedOut, registry: Registry) -> None:
-        now = datetime.now(UTC)
-        self.revoked = {jti: exp for jti, exp in self.revoked.items() if exp > now}
-        self.revoked[logout.jti] = logout.exp
-        for session in tuple(registry.by_user.get(logout.user, ())):
-            if session.accepted:
-                self._close(session, "logged out")
+    def _log_out(self, logout: LoggedOut, app: Litestar) -> None:
+        self.authenticator.revoke(logout.jti, logout.exp)
+        for session in app.plugins.get(Sessions).registry.of_user(logout.user):
+            if session.state is State.OPEN:
+                self._middleware.close(session, "logged out")
 
     @asynccontextmanager
-    async def _hear_of_others(self, app: Litestar) -> AsyncGenerator[None, None]:
-        registry = app.plugins.get(Sessions).registry
+    async def _subscribe(self, app: Litestar) -> AsyncGenerator[None, None]:
+        """Follow the logouts on other nodes. What this node did itself comes back too, and is done already."""
 
-        async def hear(logout: LoggedOut) -> None:
-            if logout.jti not in self.revoked:
-                self._log_out(logout, registry)
+        async def follow(logout: LoggedOut) -> None:
+            if logout.jti not in self.authenticator.revoked:
+                self._log_out(logout, app)
 
-        async with app.plugins.get(Fanout).hear_nodes(LoggedOut, hear):
+        async with app.plugins.get(Fanout).subscribe_to_nodes(LoggedOut, follow):
             yield
-
-    def close_when_expired(self, session: Session, token: Token) -> asyncio.TimerHandle:
-        """Close a connection with 1008 when its token expires, unless the timer is cancelled before."""
-        return asyncio.get_running_loop().call_later(seconds_left(token), self._close, session, "the token has expired")
-
-    def _close(self, session: Session, detail: str) -> None:
-        """Close a connection soon, in a task of its own: a client that reads nothing delays nobody."""
-        task = asyncio.create_task(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-
-def seconds_left(token: Token) -> float:
-    """Return the seconds until a token expires; zero or less where it has."""
-    return (token.exp - datetime.now(UTC)).total_seconds()

@@ -1,32 +1,32 @@
-"""The live page at `/`. The template's: `copier update` improves it.
+"""The live page at `/`: a client like any other, which shows connections at work.
 
-A client of the public contract and of nothing else: take `page` out of `app.py` and the service is the same without it.
-There is no build step; what stands here is what the browser gets. `client.js` is made to be copied into your own pages.
+There is no build step: the browser gets the files of this folder, and `client.js` of the folder `client/`.
 """
 
 from pathlib import Path
+from typing import Final
 
 from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-MEDIA_TYPES = {
+MEDIA_TYPES: Final = {
     "index.html": "text/html",
     "style.css": "text/css",
     "client.js": "text/javascript",
     "page.js": "text/javascript",
-    "lifelines.js": "text/javascript",
+    "timeline.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 
-HEADERS = {
+HEADERS: Final = {
     "cache-control": "no-cache",
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
-FOLDERS = {"client.js": Path(__file__).parents[1] / "client"}
-CONTENTS = {name: (FOLDERS.get(name, Path(__file__).parent) / name).read_bytes() for name in MEDIA_TYPES}
+FOLDERS: Final = {"client.js": Path(__file__).parents[1] / "client"}
+CONTENTS: Final = {name: (FOLDERS.get(name, Path(__file__).parent) / name).read_bytes() for name in MEDIA_TYPES}
 
 
 @get("/", sync_to_thread=False)
@@ -37,7 +37,7 @@ def index() -> Response[bytes]:
 
 @get("/page/{name:str}", sync_to_thread=False)
 def asset(name: FromPath[str]) -> Response[bytes]:
-    """What the page is made of."""
+    """A file of the page."""
     if name not in CONTENTS:
         raise NotFoundException
     return _file(name)
@@ -48,4 +48,4 @@ def _file(name: str) -> Response[bytes]:
 
 
 page = Router("/", route_handlers=[index, asset], response_headers=HEADERS, include_in_schema=False)
-"""The handlers, for the `route_handlers` of `app.py`."""
+"""The handlers of the page."""

@@ -1,9 +1,9 @@
 // @ts-check
 import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
-import { Lane, flow, hue } from "./lifelines.js";
+import { Lane, flow, hue } from "./timeline.js";
 
 /**
- * What this page hears: the messages of `messages.py`, and those of the service itself.
+ * The messages that this page receives: those of `messages.py`, and those of the service itself.
  *
  * @typedef {{ type: "said", text: string, connection: string, count?: number }
  *   | { type: "joined" | "left", connection: string }
@@ -12,12 +12,12 @@ import { Lane, flow, hue } from "./lifelines.js";
  */
 
 const LOG_LINES = 60;
-const TOO_BIG = 70_000; // bytes; the service takes 65,536, unless MAX_MESSAGE_SIZE says otherwise
-const FLOOD = 300; // messages; the service takes 100 at once, unless MESSAGE_BURST says otherwise
+const TOO_BIG = 70_000; // bytes; MAX_MESSAGE_SIZE is 65,536 by default
+const FLOOD = 300; // messages; MESSAGE_BURST is 100 by default
 const SAMPLES = 90; // seconds in the charts
 const WORDS = ["hi", "still here", "what a day", "tea?", "yes", "never mind", "who is there?", "ha", "good point", "bye"];
 
-let token = ""; // kept nowhere else
+let token = ""; // stored nowhere else
 
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
@@ -28,7 +28,7 @@ const pick = (words) => words[Math.floor(Math.random() * words.length)];
 /** @param {string} id */
 const short = (id) => (id.length > 8 ? id.slice(0, 6) : id);
 
-/** One connection of this page, its controls and what it hears. */
+/** One client of this page, with its controls and the messages that it receives. */
 class Card {
   /** @type {Set<Card>} */
   static all = new Set();
@@ -38,7 +38,7 @@ class Card {
   #id;
   #greeting = "";
   #count = 0;
-  #lives = 0;
+  #connections = 0;
   /** @type {import("./client.js").State["lastClose"]} */
   #lastClose;
   /** @type {{ element: HTMLElement, key: string, times: number } | undefined} */
@@ -58,9 +58,9 @@ class Card {
     }
     const { name, part } = this;
     part.name.textContent = name;
-    part.counter.textContent = room ? "Heard" : "Count";
+    part.counter.textContent = room ? "Received" : "Count";
     part.remove.ariaLabel = `Remove ${name}`;
-    part.log.ariaLabel = `What ${name} hears`;
+    part.log.ariaLabel = `Messages of ${name}`;
     part.text.ariaLabel = `Message to ${name}`;
     part.actions.ariaLabel = `Break ${name}`;
     this.root.ariaLabel = name;
@@ -69,8 +69,8 @@ class Card {
     const path = room === undefined ? "ws/echo" : `ws/rooms/${encodeURIComponent(room)}`;
     /** @type {ReconnectingWebSocket<Message>} */
     this.socket = new ReconnectingWebSocket(path, {
-      onMessage: (message) => this.#hear(message),
-      onState: (state) => this.#follow(state),
+      onMessage: (message) => this.#receive(message),
+      onState: (state) => this.#show(state),
       token: () => token,
       after: room === undefined ? undefined : 0,
       maxQueue: 20,
@@ -85,12 +85,12 @@ class Card {
     part.toggle.onclick = () => (this.#connected ? this.socket.close() : this.socket.open());
     part.remove.onclick = () => this.#remove();
     this.#onClick("drop", () => this.socket.abandon());
-    this.#onClick("rubbish", () => this.#send("{rubbish"));
+    this.#onClick("invalid", () => this.#send("{invalid"));
     this.#onClick("big", () => this.#send(JSON.stringify({ type: "say", text: "x".repeat(TOO_BIG) })));
     this.#onClick("flood", () => {
       for (let i = 0; i < FLOOD; i++) this.say("flood");
     });
-    // A screen reader reads out what the connection hears while its user is at it, and not all cards at once.
+    // A screen reader reads out the messages of the card that is in use, and not those of all cards at once.
     this.root.addEventListener("focusin", () => (part.log.ariaLive = "polite"));
     this.root.addEventListener("focusout", () => (part.log.ariaLive = "off"));
 
@@ -103,7 +103,7 @@ class Card {
     return this.socket.state.status === "open";
   }
 
-  get #stays() {
+  get #isClosed() {
     return this.socket.state.status === "closed";
   }
 
@@ -126,26 +126,26 @@ class Card {
     const fate = this.#send(JSON.stringify({ type: "say", text }));
     if (fate === "queued") this.#log("event", `“${text}” waits for the connection`);
     else if (fate === "refused") {
-      this.#log("error", `“${text}” was not sent: ${this.#stays ? "it is closed" : "the queue is full"}`);
+      this.#log("error", `“${text}” was not sent: ${this.#isClosed ? "the connection is closed" : "the queue is full"}`);
     }
   }
 
   /** @param {string} text */
   #send(text) {
     const fate = this.socket.sendText(text);
-    if (fate === "sent") this.lane.mark("says");
+    if (fate === "sent") this.lane.mark("outgoing");
     return fate;
   }
 
   /** @param {Message} message */
-  #hear(message) {
-    this.lane.mark(message.type === "error" ? "errs" : "hears");
+  #receive(message) {
+    this.lane.mark(message.type === "error" ? "failed" : "incoming");
     if (message.type === "error") {
       this.#log("error", `${message.code}: ${message.detail}`);
       return;
     }
     if (message.type === "gap") {
-      this.#log("error", `a gap: ${message.missed ?? "some"} messages are kept no more`);
+      this.#log("error", `a gap: ${message.missed ?? "some"} messages are missing`);
       return;
     }
     if (message.type !== "said") {
@@ -159,40 +159,40 @@ class Card {
   }
 
   /** @param {import("./client.js").State} state */
-  #follow({ status, lastClose }) {
+  #show({ status, lastClose }) {
     this.root.dataset.status = status;
     this.part.toggle.textContent = this.#connected ? "Close" : "Connect";
-    for (const name of ["drop", "rubbish", "big", "flood"]) this.part[name].ariaDisabled = String(status !== "open");
+    for (const name of ["drop", "invalid", "big", "flood"]) this.part[name].ariaDisabled = String(status !== "open");
     if (status === "open") {
-      this.part.lives.textContent = ++this.#lives;
+      this.part.connections.textContent = ++this.#connections;
       this.lane.begin();
       this.#identify(undefined);
-      this.#tell("event", this.#lives > 1 ? "connected again: a new connection, a new state" : "connected");
-      // What one says oneself comes back with the id of one's connection. In a room, others may say hello too.
+      this.#tell("event", this.#connections > 1 ? "reconnected: a new connection with a new state" : "connected");
+      // The answer to a message of its own has the id of the connection. In a room, others send greetings too.
       this.#greeting = `hello from #${this.number} at ${new Date().toLocaleTimeString()}`;
       this.say(this.#greeting);
     }
     if (lastClose && lastClose !== this.#lastClose) {
       this.#lastClose = lastClose;
       const { code, reason } = lastClose;
-      const meaning = CLOSE_CODES.get(code)?.meaning ?? "a code of the service's own";
-      const cause = `${code} ${meaning}${reason && ` (${reason})`}: ${this.#stays ? "stays away" : "comes back"}`;
-      this.#tell(this.#stays && code !== 1000 ? "error" : "event", cause);
+      const meaning = CLOSE_CODES.get(code)?.meaning ?? "defined by the service";
+      const cause = `${code} ${meaning}${reason && ` (${reason})`}: ${this.#isClosed ? "stays closed" : "reconnects"}`;
+      this.#tell(this.#isClosed && code !== 1000 ? "error" : "event", cause);
       this.part.close.textContent = `${code} ${meaning}`;
-      this.lane.end(code, !this.#stays);
+      this.lane.end(code, !this.#isClosed);
     } else if (status === "closed") {
-      this.#tell("event", "does not come back");
+      this.#tell("event", "stays closed");
       this.lane.end();
     }
     this.tick();
   }
 
-  /** Show the status and the latency, and count down to the next try. */
+  /** Show the status and the latency, and count down to the next attempt. */
   tick() {
     const { latency, state } = this.socket;
     const seconds = Math.max(0, (state.retryAt ?? 0) - Date.now()) / 1000;
     const { status } = state;
-    this.part.status.textContent = status === "waiting" ? `back in ${seconds.toFixed(1)} s` : status;
+    this.part.status.textContent = status === "waiting" ? `reconnects in ${seconds.toFixed(1)} s` : status;
     this.part.status.dataset.status = status;
     this.part.latency.textContent = latency === undefined ? "–" : `${latency.toFixed(latency < 10 ? 1 : 0)} ms`;
   }
@@ -208,7 +208,7 @@ class Card {
   }
 
   /**
-   * Log what also those hear who are elsewhere on the page.
+   * Log an event, and announce it to screen readers wherever their focus is.
    *
    * @param {"event" | "error"} kind
    * @param {string} text
@@ -255,7 +255,8 @@ class Card {
     $("echo").focus();
   }
 }
-/** The charts: what `/metrics` tells, once a second. */
+
+/** The charts: `/metrics`, read once a second. */
 const chart = {
   /** @type {{ open: number, received: number, sent: number }[]} */
   samples: [],
@@ -309,11 +310,11 @@ const chart = {
   },
 };
 
-const SERVICE = { ready: "Service ready", draining: "Service draining", away: "Service away" };
+const SERVICE = { ready: "Service ready", draining: "Service draining", unavailable: "Service unavailable" };
 
 /** @param {keyof typeof SERVICE} status */
 function showService(status) {
-  if ($("service").dataset.status === status) return; // it is read out
+  if ($("service").dataset.status === status) return; // a screen reader would read it again
   $("service").dataset.status = status;
   $("service").textContent = SERVICE[status];
 }
@@ -325,14 +326,14 @@ async function poll() {
       if (!answer.ok) throw new Error(answer.statusText);
       chart.add(await answer.text());
     } catch {
-      showService("away");
+      showService("unavailable");
       $("open").textContent = $("rate").textContent = "–";
     }
   }
   setTimeout(poll, 1000);
 }
 
-/** Show the title, and open the first connections; a service from which one can log out wants a token before. */
+/** Show the title, and open the first connections. A service that has /logout asks for a token first. */
 async function begin() {
   const { info, paths } = await (await fetch("schema/openapi.json")).json();
   document.title = $("title").textContent = info.title;
@@ -356,7 +357,7 @@ function openFirst() {
 function showCodes() {
   for (const [code, { meaning, reconnect }] of CLOSE_CODES) {
     const row = $("codes").insertRow();
-    for (const text of [code, meaning, reconnect ? "comes back" : "stays away"]) {
+    for (const text of [code, meaning, reconnect ? "reconnects" : "stays closed"]) {
       row.insertCell().textContent = text;
     }
   }
@@ -385,5 +386,5 @@ setInterval(() => {
   for (const card of Card.all) if (card.isOpen && Math.random() < 0.3) card.say(pick(WORDS));
 }, 500);
 showCodes();
-begin().catch(openFirst); // the page has a title already
+begin().catch(openFirst);
 poll();

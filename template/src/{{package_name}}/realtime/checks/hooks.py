@@ -1,0 +1,80 @@
+"""Hooks: those of the service, in hooks.py, and those of a listener class; and the functions that `/ready` awaits."""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import ConfigurationError, source_location
+from .parameters import unwrap_partial
+
+HOOKS = {"on_accept": ("socket", "connection"), "on_disconnect": ("socket", "connection", "cause")}
+"""The hooks of the service, each with what it is called with."""
+
+
+def check_hooks(hooks: Any) -> None:
+    """Refuse hooks of the service that are missing, misspelt, or cannot be called.
+
+    Args:
+        hooks: The module or the object that holds them.
+
+    Raises:
+        ConfigurationError: A hook is wrong.
+    """
+    for name, function in inspect.getmembers(hooks, inspect.isroutine):
+        is_imported = inspect.ismodule(hooks) and function.__module__ != hooks.__name__
+        if name in HOOKS or name.startswith("_") or is_imported:
+            continue
+        if close := get_close_matches(name, HOOKS, n=1, cutoff=0.8):
+            raise ConfigurationError(
+                source_location(function),
+                "is never called",
+                f"rename it to {close[0]}, or begin its name with an underscore; the hooks are {', '.join(HOOKS)}",
+            )
+    for name, arguments in HOOKS.items():
+        hook = getattr(hooks, name, None)
+        if not callable(hook):
+            fix = f"add `async def {name}({', '.join(arguments)}) -> None: ...`"
+            raise ConfigurationError(source_location(hooks), f"has no function {name}", fix)
+        check_hook(hook, *arguments)
+
+
+def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
+    """Refuse a hook that is not an async function, or that cannot be called with what it is given.
+
+    Args:
+        hook: The function.
+        arguments: The names of the positional arguments, where they are fixed.
+
+    Raises:
+        ConfigurationError: The hook is wrong.
+    """
+    if not inspect.iscoroutinefunction(unwrap_partial(hook)):
+        raise ConfigurationError(source_location(hook), "is a hook and not an async function", "write `async def`")
+    if arguments:
+        try:
+            inspect.signature(hook).bind(*arguments)
+        except TypeError as error:
+            raise ConfigurationError(
+                source_location(hook),
+                f"cannot be called as {getattr(hook, '__name__', 'hook')}({', '.join(arguments)}): {error}",
+                f"let it take exactly ({', '.join(arguments)})",
+            ) from None
+
+
+def check_ready(function: Callable[..., Any]) -> None:
+    """Refuse a function for `/ready` that is not async, or that takes an argument.
+
+    Raises:
+        ConfigurationError: The function is wrong.
+    """
+    try:
+        is_right = inspect.iscoroutinefunction(unwrap_partial(function)) and inspect.signature(function).bind()
+    except TypeError:
+        is_right = False
+    if not is_right:
+        raise ConfigurationError(
+            source_location(function),
+            "is given as ready= and is not an async function without arguments",
+            "write `async def`, without parameters; let it raise while the service is not ready",
+        )

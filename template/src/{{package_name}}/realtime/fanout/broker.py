@@ -1,0 +1,107 @@
+"""What carries messages from those who publish them to the subscribers of this node."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from litestar.exceptions import ServiceUnavailableException
+from prometheus_client.core import Metric
+
+from .history import History
+from .messages import Message
+
+Dispatch = Callable[[str, Message], None]
+"""Called with a channel and a message for its subscribers on this node, in the order of the channel."""
+
+
+class FanoutUnavailableError(ServiceUnavailableException):
+    """The fan-out cannot do now what it was asked for.
+
+    Where no handler catches it, a request is answered with 503 and a connection is closed with 1013: come back later.
+    """
+
+
+class Broker(ABC):
+    """Gives each message of a channel its sequence, keeps it, and knows who is present.
+
+    Futures fail with `FanoutUnavailableError` where the broker is closed or unavailable. They may be left unawaited.
+    """
+
+    @property
+    def available(self) -> bool:
+        """It can be reached now."""
+        return True
+
+    async def check(self) -> None:
+        """Look before the service starts whether the settings are right.
+
+        Raises:
+            SettingsError: Only another setting helps.
+        """
+        return
+
+    def collect(self) -> Iterator[Metric]:
+        """Iterate over metrics of its own."""
+        return iter(())
+
+    @abstractmethod
+    async def start(self, dispatch: Dispatch) -> None:
+        """Begin, with nothing of what was before."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Finish what can be finished soon. Whatever is asked for from then on fails at once."""
+
+    @abstractmethod
+    def subscribe(self, channel: str) -> None:
+        """Dispatch the messages of a channel, as soon as possible."""
+
+    @abstractmethod
+    async def wait_subscribed(self, channel: str) -> None:
+        """Wait until all that is published on a channel from now on is dispatched.
+
+        Raises:
+            FanoutUnavailableError: That took too long.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, channel: str) -> None:
+        """Dispatch the messages of a channel no longer."""
+
+    @abstractmethod
+    def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
+        """Publish JSON to all but the connection with the id `exclude`; return its sequence."""
+
+    @abstractmethod
+    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
+        """Return what a channel has after a sequence."""
+
+    @abstractmethod
+    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
+        """Note that a member is in a channel on this node; publish `joined` if it was not there before on any.
+
+        `left` is published when the member is gone from all nodes.
+        """
+
+    @abstractmethod
+    def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
+        """Note that a member has left a channel on this node."""
+
+    @abstractmethod
+    def members(self, channel: str) -> asyncio.Future[list[str]]:
+        """Return who is in a channel, over all nodes."""
+
+
+def fail(result: asyncio.Future[Any], detail: str) -> None:
+    """Let a future fail that perhaps nobody awaits, unless it is done."""
+    if not result.done():
+        result.set_exception(FanoutUnavailableError(detail=detail))
+        result.exception()  # else asyncio logs it where nobody awaits the future
+
+
+def closed() -> asyncio.Future[Any]:
+    """Return a future that has failed because the fan-out is closed."""
+    result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    fail(result, "the fan-out is closed")
+    return result

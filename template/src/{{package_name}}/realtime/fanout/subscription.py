@@ -1,0 +1,172 @@
+"""One connection that has joined one channel: how messages reach its client, and what happens where it reads slowly."""
+
+import asyncio
+from collections import deque
+
+import structlog
+from litestar.exceptions import WebSocketDisconnect
+from websockets.frames import CloseCode
+
+from ..sessions.cause import Reason
+from ..sessions.session import Session, Socket
+from .dispatch import MAX_WRITE_BYTES, Batch
+from .history import History, resume
+from .messages import GapMarker, Message
+from .metrics import FanoutMetrics
+from .settings import FanoutSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Subscription:
+    """Sends the messages of a channel to a connection.
+
+    A slow consumer loses the oldest messages, is told how many, and delays nobody; or is closed with 1013, where the
+    setting BACKLOG_FULL says so. Where something between the handler and the server wants to see each message (a
+    middleware, compression, a test client), messages go there as events; else their frames are written as they are.
+
+    Args:
+        settings: How long the backlog may be, and what happens when it is full.
+        metrics: Where gaps and dropped messages are counted.
+        socket: The connection.
+        channel: The name of the channel.
+        numbered: Send each message with its sequence.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_channel",
+        "_closing",
+        "_connection_id",
+        "_last_sequence",
+        "_metrics",
+        "_missed",
+        "_numbered",
+        "_session",
+        "_settings",
+        "_socket",
+        "_started",
+        "_task",
+        "_writer",
+    )
+
+    def __init__(
+        self, settings: FanoutSettings, metrics: FanoutMetrics, socket: Socket, channel: str, *, numbered: bool
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._socket = socket
+        self._channel = channel
+        self._numbered = numbered
+        self._session = Session.of(socket)
+        self._writer = self._session.writer
+        self._connection_id = self._session.connection.id if self._session.connection else ""
+        self._backlog: deque[Message] = deque()
+        self._missed = 0
+        """Messages dropped from the backlog since the client was last told of a gap."""
+        self._last_sequence = 0
+        """What comes up to this sequence was sent already, or waits in the backlog."""
+        self._started = False
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[object] | None = None
+
+    def deliver(self, batch: Batch) -> None:
+        """Send messages of the channel, at once where the client keeps up."""
+        writer = self._writer
+        if (
+            self._started
+            and not self._backlog
+            and batch.fits
+            and batch.first > self._last_sequence
+            and writer is not None
+            and writer.takes_frames
+            and self._connection_id not in batch.excluded
+        ):
+            writer.write_frames(batch.numbered_frames if self._numbered else batch.frames)
+            self._session.messages_out += len(batch.messages)
+            return
+        for message in batch.messages:
+            self._queue(message)
+        if self._started:
+            self._flush()
+
+    def start(self) -> None:
+        """Begin to send: first what has come since the channel was joined."""
+        self._started = True
+        self._flush()
+
+    def start_after(self, after: int, history: History) -> None:
+        """Begin to send: first what the channel has after a sequence, or a gap for what it has not."""
+        self._backlog = deque(resume(self._channel, after, history, self._backlog))
+        self._last_sequence = max(self._last_sequence, history.sequence)
+        self.start()
+
+    async def stop(self) -> None:
+        """Send nothing more."""
+        self._started = False
+        self._backlog.clear()
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _queue(self, message: Message) -> None:
+        if isinstance(message, GapMarker):
+            self._last_sequence = 0  # the channel may have begun anew, with lower numbers
+        elif message.sequence <= self._last_sequence or (message.exclude and message.exclude == self._connection_id):
+            return
+        if len(self._backlog) >= self._settings.max_backlog:
+            self._drop_oldest()
+        self._backlog.append(message)
+
+    def _drop_oldest(self) -> None:
+        self._backlog.popleft()
+        self._missed += 1
+        self._metrics.dropped += 1
+        if self._settings.backlog_full == "close" and self._closing is None:
+            self._session.metrics.count_limit("max_backlog")
+            closing = self._session.close(Reason.LIMIT_EXCEEDED, CloseCode.TRY_AGAIN_LATER, "too slow")
+            self._closing = asyncio.create_task(closing)
+
+    def _flush(self) -> None:
+        if self._task is None and not self._write():
+            self._task = asyncio.create_task(self._send_loop())
+
+    def _write(self) -> bool:
+        """Write frames while the client keeps up; return whether nothing is left."""
+        while self._backlog:
+            if self._writer is None or not self._writer.takes_frames:
+                return False
+            frames: list[bytes] = []
+            size = 0
+            while self._backlog and size < MAX_WRITE_BYTES:
+                frames.append(self._next().frame(numbered=self._numbered))
+                size += len(frames[-1])
+            self._writer.write_frames(b"".join(frames))
+            self._session.messages_out += len(frames)
+        return True
+
+    async def _send_loop(self) -> None:
+        """Send the backlog as fast as the client reads it."""
+        try:
+            while not self._write():
+                if self._writer:
+                    await self._writer.writable.wait()
+                    if not self._writer.takes_frames:
+                        return  # the connection is ending, and its own task cleans it up
+                else:
+                    await self._socket.send_text(self._next().payload(numbered=self._numbered).decode())
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            log.exception("a published message could not be sent")  # nothing else reports it
+            await self._session.close(Reason.HANDLER_FAILED, CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            self._task = None
+
+    def _next(self) -> Message:
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return GapMarker(self._channel, missed)
+        message = self._backlog.popleft()
+        self._metrics.gaps += isinstance(message, GapMarker)
+        return message

@@ -1,0 +1,77 @@
+"""What an engine must be able to do. A backend is one live connection to it; `supervisor.py` replaces a broken one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any, NamedTuple, Self
+
+from ..messages import Message
+from .operations import Operation
+from .settings import EngineSettings
+
+
+class Event(NamedTuple):
+    """A message that arrived from the engine."""
+
+    channel: str
+    message: Message
+    """Without data where the engine has lost it already."""
+    first: bool
+    """No message of the channel came before it, or what came before is forgotten."""
+
+
+class Heartbeat(NamedTuple):
+    """What an engine answers to a heartbeat of this node."""
+
+    lifetime: str
+    """Changes when the engine has forgotten all that it knew."""
+    known: bool
+    """It knew this node; where not, it took the node for dead, or has forgotten it."""
+
+
+class EngineRefusedError(Exception):
+    """The engine is there and refuses, for a reason that only another URL helps against."""
+
+
+class Backend(ABC):
+    """One live connection to an engine. Once anything it does has raised, or taken too long, it is thrown away."""
+
+    keeps_history: bool
+    """What is published twice is kept once, so that an operation may be retried."""
+
+    @classmethod
+    @abstractmethod
+    async def connect(cls, settings: EngineSettings, node: str) -> Self:
+        """Connect.
+
+        Raises:
+            EngineRefusedError: The engine is there, and will never let us in like this.
+            Exception: It is unavailable.
+        """
+
+    @abstractmethod
+    async def subscribe(self, channels: Collection[str]) -> None:
+        """Subscribe to channels: once this returns, `events` yields all that is published on them."""
+
+    @abstractmethod
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        """Unsubscribe from channels."""
+
+    @abstractmethod
+    def events(self) -> AsyncIterator[Event]:
+        """Iterate over what is published on the channels, in the order of each channel."""
+
+    @abstractmethod
+    async def apply(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Do operations, in the order of each channel; return the result of each, or the exception it failed with."""
+
+    @abstractmethod
+    async def heartbeat(self) -> Heartbeat:
+        """Show that this node lives, see that the engine does, and expire the nodes that show no life."""
+
+    @abstractmethod
+    async def registered_members(self) -> set[tuple[str, str]]:
+        """Return what the engine believes to be on this node: channels and members."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connection, whatever its state."""

@@ -1,0 +1,63 @@
+"""Who is present on this node, as the engine should know it."""
+
+import asyncio
+from typing import Any
+
+from .backend import Backend, Heartbeat
+from .operations import Operation, PresenceJoin, PresenceLeave
+from .send_queue import ENGINE_SECONDS, SendQueue
+from .subscriptions import batches, without_failure
+
+
+class RegisteredPresence:
+    """Registers the members on this node with the engine, and restores what the engine believes of this node."""
+
+    def __init__(self, queue: SendQueue) -> None:
+        self._queue = queue
+        self._members: dict[tuple[str, str], tuple[PresenceJoin, asyncio.Future[None]]] = {}
+        self._lifetime = ""
+        self._stale = False
+        """An operation was given up, so the engine may believe something else."""
+
+    def join(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
+        """Register a member, and remember it until it leaves."""
+        operation = PresenceJoin(channel=channel, member=member, joined=joined, left=left)
+        result = self._queue.submit(operation)
+        self._members[channel, member] = operation, result
+        return result
+
+    def leave(self, channel: str, member: str) -> asyncio.Future[None]:
+        """Tell the engine that a member is gone."""
+        self._members.pop((channel, member), None)
+        result = self._queue.submit(PresenceLeave(channel=channel, member=member))
+        result.add_done_callback(self._note_failure)
+        return result
+
+    def _note_failure(self, result: asyncio.Future[None]) -> None:
+        self._stale = self._stale or result.cancelled() or result.exception() is not None
+
+    async def restore(self, backend: Backend, heartbeat: Heartbeat, *, reconnected: bool = False) -> None:
+        """Make what the engine believes of this node true again, where it may not be.
+
+        Where the other nodes took this node for dead, they were told that its members left, and are told of them again;
+        where the engine has forgotten everything, nobody was told anything.
+        """
+        remembered = heartbeat.lifetime == self._lifetime
+        if not reconnected and remembered and heartbeat.known and not self._stale:
+            return
+        self._stale = False
+        async with asyncio.timeout(ENGINE_SECONDS):
+            registered = await backend.registered_members()
+        changes: list[Operation[Any]] = [
+            PresenceLeave(channel=channel, member=member) for channel, member in registered - self._members.keys()
+        ]
+        for key, (operation, result) in self._members.items():
+            if key not in registered and result.done():
+                joined = operation.joined if remembered else b""
+                changes.append(
+                    PresenceJoin(channel=operation.channel, member=operation.member, joined=joined, left=operation.left)
+                )
+        for batch in batches(changes):
+            async with asyncio.timeout(ENGINE_SECONDS):
+                without_failure(await backend.apply(batch))
+        self._lifetime = heartbeat.lifetime

@@ -1,0 +1,131 @@
+"""Operations on their way to the engine: in order, bounded in number and in time, retried where that is safe."""
+
+import asyncio
+from collections import deque
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
+
+from ..broker import closed, fail
+from .backend import Backend
+from .operations import Operation, Publish
+
+T = TypeVar("T")
+
+BATCH: Final = 200
+"""Operations, or channels, that the engine is given at once."""
+ENGINE_SECONDS: Final = 5
+"""Seconds that the engine may take for an answer, before the connection to it counts as broken."""
+MAX_WAITING: Final = 10_000
+"""Operations that may wait for the engine; further ones fail at once."""
+UNAVAILABLE: Final = "the engine of the fan-out is unavailable"
+
+
+class _Waiting(NamedTuple):
+    operation: Operation[Any]
+    result: asyncio.Future[Any]
+    deadline: float
+
+
+class SendQueue:
+    """Operations that wait for a connection to the engine.
+
+    Args:
+        seconds: Seconds that an operation waits before it fails.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waiting: deque[_Waiting] = deque()
+        self._in_flight: list[_Waiting] = []
+        """What the engine was given, and has not answered yet."""
+        self._arrived = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
+        self.closed = False
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Have an operation done, in the order in which this is called; the result may be left unawaited.
+
+        Raises:
+            FanoutUnavailableError: In the future: the engine was unavailable for too long.
+        """
+        if self.closed:
+            return closed()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+        if len(self._waiting) >= MAX_WAITING:
+            self._fail(result, "too much waits for the engine of the fan-out")
+            return result
+        self._waiting.append(_Waiting(operation, result, loop.time() + self._seconds))
+        self._arrived.set()
+        if self._expiry is None:
+            self._expiry = loop.call_later(self._seconds, self._expire)
+        return result
+
+    async def send_loop(self, backend: Backend) -> None:
+        """Give the engine what waits, until the backend fails or this is cancelled."""
+        while True:
+            await self._arrived.wait()
+            batch = self._in_flight = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            if not self._waiting:
+                self._arrived.clear()
+            try:
+                async with asyncio.timeout(ENGINE_SECONDS):
+                    results = await backend.apply([waiting.operation for waiting in batch])
+            except BaseException:
+                self._put_back(backend)
+                raise
+            self._in_flight = []
+            for waiting, result in zip(batch, results, strict=True):
+                if waiting.result.done():
+                    continue
+                if isinstance(result, Exception):
+                    self.failed += 1
+                    waiting.result.set_exception(result)
+                else:
+                    waiting.result.set_result(result)
+
+    def _put_back(self, backend: Backend) -> None:
+        """Retry what was in flight where the engine can tell whether it was done; the rest fails."""
+        batch, self._in_flight = self._in_flight, []
+        for waiting in reversed(batch):
+            if waiting.result.done():
+                continue
+            if isinstance(waiting.operation, Publish) and not backend.keeps_history:
+                self._fail(waiting.result, "the engine became unavailable, and nobody knows who received the message")
+            else:
+                waiting.operation.retried = True
+                self._waiting.appendleft(waiting)
+        self._arrived.set()
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._waiting and self._waiting[0].deadline <= now:
+            self._fail(self._waiting.popleft().result, UNAVAILABLE)
+        for waiting in self._in_flight:
+            if waiting.deadline <= now:
+                self._fail(waiting.result, UNAVAILABLE)
+        deadlines = [each.deadline for each in (*self._in_flight, *islice(self._waiting, 1)) if not each.result.done()]
+        self._expiry = loop.call_at(deadlines[0], self._expire) if deadlines else None
+
+    def _fail(self, result: asyncio.Future[Any], detail: str) -> None:
+        self.failed += not result.done()
+        fail(result, detail)
+
+    async def drain(self) -> None:
+        """Wait until the engine has answered all that waits now, for ENGINE_SECONDS at most."""
+        if pending := [waiting.result for waiting in (*self._in_flight, *self._waiting)]:
+            await asyncio.wait(pending, timeout=ENGINE_SECONDS)
+
+    def close(self) -> None:
+        """Let all that waits fail, and all that is submitted from now on."""
+        self.closed = True
+        if self._expiry:
+            self._expiry.cancel()
+        for waiting in (*self._in_flight, *self._waiting):
+            self._fail(waiting.result, "the fan-out is closed")
+        self._waiting.clear()

@@ -1,0 +1,36 @@
+"""The settings of the engine; the module of the engine adds its schemes and its default."""
+
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from ..settings import FanoutSettings
+
+
+class EngineSettings(FanoutSettings):
+    """Where the engine is, and how long it is waited for."""
+
+    schemes: ClassVar[tuple[str, ...]]
+    """The schemes of a URL of this engine."""
+    example_url: ClassVar[str]
+
+    fanout_url: str = Field(repr=False)  # it may hold a password, and settings are printed
+    """The URL of the engine. memory:// needs no engine and reaches the connections of one process."""
+    publish_seconds: float = Field(default=5, gt=0)
+    """Seconds that `publish()` and `join()` wait for an unavailable engine before they raise `FanoutUnavailableError`.
+    Must be positive."""
+    presence_seconds: float = Field(default=15, ge=1)
+    """Seconds after which the members on a dead node are reported as gone. At least 1."""
+
+    @field_validator("fanout_url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:  # its text may hold the password
+            raise ValueError("the port is no number; in a password, write / # ? and @ as %2F %23 %3F and %40") from None
+        if parts.scheme != "memory" and parts.scheme not in cls.schemes:
+            raise ValueError(f"write {cls.example_url}, or memory:// for one process")
+        return url

@@ -1,0 +1,127 @@
+"""The channels to which this node subscribes, and where each of them stands in its sequence."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from ..broker import Dispatch
+from ..history import History, resume
+from ..messages import Message
+from .backend import Backend, Event
+from .operations import ReadHistory
+from .send_queue import BATCH, ENGINE_SECONDS
+
+T = TypeVar("T")
+
+
+class Subscriptions:
+    """Dispatches the messages of each channel once and in order, over all connections to the engine.
+
+    Where messages do not follow each other (a connection was lost, or the engine has lost them), the channel is read
+    again from its history, and a `GapMarker` stands for what is not there.
+    """
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._subscriptions: set[str] = set()
+        """The channels that are wanted."""
+        self._last_sequence: dict[str, int] = {}
+        """The channels whose messages follow each other, and the last sequence that came of each."""
+        self._resume_points: dict[str, int] = {}
+        """The last sequence of each channel that is to be resumed."""
+        self._buffered: dict[str, list[Message]] = {}
+        """What comes of a channel before it is known where it stands."""
+        self._syncing = asyncio.Lock()
+
+    def add(self, channel: str) -> None:
+        """Subscribe to a channel, with the next `sync`."""
+        self._subscriptions.add(channel)
+
+    def discard(self, channel: str) -> None:
+        """Unsubscribe from a channel, with the next `sync`: whoever leaves does not wait for the engine."""
+        self._subscriptions.discard(channel)
+        self._resume_points.pop(channel, None)
+
+    def is_synced(self, channel: str) -> bool:
+        """Return whether all that is published on a channel arrives, or nobody wants it any more."""
+        return channel in self._last_sequence or channel not in self._subscriptions
+
+    def receive(self, event: Event) -> bool:
+        """Dispatch a message; return False where messages before it are missing, for `sync` to resume the channel."""
+        channel, message, first = event
+        if channel in self._buffered:
+            self._buffered[channel].append(message)
+            return True
+        last = self._last_sequence.get(channel)
+        if last is None or message.sequence <= last:
+            return True
+        if message.data and (first or message.sequence == last + 1):
+            self._last_sequence[channel] = message.sequence
+            self._dispatch(channel, message)
+            return True
+        self._resume_points[channel] = self._last_sequence.pop(channel)
+        self._buffered[channel] = [message]
+        return False
+
+    async def sync(self, backend: Backend) -> None:
+        """Subscribe the backend to the channels that are wanted, and to no others.
+
+        Raises:
+            Exception: The backend has failed.
+        """
+        async with self._syncing:
+            for channels in batches((self._last_sequence.keys() | self._buffered.keys()) - self._subscriptions):
+                for channel in channels:
+                    self._last_sequence.pop(channel, None)
+                    self._buffered.pop(channel, None)
+                async with asyncio.timeout(ENGINE_SECONDS):
+                    await backend.unsubscribe(channels)
+            for channels in batches(self._subscriptions - self._last_sequence.keys()):
+                async with asyncio.timeout(ENGINE_SECONDS):
+                    await self._subscribe(backend, channels)
+
+    async def _subscribe(self, backend: Backend, channels: Sequence[str]) -> None:
+        for channel in channels:
+            self._buffered.setdefault(channel, [])
+        await backend.subscribe(channels)
+        reads = [ReadHistory(channel=channel, after=self._resume_points.get(channel)) for channel in channels]
+        histories: list[History] = without_failure(await backend.apply(reads))
+        for channel, history in zip(channels, histories, strict=True):
+            self._catch_up(channel, history)
+
+    def _catch_up(self, channel: str, history: History) -> None:
+        """Dispatch what was missed, then what has come meanwhile."""
+        after = self._resume_points.pop(channel, None)
+        messages: Iterable[Message] = self._buffered.pop(channel)
+        if after is not None:
+            messages = resume(channel, after, history, messages)
+        last = history.sequence
+        for message in messages:
+            if message.data:
+                self._dispatch(channel, message)
+            last = max(last, message.sequence)
+        self._last_sequence[channel] = last
+
+    def connection_lost(self) -> None:
+        """Resume all channels with the next `sync`, which has another backend."""
+        self._resume_points.update(
+            (channel, last) for channel, last in self._last_sequence.items() if channel in self._subscriptions
+        )
+        self._last_sequence.clear()
+        self._buffered.clear()
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Cut into lists of at most BATCH; `itertools.batched` is of Python 3.12."""
+    rest = iter(tuple(items))
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+def without_failure(results: list[Any]) -> list[Any]:
+    """Return the results of operations, or raise the first exception among them."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results

@@ -1,0 +1,199 @@
+"""One connection to the engine after the other: a broken one is replaced after a growing delay, and all is resumed."""
+
+import asyncio
+import random
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from ..broker import FanoutUnavailableError
+from .backend import Backend, EngineRefusedError
+from .presence import RegisteredPresence
+from .send_queue import BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
+from .settings import EngineSettings
+from .subscriptions import Subscriptions
+
+log = structlog.get_logger(__name__)
+
+MIN_DELAY: Final = 0.1
+MAX_DELAY: Final = 2.0
+"""Seconds before the next attempt to connect, at most: they double, and each delay is a random part of them."""
+
+
+class Supervisor:
+    """Keeps a connection to the engine, and gives it what waits in the queue and the subscriptions of this node.
+
+    Args:
+        backend: The class that connects to the engine.
+        settings: The URL of the engine, and how long it is waited for.
+        queue: The operations for the engine.
+        subscriptions: The channels of this node.
+        presence: The members on this node.
+    """
+
+    def __init__(
+        self,
+        backend: type[Backend],
+        settings: EngineSettings,
+        queue: SendQueue,
+        subscriptions: Subscriptions,
+        presence: RegisteredPresence,
+    ) -> None:
+        self._backend_class = backend
+        self._settings = settings
+        self._queue = queue
+        self._subscriptions = subscriptions
+        self._presence = presence
+        self._node = uuid4().hex
+        self._backend: Backend | None = None
+        self._failed: asyncio.Future[None] | None = None
+        self._attempts = 0
+        self._attempted = asyncio.Event()
+        self._available = asyncio.Event()
+        self._sync_wanted = asyncio.Event()
+        self._unavailable_since: float | None = None
+        self._refusal = ""
+        self._task: asyncio.Task[None] | None = None
+        self.connections_lost = 0
+
+    @property
+    def available(self) -> bool:
+        """There is a connection, and it was in order when last looked at."""
+        return self._available.is_set()
+
+    async def start(self) -> None:
+        """Begin, and return after the first attempt to connect."""
+        self._task = asyncio.create_task(self._run())
+        await self._attempted.wait()
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def sync_soon(self) -> None:
+        """Have the subscriptions of this node synchronized."""
+        self._sync_wanted.set()
+
+    async def wait_synced(self, channel: str) -> None:
+        """Wait until all that is published on a channel arrives.
+
+        Raises:
+            FanoutUnavailableError: The engine was unavailable for PUBLISH_SECONDS.
+        """
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                while not self._subscriptions.is_synced(channel):
+                    await self._available.wait()
+                    await self._sync_subscriptions()
+        except TimeoutError:
+            raise FanoutUnavailableError(detail=UNAVAILABLE) from None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(ENGINE_SECONDS):
+                    backend = await self._backend_class.connect(self._settings, self._node)
+            except Exception as error:  # noqa: BLE001  a driver raises what it likes; each is a reason to try again
+                self._log_unavailable(error)
+            else:
+                try:
+                    await self._use(backend)
+                except Exception as error:  # noqa: BLE001
+                    self._log_unavailable(error)
+                finally:
+                    self._backend = None
+                    self._available.clear()
+                    self._subscriptions.connection_lost()
+                    with suppress(Exception):
+                        async with asyncio.timeout(ENGINE_SECONDS):
+                            await backend.close()
+            self._attempted.set()
+            await asyncio.sleep(random.uniform(0, min(MAX_DELAY, MIN_DELAY * 2**self._attempts)))  # noqa: S311
+            self._attempts = min(self._attempts + 1, 10)
+
+    async def _use(self, backend: Backend) -> None:
+        """Use a backend until it fails; raise why."""
+        self._backend = backend
+        self._failed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive_loop(backend))
+                await self._heartbeat(backend, reconnected=True)
+                await self._sync_subscriptions()
+                if not self._failed.done():
+                    tasks.create_task(self._queue.send_loop(backend))
+                    tasks.create_task(self._sync_loop())
+                    tasks.create_task(self._heartbeat_loop(backend))
+                    self._mark_available()
+                await self._failed
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _receive_loop(self, backend: Backend) -> None:
+        count = 0
+        async for event in backend.events():
+            if not self._subscriptions.receive(event):
+                self.sync_soon()
+            count += 1
+            if count % BATCH == 0:
+                await asyncio.sleep(0)  # what was received is delivered before more is
+
+    async def _sync_loop(self) -> None:
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted.clear()
+            await self._sync_subscriptions()
+
+    async def _sync_subscriptions(self) -> None:
+        if self._backend is None:
+            return
+        try:
+            await self._subscriptions.sync(self._backend)
+        except Exception as error:  # noqa: BLE001  whatever it is, this connection is of no use any more
+            self._fail_backend(error)
+
+    async def _heartbeat_loop(self, backend: Backend) -> None:
+        while True:
+            await asyncio.sleep(min(ENGINE_SECONDS, self._settings.presence_seconds / 3))
+            self.sync_soon()
+            await self._heartbeat(backend)
+
+    async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
+        async with asyncio.timeout(ENGINE_SECONDS):
+            heartbeat = await backend.heartbeat()
+        await self._presence.restore(backend, heartbeat, reconnected=reconnected)
+
+    def _fail_backend(self, error: Exception) -> None:
+        self._available.clear()  # at once: whoever waits for it must not come straight back to the same backend
+        if self._failed and not self._failed.done():
+            self._failed.set_exception(error)
+            self._failed.exception()  # else asyncio logs it where something else failed at the same time
+
+    def _mark_available(self) -> None:
+        if self._unavailable_since is None:
+            log.info("engine available")
+        else:
+            log.info("engine available again", seconds=round(monotonic() - self._unavailable_since, 1))
+        self._unavailable_since = None
+        self._refusal = ""
+        self._attempts = 0
+        self._available.set()
+        self._attempted.set()
+
+    def _log_unavailable(self, error: Exception) -> None:
+        """Log that the engine is unavailable: once, and once more where only somebody's change helps."""
+        if self._backend is not None and self._unavailable_since is None:
+            self.connections_lost += 1
+        detail = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, EngineRefusedError) and self._refusal != str(error):
+            self._refusal = str(error)
+            log.error("engine refuses the connection", detail=self._refusal)
+        elif self._unavailable_since is None:
+            log.error("engine unavailable", detail=detail)
+        self._unavailable_since = self._unavailable_since or monotonic()

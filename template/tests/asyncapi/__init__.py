@@ -1,1 +1,0 @@
-"""The tests of the documentation. The template's: `copier update` improves them."""

@@ -1,1 +1,0 @@
-"""The tests of who may connect. The template's: `copier update` improves them."""

@@ -1,0 +1,167 @@
+"""What any listener says about itself stands in the document; what it lets clients hear and does not say is found."""
+
+from typing import Annotated, Any
+
+import pytest
+from litestar import Litestar
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.testing import TestClient
+from msgspec import Meta, Struct
+from my_service.realtime import ConfigurationError, Listener, Socket, listener
+from my_service.realtime.asyncapi.plugin import Documentation
+from my_service.realtime.testing.document import document_of, messages_at
+from my_service.realtime.testing.documented import UndocumentedMessages
+
+from ..recording import Hooks, build
+
+
+class Add(Struct, tag="add"):
+    """A client adds
+    a number.
+
+    Any number will do.
+    """
+
+    number: int
+
+
+class Clear(Struct, tag="clear"):
+    to: Annotated[int, Meta(ge=5, examples=[7])]
+
+
+class Total(Struct, tag="total"):
+    """What it makes."""
+
+    total: int
+
+
+class SomebodyLeft(Struct, tag="left"):
+    """Somebody left."""
+
+
+@listener("/sum", sends=SomebodyLeft)
+async def add_up(data: Add | Clear) -> Total | None:
+    """Add it up."""
+
+
+class Shelves(Listener):
+    """Shelves of numbers."""
+
+    path = "/shelves/{shelf:int}"
+    sends = Total | SomebodyLeft
+
+    async def on_accept(
+        self,
+        socket: Socket,
+        page: Annotated[int, QueryParameter(description="Which page.")],
+        after: FromQuery[int | None] = None,
+    ) -> None: ...
+
+    async def on_receive(self, data: Add, shelf: FromPath[int]) -> None:
+        """Put it there."""
+
+
+@listener("/text")
+async def text(data: str) -> bytes:
+    return data.encode()
+
+
+@listener("/hidden", opt={"include_in_schema": False})
+async def hidden(data: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation("service", "1")]))
+
+
+def test_each_message_of_a_union_is_there_in_both_directions(document: dict[str, Any]) -> None:
+    assert messages_at(document, "/sum", "receive").keys() == {"Add", "Clear", "Ping"}
+    assert messages_at(document, "/sum", "send").keys() == {"Total", "SomebodyLeft", "ErrorMessage", "Pong"}
+    assert messages_at(document, "/shelves/{shelf}", "send").keys() == {"Total", "SomebodyLeft", "ErrorMessage", "Pong"}
+
+
+def test_names_and_descriptions_come_from_the_messages(document: dict[str, Any]) -> None:
+    add = messages_at(document, "/sum", "receive")["Add"]
+    assert (add["title"], add["summary"]) == ("Add", "A client adds a number.")
+    assert add["description"] == "Any number will do."
+    left = messages_at(document, "/sum", "send")["SomebodyLeft"]
+    assert (left["title"], left["summary"]) == ("Somebody left", "Somebody left.")
+    assert document["operations"]["Shelves_receive"]["summary"] == "Put it there."
+    assert document["operations"]["Shelves_send"]["summary"] == "Shelves of numbers."
+
+
+def test_examples_are_made_up_or_those_of_the_message(document: dict[str, Any]) -> None:
+    examples = {name: each["examples"] for name, each in messages_at(document, "/sum", "receive").items()}
+    assert examples == {
+        "Add": [{"payload": {"type": "add", "number": 1}}],
+        "Clear": [{"payload": {"type": "clear", "to": 7}}],
+        "Ping": [{"payload": {"type": "ping"}}],
+    }
+
+
+def test_the_path_and_the_query_are_there(document: dict[str, Any]) -> None:
+    channel = document["channels"]["/shelves/{shelf}"]
+    assert channel["parameters"] == {"shelf": {"description": "A part of the path: int."}}
+    assert channel["bindings"]["ws"]["query"] == {
+        "type": "object",
+        "properties": {"after": {"type": "integer"}, "page": {"type": "integer", "description": "Which page."}},
+        "required": ["page"],
+    }
+    assert "query" not in document["channels"]["/sum"]["bindings"]["ws"]
+
+
+def test_text_and_bytes_are_no_json(document: dict[str, Any]) -> None:
+    kinds = {
+        each["contentType"]: each["x-websocket-mode"]
+        for each in document["channels"]["/text"]["messages"].values()
+        if each["name"] != "ErrorMessage"
+    }
+    assert kinds == {"text/plain": "text", "application/octet-stream": "binary"}
+
+
+def test_a_path_may_stay_out_of_the_document(document: dict[str, Any]) -> None:
+    assert "/hidden" not in document["channels"]
+
+
+def test_messages_of_the_same_name_have_names_of_their_own() -> None:
+    def make(tag: str) -> type[Struct]:
+        class Same(Struct, tag=tag):
+            pass
+
+        return Same
+
+    @listener("/", sends=make("other"))
+    async def handler(data: make("one")) -> None: ...  # type: ignore[valid-type]
+
+    document = document_of(Litestar([handler], plugins=[Documentation("service", "1")]))
+    assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
+
+
+def test_what_is_no_message_cannot_be_heard() -> None:
+    with pytest.raises(ConfigurationError, match=r"clients hear Left, which is no message"):
+
+        @listener("/", sends="Left")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        async def handler(data: str) -> None: ...
+
+
+class Quiet(Listener):
+    path = "/"
+
+    async def on_accept(self, socket: Socket) -> None:
+        await socket.send_json({"type": "total", "total": 1})
+
+    async def on_receive(self, data: str) -> None: ...
+
+
+class Open(Quiet):
+    sends = Total
+
+
+@pytest.mark.parametrize(("handler", "complaints"), [(Quiet, 1), (Open, 0)])
+def test_what_is_heard_and_not_documented_is_found(handler: type[Listener], complaints: int) -> None:
+    app = build(Hooks(), handler)
+    undocumented = UndocumentedMessages(app)
+    with TestClient(app) as client, client.websocket_connect("/") as socket:
+        assert socket.receive_json(timeout=20) == {"type": "total", "total": 1}
+    assert len(undocumented.found) == complaints

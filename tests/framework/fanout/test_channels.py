@@ -1,0 +1,239 @@
+"""What a connection hears of the channels that it joins, with the engine of one process."""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from litestar import Litestar, post
+from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketDisconnect
+from litestar.params import FromPath, FromQuery
+from litestar.testing import TestClient
+from litestar.testing.websocket_test_session import WebSocketTestSession
+from msgspec import Struct
+from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
+from my_service.realtime.fanout.plugin import MAX_BATCH
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.sessions.session import Session
+from my_service.settings import Settings
+
+from ..recording import Hooks
+
+HISTORY = 5
+SETTINGS = Settings(max_messages_per_second=0, history=HISTORY)
+
+
+class Said(Struct, tag="said"):
+    text: str
+
+
+class Came(Struct, tag="came"):
+    user: str
+
+
+class Went(Struct, tag="went"):
+    user: str
+
+
+class Room(Listener):
+    """Joins the room of its path, and does what it is told."""
+
+    path = "/{room:str}"
+
+    async def on_accept(
+        self,
+        socket: Socket,
+        room: FromPath[str],
+        fanout: NamedDependency[Fanout],
+        user: FromQuery[str | None] = None,
+        after: FromQuery[int | None] = None,
+    ) -> None:
+        await fanout.join(socket, room, after=after)
+        if user:
+            Session.of(socket).user = user
+            await fanout.track(socket, room, joined=Came(user), left=Went(user))
+
+    async def on_receive(
+        self, data: str, socket: Socket, room: FromPath[str], fanout: NamedDependency[Fanout]
+    ) -> str | None:
+        match data.split():
+            case ["join", other]:
+                await fanout.join(socket, other)
+            case ["leave", other]:
+                await fanout.leave(socket, other)
+            case ["except", text]:
+                await fanout.publish(Said(text), room, exclude=socket)
+            case ["many", number]:
+                for each in range(int(number)):
+                    fanout.publish(Said(str(each)), room)
+            case ["who"]:
+                return " ".join(await fanout.present(room))
+            case _:
+                await fanout.publish(Said(data), room)
+        return "done"
+
+
+@post("/tell/{room:str}")
+async def tell(room: FromPath[str], fanout: NamedDependency[Fanout]) -> dict[str, int]:
+    return {"sequence": await fanout.publish(Said("from outside"), room)}
+
+
+@pytest.fixture
+def fanout() -> Fanout:
+    return Fanout(SETTINGS)
+
+
+@pytest.fixture
+def hooks() -> Hooks:
+    return Hooks()
+
+
+@pytest.fixture
+def rooms(fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
+    sessions = Sessions(SETTINGS, ConnectionInfo, hooks)
+    app = Litestar([Room, tell], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
+    with TestClient(app) as client:
+        yield client
+
+
+def enter(rooms: TestClient[Litestar], path: str) -> AbstractContextManager[WebSocketTestSession]:
+    return rooms.websocket_connect(path)
+
+
+def say(socket: WebSocketTestSession, text: str) -> str:
+    """Tell it something; return its answer, whatever it hears before."""
+    socket.send_text(text)
+    while (answer := socket.receive_text(timeout=20)).startswith("{"):
+        pass
+    return answer
+
+
+def who(socket: WebSocketTestSession) -> str:
+    """Ask who is in the room, after the answers to all that was said before."""
+    socket.send_text("who")
+    while (answer := socket.receive_text(timeout=20)).startswith("{") or answer == "done":
+        pass
+    return answer
+
+
+def hear(socket: WebSocketTestSession) -> dict[str, Any]:
+    while (text := socket.receive_text(timeout=20)) == "done":
+        pass
+    message: dict[str, Any] = json.loads(text)
+    return message
+
+
+def texts(socket: WebSocketTestSession, number: int) -> list[str]:
+    return [hear(socket)["text"] for _ in range(number)]
+
+
+def test_a_channel_is_heard_from_when_it_is_joined_until_it_is_left(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one, enter(rooms, "/yard") as other:
+        assert say(one, "join yard") == "done"
+        other.send_text("first")
+        assert hear(one)["text"] == hear(other)["text"] == "first"
+        assert say(one, "leave yard") == "done"
+        other.send_text("second")
+        assert hear(other)["text"] == "second"
+        assert say(one, "join yard") == "done"
+        other.send_text("third")
+        assert hear(one)["text"] == "third"
+
+
+def test_joining_twice_is_joining_once(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one, enter(rooms, "/hall") as other:
+        say(one, "join hall")
+        other.send_text("once")
+        other.send_text("only")
+        assert texts(one, 2) == ["once", "only"]
+
+
+def test_everyone_except_the_sender(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one, enter(rooms, "/hall") as other:
+        one.send_text("except others")
+        one.send_text("all")
+        assert texts(other, 2) == ["others", "all"]
+        assert texts(one, 1) == ["all"]
+
+
+def test_the_order_is_that_of_publishing_also_where_nobody_awaits_it(rooms: TestClient[Litestar]) -> None:
+    number = 3 * MAX_BATCH
+    with enter(rooms, "/hall") as one, enter(rooms, "/hall") as other:
+        one.send_text(f"many {number}")
+        expected = [str(each) for each in range(number)]
+        assert (texts(one, number), texts(other, number)) == (expected, expected)
+
+
+def test_a_request_can_publish_too(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one:
+        sequence = rooms.post("/tell/hall").json()["sequence"]
+        assert hear(one) == {"type": "said", "text": "from outside"}
+        assert rooms.post("/tell/hall").json()["sequence"] == sequence + 1
+
+
+def test_who_comes_back_hears_what_was_missed_in_order_and_once(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as speaker:
+        say(speaker, "1")
+        with enter(rooms, "/hall?after=0") as client:
+            last = hear(client)
+            assert last == {"type": "said", "text": "1", "sequence": last["sequence"]}
+        for text in "234":
+            say(speaker, text)
+        with enter(rooms, f"/hall?after={last['sequence']}") as client:
+            say(speaker, "5")
+            heard = [hear(client) for _ in range(4)]
+        assert [message["text"] for message in heard] == ["2", "3", "4", "5"]
+        assert [message["sequence"] - last["sequence"] for message in heard] == [1, 2, 3, 4]
+        with enter(rooms, f"/hall?after={heard[-1]['sequence']}") as client:
+            say(speaker, "6")
+            assert hear(client)["text"] == "6"
+
+
+def test_who_comes_back_too_late_is_told_how_much_is_missing(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as speaker:
+        say(speaker, "first")
+        with enter(rooms, "/hall?after=0") as client:
+            last = hear(client)["sequence"]
+        for each in range(HISTORY + 2):
+            say(speaker, str(each))
+        with enter(rooms, f"/hall?after={last}") as client:
+            assert hear(client) == {"type": "gap", "channel": "hall", "missed": 2}
+            assert texts(client, HISTORY) == [str(each) for each in range(2, HISTORY + 2)]
+        with enter(rooms, f"/never-seen?after={last}") as client:
+            assert hear(client) == {"type": "gap", "channel": "never-seen", "missed": None}
+
+
+@pytest.mark.parametrize("path", ["/hall?after=-1", f"/{'x' * 256}"])
+def test_what_a_stranger_writes_wrong_closes_with_1008(rooms: TestClient[Litestar], path: str) -> None:
+    with pytest.raises(WebSocketDisconnect) as closed, enter(rooms, path) as client:
+        client.receive_text(timeout=20)
+    assert closed.value.code == 1008
+
+
+def test_a_user_comes_once_and_goes_once(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall?user=eve") as eve:
+        assert hear(eve) == {"type": "came", "user": "eve"}
+        with enter(rooms, "/hall?user=ada"):
+            assert hear(eve) == {"type": "came", "user": "ada"}
+            with enter(rooms, "/hall?user=ada") as other_tab:
+                other_tab.send_text("two tabs")
+                assert texts(eve, 1) == ["two tabs"], "she came twice"
+            eve.send_text("one tab")
+            assert texts(eve, 1) == ["one tab"], "she went too early"
+            assert who(eve) == "ada eve"
+        assert hear(eve) == {"type": "went", "user": "ada"}
+        assert who(eve) == "eve"
+
+
+def test_nothing_is_left_of_a_room_that_nobody_is_in(rooms: TestClient[Litestar], fanout: Fanout, hooks: Hooks) -> None:
+    with enter(rooms, "/hall") as one:
+        for number in range(10):
+            say(one, f"join {number}")
+        assert len(fanout.channels) == 11  # "hall" is one of them
+        for number in range(10):
+            say(one, f"leave {number}")
+        assert fanout.channels == {"hall"}
+    hooks.ended.get(timeout=20)
+    assert not fanout.channels

@@ -1,0 +1,43 @@
+"""the headers of HTTP responses. Browsers run no script but our own, and frame and sniff nothing."""
+
+import pytest
+from litestar import Litestar, Response, get
+from litestar.testing import TestClient
+from my_service.realtime.http.headers import SecurityHeaders
+
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/schema", "/schema/openapi.json", "/schema/x"])
+def test_what_is_no_page_may_do_nothing_in_a_browser(client: TestClient[Litestar], path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["content-security-policy"] == NOTHING
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_a_handler_may_set_its_own() -> None:
+    @get("/", response_headers={"x-frame-options": "SAMEORIGIN"})
+    async def framed() -> Response[str]:
+        return Response("", headers={"Content-Security-Policy": "default-src 'self'"})
+
+    with TestClient(Litestar([framed], middleware=[SecurityHeaders()])) as client:
+        headers = client.get("/").headers
+        assert headers["content-security-policy"] == "default-src 'self'"
+        assert headers["x-frame-options"] == "SAMEORIGIN"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_bug_shows_no_more_than_that_it_is_one() -> None:
+    @get("/")
+    async def failing() -> None:
+        raise RuntimeError("a secret")
+
+    with TestClient(Litestar([failing], middleware=[SecurityHeaders()]), raise_server_exceptions=False) as client:
+        answer = client.get("/")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"] == NOTHING

@@ -1,0 +1,31 @@
+"""The live page. All of it comes from the service, and runs under a strict content security policy."""
+
+import re
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+NAMED = re.compile(r"""(?:src|href|from) ?=? ?"([^"#:]+\.(?:css|js|svg))\"""")
+"""What a page, or a module of it, names."""
+
+
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/client.js", "/page/timeline.js"])
+def test_all_that_it_names_is_served(client: TestClient[Litestar], path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    for name in NAMED.findall(answer.text):
+        assert client.get(f"/page/{name.rpartition('/')[2]}").status_code == 200, name
+
+
+def test_it_runs_no_script_of_another_host_and_none_inline(client: TestClient[Litestar]) -> None:
+    answer = client.get("/")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert not re.search(r"<script>|\bstyle=|\bon\w+=", answer.text), "the policy would stop it"
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "../app.py", "%2e%2e%2fapp.py", "nothing.js"])
+def test_nothing_else_is_served(client: TestClient[Litestar], name: str) -> None:
+    assert client.get(f"/page/{name}").status_code == 404

@@ -1,0 +1,45 @@
+"""Hooks that record, and an application that is nothing but the wiring and the handlers of one test."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from queue import Queue
+from typing import Any
+
+from litestar import Litestar
+from litestar.testing import TestClient
+from my_service.realtime import Cause, ConnectionInfo, Socket
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.settings import Settings
+
+Serve = Callable[..., AbstractContextManager[TestClient[Litestar]]]
+"""Serve handlers, with settings as keywords: `with serve(handler) as client`."""
+
+
+def do_nothing(_: Socket) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Hooks:
+    """Hooks that record what they are called with, and then do what the test sets."""
+
+    accepted: list[ConnectionInfo] = field(default_factory=list[ConnectionInfo])
+    ended: Queue[tuple[ConnectionInfo, Cause]] = field(default_factory=Queue[tuple[ConnectionInfo, Cause]])
+    """The clean-ups, as they happen: `get(timeout=20)` waits for the next."""
+    during_accept: Callable[[Socket], None] = do_nothing
+    during_disconnect: Callable[[Socket], None] = do_nothing
+
+    async def on_accept(self, socket: Socket, connection: ConnectionInfo) -> None:
+        self.accepted.append(connection)
+        self.during_accept(socket)
+
+    async def on_disconnect(self, socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
+        self.ended.put((connection, cause))
+        self.during_disconnect(socket)
+
+
+def build(hooks: Hooks, *handlers: Any, **limits: Any) -> Litestar:
+    """Build an application without any limit but those given."""
+    settings = Settings.load(**({"max_messages_per_second": 0, "hook_seconds": 1} | limits))
+    sessions = Sessions(settings, ConnectionInfo, hooks)
+    return Litestar(list(handlers), plugins=[sessions], logging_config=None, openapi_config=None)

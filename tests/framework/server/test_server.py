@@ -1,0 +1,247 @@
+"""the server between a real process and real clients: slow readers, proxies, a full house."""
+
+import asyncio
+import json
+import socket
+import struct
+from contextlib import ExitStack, suppress
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from litestar.types import Receive, Send
+from my_service.realtime.server.websocket_protocol import WebSocketProtocol
+from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
+from my_service.realtime.testing.process import command
+from my_service.settings import Settings
+from uvicorn.server import ServerState
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+SHORT_TIMEOUT = 0.3
+"""Seconds of a limit that a test waits for."""
+
+HANDSHAKE = (
+    b"GET /ws/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    + "".join(f"{name}: {value}\r\n" for name, value in credentials("bob").items()).encode()
+    + b"\r\n"
+)
+
+UNLIMITED = {"max_messages_per_second": 0} | ({"auth_max_connections_per_user": 0} if credentials() else {})
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A whole frame of a client, masked with zeros (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BBI", 0x80 | opcode, 0x80 | size, 0) + payload
+    return struct.pack("!BBHI", 0x80 | opcode, 0x80 | 126, size, 0) + payload
+
+
+LARGE = json.dumps({"type": "say", "text": "x" * 60_000})
+PINGS = frame(0x9, b"x" * 125) * 100
+
+
+def open_and_read_nothing(service: Service, stack: ExitStack, path: str = "/ws/echo") -> socket.socket:
+    """Open a connection with a small buffer, from which nothing more is read."""
+    host, _, port = service.address.partition(":")
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(TIMEOUT)
+    client.connect((host, int(port)))
+    client.sendall(HANDSHAKE.replace(b"/ws/echo", path.encode()))
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += client.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101"), answer
+    return client
+
+
+def send_until_closed(client: socket.socket, data: bytes) -> None:
+    """Send again and again, and read nothing, until the service has closed the connection."""
+    with suppress(ConnectionError):
+        for _ in range(100_000):
+            client.sendall(data)
+        pytest.fail("the service goes on with a client that reads nothing")
+
+
+def say(client: ClientConnection, text: str) -> str:
+    client.send(json.dumps({"type": "say", "text": text}))
+    answer: str = json.loads(client.recv(timeout=TIMEOUT))["text"]
+    return answer
+
+
+def metric(service: Service, name: str) -> float:
+    lines = (line.rpartition(" ") for line in service.get("/metrics")[1].splitlines())
+    return next(float(value) for each, _, value in lines if each == name)
+
+
+@pytest.mark.parametrize("flood", [frame(0x1, LARGE.encode()), PINGS], ids=["messages", "pings"])
+def test_a_client_that_reads_nothing_is_closed_with_1013_and_its_descriptor_freed(start: Start, flood: bytes) -> None:
+    service = start(send_seconds=SHORT_TIMEOUT, **UNLIMITED)
+    with ExitStack() as stack, service.connect() as healthy:
+        send_until_closed(open_and_read_nothing(service, stack), flood)
+        line = service.wait_for("connection closed")
+        assert (line["reason"], line["code"]) == ("limit_exceeded", 1013)
+        assert metric(service, 'websocket_limit_exceeded_total{limit="send_seconds"}') == 1
+        assert say(healthy, "still here") == "still here"
+    assert [line for line in service.log if line["level"] == "error"] == []
+
+
+def test_a_client_that_reads_too_late_hears_why(start: Start) -> None:
+    service = start(send_seconds=1, **UNLIMITED)
+    with service.connect(max_queue=1) as client:
+        for _ in range(400):
+            client.send(LARGE)
+        with suppress(ConnectionClosed):
+            while True:
+                client.recv(timeout=TIMEOUT)
+        assert (client.close_code, client.close_reason) == (1013, "too slow")
+
+
+def test_a_slow_reader_in_a_room_delays_nobody(start: Start) -> None:
+    service = start(send_seconds=SHORT_TIMEOUT, **UNLIMITED)
+    with ExitStack() as stack, service.connect("/ws/rooms/lobby") as speaker:
+        assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
+        open_and_read_nothing(service, stack, "/ws/rooms/lobby")
+        assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
+        heard = {"joined": 1, "said": 0, "left": 0}
+        while not heard["left"]:
+            speaker.send(LARGE)
+            heard[json.loads(speaker.recv(timeout=TIMEOUT))["type"]] += 1
+        line = service.wait_for("connection closed")
+        assert (line["reason"], line["code"]) == ("limit_exceeded", 1013)
+
+
+def test_what_a_client_leaves_unread_when_it_closes_is_dropped_after_a_while(start: Start) -> None:
+    service = start(send_seconds=SHORT_TIMEOUT, max_pending_bytes=100_000_000, **UNLIMITED)
+    with ExitStack() as stack:
+        client = open_and_read_nothing(service, stack)
+        client.sendall(frame(0x1, LARGE.encode()) * 300 + frame(0x8, b""))
+        service.wait_for("connection closed")
+        send_until_closed(client, PINGS)
+
+
+def test_a_peer_that_is_found_dead_while_much_waits_for_it_is_cleaned_up(start: Start) -> None:
+    service = start(send_seconds=0, ping_interval=SHORT_TIMEOUT, ping_timeout=SHORT_TIMEOUT, **UNLIMITED)
+    with ExitStack() as stack:
+        send_until_closed(open_and_read_nothing(service, stack), frame(0x1, LARGE.encode()))
+        assert service.wait_for("connection closed")["reason"] == "connection_lost"
+
+
+def test_no_pong_waits_for_a_client_that_does_not_read() -> None:
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.written = b""
+            self.wrote = asyncio.Event()
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.written += bytes(data)
+            self.wrote.set()
+
+        def is_closing(self) -> bool:
+            return False
+
+        def close(self) -> None: ...
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+            assert high == 1000
+
+    async def application(_: object, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async def flood() -> None:
+        config = uvicorn.Config(cast("Any", application), lifespan="off", log_config=None)
+        config.load()
+        settings = Settings(max_pending_bytes=1000, send_seconds=0)
+        protocol = WebSocketProtocol(settings=settings, config=config, server_state=ServerState(), app_state={})
+        transport = Transport()
+        protocol.connection_made(transport)
+        protocol.data_received(HANDSHAKE)
+        await asyncio.wait_for(transport.wrote.wait(), TIMEOUT)
+        transport.written = b""
+        protocol.data_received(PINGS)
+        answered = transport.written
+        assert answered
+        protocol.pause_writing()
+        protocol.data_received(PINGS)
+        assert transport.written == answered
+        protocol.resume_writing()
+        protocol.data_received(PINGS)
+        assert len(transport.written) == 2 * len(answered)
+        protocol.connection_lost(None)
+        await asyncio.gather(*protocol.tasks)
+
+    asyncio.run(flood())
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_messages_are_compressed_only_where_a_setting_says_so(start: Start, deflate: bool) -> None:
+    with start(deflate=deflate).connect(compression="deflate") as client:
+        assert client.response is not None
+        assert ("Sec-WebSocket-Extensions" in client.response.headers) is deflate
+        assert say(client, "x" * 1000) == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("trusted", "told"),
+    [
+        ("127.0.0.1", {"203.0.113.7": "203.0.113.7", "198.51.100.1, 203.0.113.7": "203.0.113.7"}),
+        ("127.0.0.0/8,10.0.0.0/8", {"203.0.113.7, 10.1.2.3": "203.0.113.7", "nonsense, 10.1.2.3": "nonsense"}),
+        ("10.0.0.0/8", {"203.0.113.7": "127.0.0.1"}),
+        ("", {"203.0.113.7": "127.0.0.1"}),
+    ],
+)
+def test_the_address_that_a_proxy_tells_is_believed_where_the_proxy_is_trusted(
+    start: Start, trusted: str, told: dict[str, str]
+) -> None:
+    service = start(trusted_proxies=trusted)
+    for forwarded, client in told.items():
+        with service.connect(additional_headers=credentials() | {"X-Forwarded-For": forwarded}):
+            assert service.wait_for("connection accepted")["client"] == client
+
+
+def test_behind_a_proxy_each_client_has_its_own_count(start: Start) -> None:
+    service = start(max_connections_per_address=1)
+    ada, bob = (credentials() | {"X-Forwarded-For": address} for address in ("203.0.113.1", "203.0.113.2"))
+    with service.connect(additional_headers=ada), service.connect(additional_headers=bob):
+        with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers=ada):
+            pass
+        assert refused.value.response.status_code == 429
+        assert metric(service, 'websocket_refused_total{reason="address"}') == 1
+
+
+def test_the_health_checks_are_answered_in_a_full_house(start: Start) -> None:
+    service = start(max_connections=3)
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(service.connect())
+        for _ in range(5):
+            with pytest.raises(InvalidStatus) as refused, service.connect():
+                pass
+            assert refused.value.response.status_code == 503
+        assert [service.get(path)[0] for path in ("/health", "/ready", "/metrics")] == [200, 200, 200]
+        assert metric(service, 'websocket_refused_total{reason="full"}') == 5
+
+
+def command_with_few_descriptors(*arguments: Any) -> None:
+    import resource  # Windows has none
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    command(*arguments)
+
+
+def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "command", command_with_few_descriptors)
+    service = start(**UNLIMITED)
+    with ExitStack() as stack:
+        for _ in range(100):
+            open_and_read_nothing(service, stack)
+        assert service.get("/health")[0] == 200

@@ -1,0 +1,238 @@
+"""Limits: whoever goes over one is closed with the right code and a cause, and nobody else notices."""
+
+from contextlib import ExitStack
+from typing import Any, cast
+
+import pytest
+from litestar import Litestar
+from litestar.exceptions import WebSocketDisconnect
+from litestar.testing import TestClient
+from litestar.testing.websocket_test_session import WebSocketTestSession
+from structlog.testing import capture_logs
+
+from my_service.realtime import Listener, Reason, Socket, listener
+from my_service.realtime.sessions.collector import SessionCollector
+from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
+from my_service.realtime.sessions.metrics import Metrics
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.sessions.registry import Registry
+from my_service.realtime.sessions.session import Session
+from structlog.testing import capture_logs
+
+from ..recording import Hooks, Serve
+
+SHORT_TIMEOUT = 0.05
+"""Seconds of a limit that a test waits for."""
+
+
+@listener("/")
+async def count(data: int) -> int:
+    return data + 1
+
+
+@listener("/first", client_speaks_first=True)
+async def spoken_to_first(data: int) -> int:
+    return data + 1
+
+
+def sessions_of(client: TestClient[Litestar]) -> Sessions:
+    app: Litestar = cast("Any", client).app  # its own type is partly unknown
+    return app.plugins.get(Sessions)
+
+
+def metrics_of(client: TestClient[Litestar]) -> dict[str, float]:
+    """Collect what Prometheus would see: `name{label}` or `name`, and the value."""
+    samples = (sample for family in sessions_of(client).collector.collect() for sample in family.samples)
+    return {f"{each.name}{{{','.join(each.labels.values())}}}".removesuffix("{}"): each.value for each in samples}
+
+
+def ask(socket: WebSocketTestSession, number: int) -> int:
+    socket.send_json(number)
+    return int(socket.receive_json(timeout=20))
+
+
+def closed(socket: WebSocketTestSession) -> int:
+    """Return the code with which the service closes, after what it may still say."""
+    try:
+        while True:
+            socket.receive_text(timeout=20)
+    except WebSocketDisconnect as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize(
+    ("limits", "path", "messages", "limit"),
+    [
+        ({"max_messages_per_second": 1, "message_burst": 3}, "/", ["1"] * 4, "max_messages_per_second"),
+        ({"max_bad_messages": 3}, "/", ["x"] * 4, "max_bad_messages"),
+        ({"first_message_seconds": SHORT_TIMEOUT}, "/first", [], "first_message_seconds"),
+        ({"idle_seconds": SHORT_TIMEOUT}, "/", [], "idle_seconds"),
+        ({"idle_seconds": SHORT_TIMEOUT}, "/", ["1"], "idle_seconds"),
+        ({"idle_seconds": SHORT_TIMEOUT}, "/first", ["1"], "idle_seconds"),
+    ],
+)
+def test_who_goes_over_a_limit_is_closed_and_nobody_else(
+    serve: Serve, hooks: Hooks, limits: dict[str, Any], path: str, messages: list[str], limit: str
+) -> None:
+    other = "/other"
+
+    class Lifted(Listener):
+        path = other
+
+        async def on_accept(self, socket: Socket) -> None:
+            Session.of(socket)._limit = MessageLimit(0, 1)  # pyright: ignore[reportPrivateUsage]
+
+        async def on_receive(self, data: int) -> int:
+            return data + 1
+
+    with serve(count, spoken_to_first, Lifted, **limits) as client, capture_logs() as logs:
+        with ExitStack() as stack:
+            healthy = None if limit == "idle_seconds" else stack.enter_context(client.websocket_connect(other))
+            with client.websocket_connect(path) as socket:
+                for message in messages:
+                    socket.send_text(message)
+                assert closed(socket) == 1008
+            _, cause = hooks.ended.get(timeout=20)
+            assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
+            if healthy:
+                assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
+        metrics = metrics_of(client)
+        assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
+        assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1
+        assert metrics["websocket_ended_total{limit_exceeded}"] == 1
+    assert [line for line in logs if line["log_level"] == "error" or "exc_info" in line] == []
+
+
+def test_each_bad_message_is_answered_until_there_are_too_many_in_a_row(serve: Serve) -> None:
+    with serve(count, max_bad_messages=2) as client, client.websocket_connect("/") as socket:
+        for _ in range(3):  # a good message between them, and they are not in a row
+            for _ in range(2):
+                socket.send_text("x")
+                assert socket.receive_json(timeout=20)["code"] == "invalid_message"
+            assert ask(socket, 1) == 2
+        for _ in range(2):
+            socket.send_text("x")
+            assert socket.receive_json(timeout=20)["code"] == "invalid_message"
+        socket.send_text("x")
+        assert closed(socket) == 1008
+        assert metrics_of(client)["websocket_bad_messages_total"] == 9
+
+
+def test_a_zero_lifts_the_limit() -> None:
+    unlimited = MessageLimit(0, 1)
+    assert all(unlimited.allows_message(0.0) for _ in range(1000))
+    unending = BadMessageLimit(0)
+    assert all(unending.allows_another(number) for number in range(1, 1000))
+
+
+def test_the_bucket_of_messages_refills_with_time() -> None:
+    limit = MessageLimit(rate=10, burst=2)
+    now = limit._refilled_at  # pyright: ignore[reportPrivateUsage]
+    assert [limit.allows_message(now) for _ in range(3)] == [True, True, False]
+    assert [limit.allows_message(now + 0.11) for _ in range(2)] == [True, False]
+    assert [limit.allows_message(now + 60) for _ in range(3)] == [True, True, False]
+
+
+def test_who_need_not_speak_first_may_listen_for_ever(serve: Serve, hooks: Hooks) -> None:
+    limits = {"first_message_seconds": SHORT_TIMEOUT}
+    with serve(count, spoken_to_first, **limits) as client, client.websocket_connect("/") as silent:
+        with client.websocket_connect("/first") as socket:
+            assert closed(socket) == 1008  # so the time has passed for the silent one too
+        hooks.ended.get(timeout=20)
+        assert ask(silent, 1) == 2
+
+
+def test_a_client_that_has_spoken_may_be_silent(serve: Serve, hooks: Hooks) -> None:
+    with (
+        serve(spoken_to_first, first_message_seconds=SHORT_TIMEOUT) as client,
+        client.websocket_connect("/first") as speaks,
+    ):
+        assert ask(speaks, 1) == 2
+        with client.websocket_connect("/first") as socket:
+            assert closed(socket) == 1008
+        hooks.ended.get(timeout=20)
+        assert ask(speaks, 2) == 3
+
+
+def test_a_client_that_keeps_speaking_is_not_idle(serve: Serve) -> None:
+    with serve(count, idle_seconds=10 * SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
+        with client.websocket_connect("/") as sleeper:
+            while not sessions_of(client).metrics.limits:
+                assert ask(socket, 1) == 2
+            assert closed(sleeper) == 1008  # it came later
+        assert ask(socket, 1) == 2
+
+
+def test_a_listener_as_a_class_says_that_its_client_speaks_first(serve: Serve) -> None:
+    class Asking(Listener):
+        path = "/"
+        client_speaks_first = True
+
+        async def on_receive(self, data: int) -> None: ...
+
+    with serve(Asking, first_message_seconds=SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
+        assert closed(socket) == 1008
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"max_connections": 2}, "full"), ({"max_connections_per_address": 2}, "address")],
+)
+def test_one_connection_too_many_is_refused_until_another_ends(
+    serve: Serve, hooks: Hooks, limits: dict[str, int], reason: str
+) -> None:
+    with serve(count, **limits) as client, client.websocket_connect("/"):
+        with client.websocket_connect("/"), pytest.raises(WebSocketDisconnect):
+            client.websocket_connect("/").__enter__()
+        hooks.ended.get(timeout=20)
+        with client.websocket_connect("/") as socket:
+            assert ask(socket, 1) == 2
+        hooks.ended.get(timeout=20)
+        assert metrics_of(client)[f"websocket_refused_total{{{reason}}}"] == 1
+
+
+def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> None:
+    admitted: list[bool] = []
+
+    def acquire(socket: Socket) -> None:
+        session = Session.of(socket)
+        admitted.append(session.registry.acquire(session, socket.headers["user"], limit=2))
+
+    hooks.during_accept = acquire
+    with serve(count) as client, ExitStack() as stack:
+        for user in ("ada", "ada", "bob", "ada"):
+            socket = stack.enter_context(client.websocket_connect("/", headers={"user": user}))
+            assert ask(socket, 1) == 2
+        assert admitted == [True, True, True, False]
+        registry = sessions_of(client).registry
+        stack.close()
+        for _ in range(4):
+            hooks.ended.get(timeout=20)
+        with client.websocket_connect("/", headers={"user": "ada"}) as socket:
+            assert ask(socket, 1) == 2
+    assert admitted[4:] == [True]
+    assert not registry.of_user("ada")
+
+
+def test_the_time_of_the_handlers_is_counted(serve: Serve, hooks: Hooks) -> None:
+    with serve(count) as client:
+        with client.websocket_connect("/") as socket:
+            for number in range(3):
+                ask(socket, number)
+            socket.send_text("x")
+            socket.receive_json(timeout=20)
+        hooks.ended.get(timeout=20)
+        metrics = metrics_of(client)
+    assert metrics["websocket_handler_seconds_count"] == 4
+    assert 0 < metrics["websocket_handler_seconds_sum"] < 4
+    assert metrics["websocket_handler_seconds_bucket{+Inf}"] == 4
+
+
+def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
+    metrics = Metrics()
+    for seconds in (0.0001, 0.001, 0.002, 31.0):
+        metrics.count_handled(seconds)
+    collector = SessionCollector(metrics, Registry())
+    [family] = [each for each in collector.collect() if each.name == "websocket_handler_seconds"]
+    counts = {sample.labels.get("le"): sample.value for sample in family.samples}
+    assert (counts["0.0005"], counts["0.001"], counts["0.005"], counts["30.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)

@@ -1,0 +1,194 @@
+"""`new-listener NAME [--class]`: what it writes is clean and green, and nothing that exists is changed."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .rendering import answers_of, check, names, replace, run
+
+LONG = "a_name_of_forty_characters_and_no_more_a"
+PROJECTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "without what can be left out": {"asyncapi": False, "demo_page": False},
+    "everything, and long names": {
+        "auth": "jwt",
+        "telemetry": "opentelemetry",
+        "package_name": "a_very_long_name_of_a_package_with_48_characters",
+    },
+}
+LIST = """\
+        route_handlers=[
+            echo,
+            Rooms,
+        ],
+"""
+
+
+def files_of(project: Path, name: str) -> tuple[Path, Path]:
+    package = project / "src" / answers_of(project)["package_name"]
+    return package / "listeners" / f"{name}.py", project / "tests" / "listeners" / f"test_{name}.py"
+
+
+def new_listener(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(project, "python", "-m", f"{answers_of(project)['package_name']}.realtime", "new-listener", *arguments)
+
+
+def contents(project: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in names(project)}
+
+
+@pytest.mark.parametrize("answers", PROJECTS.values(), ids=PROJECTS)
+def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path], answers: dict[str, Any]) -> None:
+    project = rendered(**answers)
+    listeners = {"a": "a", "chat10": "chat10", "chat9": "chat9", LONG: LONG}
+    for name in listeners:
+        assert new_listener(project, name).returncode == 0
+    classes = {"b": "B", "price_feed": "PriceFeed", f"{LONG[:-1]}b": "ANameOfFortyCharactersAndNoMoreB"}
+    for name, symbol in classes.items():
+        result = new_listener(project, name, "--class")
+        app = f"src/{answers_of(project)['package_name']}/app.py"
+        assert result.stdout.splitlines() == [
+            f"Wrote {files_of(project, name)[0].relative_to(project)}",
+            f"Wrote {files_of(project, name)[1].relative_to(project)}",
+            f"Registered {symbol} in {app}",
+        ]
+    files = [str(file) for name in listeners | classes for file in files_of(project, name)]
+    check(project, "ruff", "check", app, *files)
+    check(project, "ruff", "format", "--check", app, *files)
+    check(project, "mypy", app, *files)
+    check(project, "pyright", "--pythonpath", sys.executable, app, *files)
+    written = [str(files_of(project, name)[1]) for name in listeners | classes]
+    assert f"{len(written)} passed" in check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written)
+
+
+def test_what_exists_stays_as_it_is(project: Path) -> None:
+    assert new_listener(project, "chat").returncode == 0
+    before = contents(project)
+    for arguments in (["chat"], ["chat", "--class"], ["echo"]):
+        result = new_listener(project, *arguments)
+        assert result.returncode == 1
+        assert "Fix: choose another" in result.stderr
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the listener", "its test"])
+def test_a_file_of_that_name_is_in_the_way(project: Path, which: int) -> None:
+    file = files_of(project, "chat")[which]
+    file.write_text('"""Mine."""\n')
+    before = contents(project)
+    result = new_listener(project, "chat")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"{file.relative_to(project)} exists already.\nFix: choose another name, or rename that file.\n"
+    )
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake", "fix"),
+    [
+        (["PriceFeed"], "The name 'PriceFeed' is not one for a module", "such as price_feed"),
+        (["price-feed"], "The name 'price-feed' is not one for a module", "such as price_feed"),
+        (["../chat"], "The name '../chat' is not one for a module", "such as chat"),
+        (["7"], "The name '7' is not one for a module", "such as price_feed"),
+        (["größe"], "The name 'größe' is not one for a module", "such as"),
+        (["x" * 41], "has 41 characters", "use at most 40"),
+        (["class"], "The name 'class' is taken in Python", "such as class_feed"),
+        (["input"], "The name 'input' is taken in Python", "such as input_feed"),
+        (["warning", "--class"], "The name 'Warning' is taken in Python", "such as warning_feed"),
+        (["settings"], "The name 'settings' is taken in app.py", "such as settings_feed"),
+        (["create_app"], "The name 'create_app' is taken in app.py", "such as create_app_feed"),
+        (["connection", "--class"], "The name 'Connection' is taken", "such as connection_feed"),
+        (["messages"], "The name 'messages' is taken in the package my_service", "such as messages_feed"),
+        (["listener"], "The name 'listener' is taken in the file of a listener", "such as listener_feed"),
+        (["send", "--class"], "The name 'Send' is taken in the file of a listener", "such as send_feed"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(project: Path, arguments: list[str], mistake: str, fix: str) -> None:
+    before = contents(project)
+    result = new_listener(project, *arguments)
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert mistake in lines[0]
+    assert lines[1].startswith("Fix: ")
+    assert fix in lines[1]
+    assert contents(project) == before
+
+
+def test_without_a_name_it_says_what_it_takes(project: Path) -> None:
+    result = new_listener(project)
+    assert result.returncode == 2
+    assert "required: NAME" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("edited", "expected"),
+    [
+        (LIST.replace("Rooms,", "Rooms"), LIST.replace("Rooms,", "Rooms,\n            chat,")),
+        (
+            LIST.replace("Rooms,", "Rooms  # one, two\n            # three"),
+            LIST.replace("Rooms,", "Rooms,  # one, two\n            # three\n            chat,"),
+        ),
+        ("        route_handlers=[echo, Rooms],\n", "        route_handlers=[echo, Rooms, chat],\n"),
+        ("        route_handlers=[],\n", "        route_handlers=[chat],\n"),
+        ("        route_handlers=[\n            # none yet\n        ],\n", None),
+        (LIST.replace("\n", "\r\n"), LIST.replace("Rooms,", "Rooms,\n            chat,").replace("\n", "\r\n")),
+    ],
+    ids=["no last comma", "comments", "one line", "empty", "empty lines", "Windows"],
+)
+def test_an_edited_list_is_added_to(project: Path, edited: str, expected: str | None) -> None:
+    app = project / "src/my_service/app.py"
+    replace(app, LIST, LIST)
+    source = app.read_bytes().decode().replace(LIST, edited.replace("\r", ""))
+    app.write_bytes(source.replace("\n", "\r\n" if "\r" in edited else "\n").encode())
+    assert "Registered chat in src/my_service/app.py" in new_listener(project, "chat").stdout
+    text = app.read_bytes().decode()
+    assert (expected or "            chat,\n") in text
+    assert text.count("\r") in (0, text.count("\n"))
+    if edited.count("\r") == 0:
+        check(project, "ruff", "check", "--ignore", "F401", str(app))
+        check(project, "ruff", "format", "--check", str(app))
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "        route_handlers=HANDLERS,\n",
+        "        route_handlers=(echo, Rooms),\n",
+        "        route_handlers=[(Rooms)],\n" + LIST,
+        "        route_handlers=[echo, Rooms, " + ", ".join(f"handler_{n}" for n in range(8)) + "],\n",
+    ],
+    ids=["a name", "a tuple", "not Python", "no room in the line"],
+)
+def test_where_the_list_is_another_it_says_what_to_add(project: Path, edited: str) -> None:
+    app = project / "src/my_service/app.py"
+    replace(app, LIST, edited)
+    before = app.read_bytes()
+    result = new_listener(project, "chat")
+    assert result.returncode == 0
+    assert result.stdout.endswith("\n\n    from .listeners.chat import chat\n    chat,  # among the route handlers\n")
+    assert app.read_bytes() == before
+    assert files_of(project, "chat")[0].exists()
+
+
+def test_the_listeners_of_the_template_may_be_gone(project: Path) -> None:
+    """With them their folders are gone, and the service begins with what the command writes."""
+    app = project / "src/my_service/app.py"
+    for line in (
+        "from .listeners.echo import echo\n",
+        "from .listeners.rooms import Rooms\n",
+        "            echo,\n            Rooms,\n",
+    ):
+        replace(app, line, "")
+    for folder in (files_of(project, "echo")[0].parent, files_of(project, "echo")[1].parent):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert new_listener(project, "chat").returncode == 0
+    check(project, "ruff", "check", "src/my_service/app.py", *map(str, files_of(project, "chat")))
+    assert "1 passed" in check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests/listeners")
