@@ -1,7 +1,8 @@
 """The life of a connection: it is counted, accepted, initialized, and whatever happens, cleaned up once."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect, Web
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
 from my_service.realtime.sessions.plugin import Sessions
-from my_service.realtime.sessions.session import Registry
+from my_service.realtime.sessions.registry import Registry
+from my_service.realtime.sessions.session import Session
 from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
@@ -133,7 +135,35 @@ def test_a_bug_outside_of_any_lifespan_closes_with_1011(serve: Serve) -> None:
     ):
         socket.receive_text(timeout=20)
     assert ended.value.code == 1011
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["socket failed"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["handler failed"]
+
+
+@asynccontextmanager
+async def no_lifespan(_: Socket) -> AsyncGenerator[None, None]:
+    yield
+
+
+@pytest.mark.parametrize("enter", [connection_lifespan, no_lifespan])
+def test_a_task_group_that_the_client_leaves_ends_as_any_connection(
+    serve: Serve, hooks: Hooks, enter: Callable[[Socket], AbstractAsyncContextManager[None]]
+) -> None:
+    @websocket("/")
+    async def reading(socket: Socket) -> None:
+        async with enter(socket), asyncio.TaskGroup() as outer:
+            outer.create_task(read(socket))
+
+    async def read(socket: Socket) -> None:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(asyncio.sleep(3600))
+            await socket.accept()
+            await socket.receive_text()
+
+    with serve(reading) as client, capture_logs() as logs:
+        with client.websocket_connect("/"):
+            pass
+    if enter is connection_lifespan:
+        assert hooks.ended.get(timeout=20)[1].reason is Reason.CLIENT_CLOSED
+    assert [line for line in logs if line["log_level"] == "error"] == []
 
 
 def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks) -> None:
@@ -183,7 +213,7 @@ def test_a_lifespan_of_a_listener_that_fails_is_logged_once_and_cleaned_up(
 
 
 def test_sockets_are_counted_from_the_handshake_to_the_clean_up(serve: Serve, hooks: Hooks) -> None:
-    registries: list[Registry] = []
+    registries: list[Registry[Session]] = []
     counts: list[int] = []
 
     def count(socket: Socket) -> None:

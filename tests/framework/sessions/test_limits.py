@@ -8,11 +8,15 @@ from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from my_service.realtime import ConfigurationError, Listener, Reason, Socket, listener
+from structlog.testing import capture_logs
+
+from my_service.realtime import Listener, Reason, Socket, listener
+from my_service.realtime.sessions.collector import SessionCollector
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
-from my_service.realtime.sessions.session import Registry, Session
+from my_service.realtime.sessions.registry import Registry
+from my_service.realtime.sessions.session import Session
 from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
@@ -31,14 +35,14 @@ async def spoken_to_first(data: int) -> int:
     return data + 1
 
 
-def connections_of(client: TestClient[Litestar]) -> Sessions:
+def sessions_of(client: TestClient[Litestar]) -> Sessions:
     app: Litestar = cast("Any", client).app  # its own type is partly unknown
     return app.plugins.get(Sessions)
 
 
 def metrics_of(client: TestClient[Litestar]) -> dict[str, float]:
     """Collect what Prometheus would see: `name{label}` or `name`, and the value."""
-    samples = (sample for family in connections_of(client).metrics.collect() for sample in family.samples)
+    samples = (sample for family in sessions_of(client).collector.collect() for sample in family.samples)
     return {f"{each.name}{{{','.join(each.labels.values())}}}".removesuffix("{}"): each.value for each in samples}
 
 
@@ -76,7 +80,7 @@ def test_who_goes_over_a_limit_is_closed_and_nobody_else(
         path = other
 
         async def on_accept(self, socket: Socket) -> None:
-            Session.of(socket).limit = MessageLimit(0, 1)
+            Session.of(socket)._limit = MessageLimit(0, 1)  # pyright: ignore[reportPrivateUsage]
 
         async def on_receive(self, data: int) -> int:
             return data + 1
@@ -123,7 +127,7 @@ def test_a_zero_lifts_the_limit() -> None:
 
 def test_the_bucket_of_messages_refills_with_time() -> None:
     limit = MessageLimit(rate=10, burst=2)
-    now = limit._refilled  # pyright: ignore[reportPrivateUsage]
+    now = limit._refilled_at  # pyright: ignore[reportPrivateUsage]
     assert [limit.allows_message(now) for _ in range(3)] == [True, True, False]
     assert [limit.allows_message(now + 0.11) for _ in range(2)] == [True, False]
     assert [limit.allows_message(now + 60) for _ in range(3)] == [True, True, False]
@@ -153,7 +157,7 @@ def test_a_client_that_has_spoken_may_be_silent(serve: Serve, hooks: Hooks) -> N
 def test_a_client_that_keeps_speaking_is_not_idle(serve: Serve) -> None:
     with serve(count, idle_seconds=10 * SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
         with client.websocket_connect("/") as sleeper:
-            while not connections_of(client).metrics.limits:
+            while not sessions_of(client).metrics.limits:
                 assert ask(socket, 1) == 2
             assert closed(sleeper) == 1008  # it came later
         assert ask(socket, 1) == 2
@@ -168,17 +172,6 @@ def test_a_listener_as_a_class_says_that_its_client_speaks_first(serve: Serve) -
 
     with serve(Asking, first_message_seconds=SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
         assert closed(socket) == 1008
-
-
-def test_a_listener_that_misspells_it_stops_the_service(serve: Serve) -> None:
-    class Misspelt(Listener):
-        path = "/"
-        client_speak_first = True
-
-        async def on_receive(self, data: int) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="did you mean 'client_speaks_first'"), serve(Misspelt):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -201,24 +194,24 @@ def test_one_connection_too_many_is_refused_until_another_ends(
 def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> None:
     admitted: list[bool] = []
 
-    def claim(socket: Socket) -> None:
-        entry = Session.of(socket)
-        admitted.append(entry.connections.registry.claim(entry, socket.headers["user"], most=2))
+    def acquire(socket: Socket) -> None:
+        session = Session.of(socket)
+        admitted.append(session.registry.acquire(session, socket.headers["user"], limit=2))
 
-    hooks.during_accept = claim
+    hooks.during_accept = acquire
     with serve(count) as client, ExitStack() as stack:
         for user in ("ada", "ada", "bob", "ada"):
             socket = stack.enter_context(client.websocket_connect("/", headers={"user": user}))
             assert ask(socket, 1) == 2
         assert admitted == [True, True, True, False]
-        registry = connections_of(client).registry
+        registry = sessions_of(client).registry
         stack.close()
         for _ in range(4):
             hooks.ended.get(timeout=20)
         with client.websocket_connect("/", headers={"user": "ada"}) as socket:
             assert ask(socket, 1) == 2
     assert admitted[4:] == [True]
-    assert not registry.by_user
+    assert not registry.of_user("ada")
 
 
 def test_the_time_of_the_handlers_is_counted(serve: Serve, hooks: Hooks) -> None:
@@ -236,9 +229,10 @@ def test_the_time_of_the_handlers_is_counted(serve: Serve, hooks: Hooks) -> None
 
 
 def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
-    metrics = Metrics(Registry())
+    metrics = Metrics()
     for seconds in (0.0001, 0.001, 0.002, 31.0):
-        metrics.message_handled(seconds)
-    [family] = [each for each in metrics.collect() if each.name == "websocket_handler_seconds"]
+        metrics.count_handled(seconds)
+    collector = SessionCollector(metrics, Registry())
+    [family] = [each for each in collector.collect() if each.name == "websocket_handler_seconds"]
     counts = {sample.labels.get("le"): sample.value for sample in family.samples}
     assert (counts["0.0005"], counts["0.001"], counts["0.005"], counts["30.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)

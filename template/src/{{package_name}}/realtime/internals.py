@@ -20,8 +20,6 @@ PACKAGE = __name__.removesuffix(".internals")
 LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
 """2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
 
-EXCEPTION_HANDLER = "litestar.middleware._internal.exceptions.middleware"
-
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
     """Return the `connection_lifespan` a listener was given. 2.25: `_connection_lifespan`."""
@@ -51,19 +49,6 @@ def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
 def _unwrapped(function: Any) -> Any:
     """Return the function that Litestar wrapped because it was synchronous, or the one given. 2.25: `func`."""
     return getattr(function, "func", function)
-
-
-def function_behind(function: Any) -> Any:
-    """Return the ASGI `receive` or `send` behind a function, without what Litestar itself puts around it.
-
-    2.25: it is in the closure of a socket's own, and `send` in that of `ExceptionHandlerMiddleware`, which looks out
-    for the start of an HTTP response alone.
-    """
-    while getattr(function, "__module__", None) in {"litestar.connection.websocket", EXCEPTION_HANDLER}:
-        names = function.__code__.co_freevars
-        name = "send" if "send" in names else "receive"
-        function = function.__closure__[names.index(name)].cell_contents if name in names else None
-    return function
 
 
 def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]:

@@ -7,7 +7,6 @@ import msgspec
 from litestar.exceptions import WebSocketDisconnect
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
-from websockets.frames import CloseCode
 
 from ..sessions.session import Session, Socket
 from .messages import PINGS, PONG, ErrorMessage
@@ -26,7 +25,7 @@ def make_receive(decode: Decode, *, answers_pings: bool) -> Callable[[Socket], A
     """
 
     async def receive(socket: Socket) -> Any:
-        receive_event = Session.of(socket).next_event
+        receive_event = Session.of(socket).receive_event
         while True:
             event: Any = await receive_event()
             if event["type"] == "websocket.disconnect":
@@ -98,11 +97,7 @@ def make_send(enc_hook: Callable[[Any], Any], mode: WebSocketMode) -> Callable[[
 
 
 async def _answer_bad_message(socket: Socket, error: Exception) -> None:
-    session = Session.of(socket)
-    session.connections.metrics.bad_messages += 1
-    if not session.bad_messages.allows_another(session.messages_in):
-        await session.close_for_limit("max_bad_messages", "too many bad messages")
-        raise WebSocketDisconnect(detail="too many bad messages", code=CloseCode.POLICY_VIOLATION)
+    await Session.of(socket).count_bad_message()
     detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     answer = ErrorMessage(code="invalid_message", detail=detail[:MAX_DETAIL])
     await socket.send_data(msgspec.json.encode(answer))

@@ -20,7 +20,8 @@ from ..errors import ConfigurationError, source_location
 from ..internals import function_of
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
-from ..sessions.lifespan import HookPair, connection_of, live
+from ..sessions.lifespan import connection_context
+from ..sessions.runtime import HookPair
 from ..sessions.session import Session, Socket
 from .codecs import Decode, make_decoder, make_receive, make_send
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
@@ -129,9 +130,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         has_hooks = self._call_on_accept or self._call_on_disconnect
         inner = None
         if self._enter_lifespan:
-            passed = {"socket": socket, "connection": connection_of(Session.of(socket))}
+            passed = {"socket": socket, "connection": Session.of(socket).ensure_connection()}
             inner = partial(self._enter_lifespan, passed, lifespan_dependencies)
-        return live(
+        return connection_context(
             socket,
             [HookPair(on_accept, on_disconnect)] if has_hooks else [],
             inner,

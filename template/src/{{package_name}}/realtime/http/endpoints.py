@@ -1,11 +1,11 @@
-"""The template's: the HTTP side for those who run the service: /health, /ready and /metrics."""
+"""The endpoints for operators: /health, /ready and /metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
-from litestar import Response, get
+from litestar import HttpMethod, Response, get, route
 from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -20,22 +20,24 @@ ReadyCheck = Callable[[], Awaitable[Any]]
 log = structlog.get_logger(__name__)
 
 
-@get("/health")
+@route("/health", http_method=[HttpMethod.GET, HttpMethod.HEAD])
 async def health() -> dict[str, str]:
-    """Say that the process is alive."""
+    """Return 200 as long as the process is alive."""
     return {"status": "alive"}
 
 
-@get("/ready")
+@route("/ready", http_method=[HttpMethod.GET, HttpMethod.HEAD])
 async def ready(
-    connections: NamedDependency[Sessions],
+    sessions: NamedDependency[Sessions],
     fanout: NamedDependency[Fanout],
     ready_checks: NamedDependency[tuple[ReadyCheck, ...]],
 ) -> Response[dict[str, str]]:
-    """Say whether new connections are welcome: 503 while the service drains, while the fan-out is unavailable,
-    or while a function of `Realtime(ready=...)` fails.
+    """Return 200 where new connections are welcome.
+
+    It is 503 while the service drains, while the fan-out is unavailable, and while a function of `Realtime(ready=...)`
+    fails.
     """
-    if connections.registry.draining:
+    if sessions.registry.draining:
         return Response({"status": "draining"}, status_code=503)
     if not fanout.available:
         return Response({"status": "fan-out unavailable"}, status_code=503)
@@ -44,16 +46,16 @@ async def ready(
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await check()
-        except Exception as error:  # noqa: BLE001 (whatever it raises)
+        except Exception as error:
             log.warning("not ready", check=name, exc_info=error)
             return Response({"status": f"{name} failed"}, status_code=503)
     return Response({"status": "ready"})
 
 
 @get("/metrics", include_in_schema=False)
-async def metrics(connections: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
-    """The numbers of the connections and the fan-out, in the text format of Prometheus."""
+async def metrics(sessions: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
+    """Return the metrics of the connections and of the fan-out in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(connections.metrics)
+    registry.register(sessions.collector)
     registry.register(fanout.metrics)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

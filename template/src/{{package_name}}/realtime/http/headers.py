@@ -1,8 +1,10 @@
-"""The template's: the security headers of every HTTP response. A browser takes nothing for more than it is.
+"""The security headers of every HTTP response.
 
-A handler that sets one of them itself keeps its own. What no handler answers (404, 405) is JSON, and has none.
-HTTPS, and with it Strict-Transport-Security, is the matter of the proxy in front.
+A handler that sets one of them itself keeps its own. Responses without a handler (404, 405) are JSON and have none.
+HTTPS, and with it Strict-Transport-Security, belongs to the proxy in front.
 """
+
+from typing import Final
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -10,17 +12,17 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..sessions.middleware import PassThroughMiddleware
 
-NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""The content security policy of what is no page (W3C, Content Security Policy Level 3)."""
+NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""The content security policy of a response that is not a page (W3C, Content Security Policy Level 3)."""
 
-DOCUMENTATION = (
+DOCUMENTATION: Final = (
     f"{NOTHING}; script-src 'self' 'unsafe-eval'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'"
 )
-"""That of /asyncapi, all of whose files are our own. Its page compiles JSON schemas and writes styles into itself; what
-it shows comes from the code of the service and from nobody else."""
+"""The policy of /asyncapi, whose files all come from the service. Its page compiles JSON schemas and adds inline
+styles; it shows only what the code of the service says."""
 
-HEADERS = {
+HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",

@@ -1,4 +1,4 @@
-"""The template's: the server, which is uvicorn, set up for WebSockets, with a drain before its shutdown."""
+"""The server: uvicorn, configured for WebSockets, with a graceful shutdown."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -23,20 +23,25 @@ from ..project import load_app
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
-from .protocol import HttpProtocol, WebSocketProtocol
+from .http_protocol import HttpProtocol
+from .websocket_protocol import WebSocketProtocol
 
 if sys.platform != "win32":
     import resource
 
-SPARE_DESCRIPTORS = 200
-"""For the files, and the connections to other services and of HTTP."""
+SPARE_DESCRIPTORS: Final = 200
+"""File descriptors for files, HTTP and connections to other services."""
 
-MANY = 100_000
-"""Descriptors where the number of connections is not limited."""
+DEFAULT_DESCRIPTORS: Final = 100_000
+"""File descriptors where the number of connections is not limited."""
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the socket to serve on, before anything else is done.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 takes any free port.
 
     Raises:
         ConfigurationError: The port is taken, or the host is not an address of this machine.
@@ -52,30 +57,39 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
-    """Serve on sockets that listen already, until a signal; then drain.
+    """Serve until a signal; then drain.
+
+    Args:
+        settings: The settings of the service.
+        sockets: Sockets that listen already.
 
     Raises:
-        ConfigurationError: The application or a setting has a mistake with which it does not start.
+        ConfigurationError: The application or a setting has a mistake.
     """
     app = load_app(settings)
     asyncio.run(app.plugins.get(Fanout).check())
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, server.handle_exit)  # uvicorn listens only while it runs; what comes earlier counts too
-    _allow_descriptors(settings)
+        signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs
+    _raise_descriptor_limit(settings)
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     gc.collect()
-    gc.freeze()  # all that is there before the first connection stays, so it need not be looked through again and again
+    gc.freeze()  # what exists before the first connection stays, so the garbage collector can skip it
     server.run(sockets)
 
 
 def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
-    """Serve in a child process that is replaced when a file of the package changes, without waiting for its sockets."""
+    """Serve in a child process that is replaced when a file of the package changes; connections are closed at once.
+
+    Args:
+        settings: The settings of the service.
+        sockets: Sockets that listen already.
+    """
     Logging(settings).configure()
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
-    hasty = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
-    ChangeReload(config, target=partial(_serve_until_changed, hasty), sockets=sockets).run()
+    reload_settings = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+    ChangeReload(config, target=partial(_serve_until_changed, reload_settings), sockets=sockets).run()
 
 
 def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | None) -> None:
@@ -85,22 +99,22 @@ def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | 
         sys.stderr.write(f"{error}\n")
 
 
-def _allow_descriptors(settings: CoreSettings) -> None:
-    """Raise the number of descriptors that this process may open, for each socket takes one.
+def _raise_descriptor_limit(settings: CoreSettings) -> None:
+    """Raise the number of file descriptors that this process may open, because each connection takes one.
 
-    Many systems begin with 1024. Where none is left, nobody gets in any more, not even a health check.
+    Many systems begin with 1024. Once none is left, nothing can connect any more, not even a health check.
     """
     if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = (settings.max_connections or MANY) + SPARE_DESCRIPTORS
-    most = needed if hard == resource.RLIM_INFINITY else hard
+    needed = (settings.max_connections or DEFAULT_DESCRIPTORS) + SPARE_DESCRIPTORS
+    allowed = needed if hard == resource.RLIM_INFINITY else hard
     if resource.RLIM_INFINITY != soft < needed:
-        with suppress(OSError, ValueError):  # more than the system has, whatever it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, most), hard))
-    if most < needed and settings.max_connections:
+        with suppress(OSError, ValueError):  # more than the system has, although it says otherwise
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, allowed), hard))
+    if allowed < needed and settings.max_connections:
         structlog.get_logger(__name__).warning(
-            "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=most, needed=needed
+            "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=allowed, needed=needed
         )
 
 

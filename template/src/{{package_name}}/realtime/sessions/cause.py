@@ -12,10 +12,10 @@ class CloseCodeMeaning:
     """One line of the table of close codes."""
 
     closes: Literal["client", "service", "either", "nobody"]
-    """Who closes with it; `nobody` where no close frame carries it, and only this side's software says so."""
+    """Who closes with it; `nobody` where no close frame carries it, and software on this side reports it."""
     meaning: str
     reconnect: bool
-    """Whether the client should come back, after a random moment that grows with each try."""
+    """Whether a client should reconnect, after a random delay that grows with each attempt."""
 
 
 CLOSE_CODES: Final = {
@@ -32,14 +32,11 @@ CLOSE_CODES: Final = {
     CloseCode.SERVICE_RESTART: CloseCodeMeaning("service", "the service restarts", reconnect=True),
     CloseCode.TRY_AGAIN_LATER: CloseCodeMeaning("service", "full, or too slow: try again later", reconnect=True),
 }
-"""The close codes of the service. The table in the README and that of `client.js` say the same; a test of the template
-holds them to it. Codes of your own service are from 4000 to 4999, and mean what you say."""
-
-PROTOCOL_CODES: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG})
-"""Close codes a server sends by itself: a broken frame, text that is not UTF-8, a message too big."""
+"""The close codes of the service. The README and `client.js` have the same table. Codes from 4000 to 4999 are your own:
+a client decides what they mean."""
 
 MAX_REASON_BYTES: Final = 123
-"""Bytes of UTF-8 a close reason may have: a control frame carries 125, two are the code (RFC 6455, 5.5)."""
+"""Bytes of UTF-8 in a close reason: a control frame carries 125, two of which are the code (RFC 6455, 5.5)."""
 
 
 class Reason(StrEnum):
@@ -48,15 +45,15 @@ class Reason(StrEnum):
     CLIENT_CLOSED = "client_closed"
     """The client sent a close frame; the code is its own."""
     CONNECTION_LOST = "connection_lost"
-    """The connection was cut without a close frame: network, crash, a peer that answers no ping."""
+    """The connection ended without a close frame: the network, a crash, a peer that answers no ping."""
     PROTOCOL_ERROR = "protocol_error"
-    """The client sent what the protocol forbids (1002, 1007) or a message that is too big (1009)."""
+    """The client violated the protocol (1002, 1007) or sent a message that is too big (1009)."""
     LIMIT_EXCEEDED = "limit_exceeded"
-    """The client went over a limit of the service (1008), or read too slowly (1013)."""
+    """The client exceeded a limit of the service (1008), or read too slowly (1013)."""
     ACCESS_ENDED = "access_ended"
-    """The client may no longer be here: its credentials expired, or its user logged out (1008)."""
+    """The client may no longer be connected: its credentials expired, or its user logged out (1008)."""
     SERVICE_CLOSED = "service_closed"
-    """A handler closed it: `socket.close(...)` or `raise WebSocketException(...)`; the code is the handler's."""
+    """A handler closed it with `socket.close(...)` or an exception that names a code or an HTTP status."""
     SERVICE_RESTARTS = "service_restarts"
     """The service drains its connections before it stops (1012)."""
     INITIALIZATION_FAILED = "initialization_failed"
@@ -69,22 +66,22 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a connection ended, as `on_disconnect` hears it."""
+    """Why a connection ended, as `on_disconnect` receives it."""
 
     reason: Reason
     code: int
-    """The close code, 1000 to 4999; 1005 and 1006 stand for a close frame without a code, or none at all."""
+    """The close code, 1000 to 4999; 1005 stands for a close frame without a code, 1006 for no close frame."""
     error: BaseException | None = None
     """The exception behind it, where the service failed."""
 
 
 def is_sendable(code: int) -> bool:
-    """Say whether an endpoint may send this close code (RFC 6455, 7.4.1 and 7.4.2)."""
+    """Return whether an endpoint may send this close code (RFC 6455, 7.4.1 and 7.4.2)."""
     return 3000 <= code <= 4999 or (
         1000 <= code <= 1014 and code not in {1004, CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE}
     )
 
 
 def truncate_reason(text: str) -> str:
-    """Cut a close reason to the bytes that fit, never inside a character."""
+    """Truncate a close reason to the bytes that fit, never inside a character."""
     return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -1,21 +1,28 @@
-"""The answer to a handshake that is not accepted: a real HTTP status, where the server can send one."""
+"""The response to a handshake that is not accepted: a real HTTP status, where the server can send one."""
 
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from litestar.types import Send
 from websockets.frames import CloseCode
 
 from .cause import truncate_reason
 
-EXTENSION = "websocket.http.response"  # ASGI: "WebSocket Denial Response"
+EXTENSION: Final = "websocket.http.response"
+"""ASGI's "WebSocket Denial Response"."""
 
 
-async def refuse(scope: dict[str, Any], send: Send, status: int, detail: str) -> None:
-    """Refuse a handshake that has not been accepted yet.
+async def deny(scope: dict[str, Any], send: Send, status: int, detail: str) -> None:
+    """Send a denial response.
 
-    Without the ASGI extension, the server turns the close into a bare 403. A client that is gone already is no error.
+    Without the ASGI extension, the server turns the close into a bare 403. A client that is gone is not an error.
+
+    Args:
+        scope: The scope of a handshake that is not answered yet.
+        send: The server's `send`.
+        status: The HTTP status.
+        detail: The body of the response, as text.
     """
     with suppress(OSError):
         if EXTENSION not in (scope.get("extensions") or ()):
@@ -26,10 +33,10 @@ async def refuse(scope: dict[str, Any], send: Send, status: int, detail: str) ->
         body = detail.encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         if status == HTTPStatus.UNAUTHORIZED:
-            headers.append((b"www-authenticate", b"Bearer"))  # a 401 has to name a scheme (RFC 9110, 15.5.2)
-        answer: list[Any] = [  # not in Litestar's types of ASGI messages
+            headers.append((b"www-authenticate", b"Bearer"))  # a 401 must name a scheme (RFC 9110, 15.5.2)
+        response: list[Any] = [  # not in Litestar's types of ASGI messages
             {"type": "websocket.http.response.start", "status": status, "headers": headers},
             {"type": "websocket.http.response.body", "body": body, "more_body": False},
         ]
-        for message in answer:
+        for message in response:
             await send(message)

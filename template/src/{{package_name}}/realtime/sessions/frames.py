@@ -1,29 +1,37 @@
-"""WebSocket frames that are whole: written for everybody at once, and read without a parser that can wait."""
+"""Whole WebSocket frames, written by the server as they are, past ASGI."""
 
-from typing import Final
+import asyncio
+from typing import Final, Protocol
 
 from websockets.frames import Opcode
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # where there is no compiled one for the platform
-    from websockets.utils import apply_mask
+EXTENSION: Final = "realtime.frames"
+"""The ASGI extension of this project's server: `scope["extensions"][EXTENSION]["writer"]` is a `FrameWriter`."""
 
-__all__ = ["BINARY", "KNOWN", "MASKED", "MESSAGES", "TEXT", "apply_mask", "text_frame"]
+TEXT: Final = 0x80 | Opcode.TEXT
+"""The first byte of a whole text message: the bit of a last frame, and the opcode (RFC 6455, 5.2)."""
 
-FINAL: Final = 0x80
-"""The bit of the last frame of a message, in the first byte (RFC 6455, 5.2)."""
-TEXT: Final = FINAL | Opcode.TEXT
-BINARY: Final = FINAL | Opcode.BINARY
-MESSAGES: Final = frozenset((TEXT, BINARY))
-KNOWN: Final = frozenset(map(int, Opcode))
-"""The operation codes that there are, in the lower half of the first byte."""
-MASKED: Final = 0x80
-"""The bit of a masked payload, in the second byte; each frame of a client has it."""
+
+class FrameWriter(Protocol):
+    """The server's end of a WebSocket, to which whole frames can be written."""
+
+    writable: asyncio.Event
+    """Set while the client keeps up, and when it is gone."""
+
+    @property
+    def compresses(self) -> bool:
+        """Whether each connection has its own encoding, so that no frame fits two."""
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether it is open and the client keeps up."""
+
+    def write_frames(self, frames: bytes) -> None:
+        """Write whole frames. Call it only while it takes frames."""
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Make the frame of a whole text message, as a server sends it: not masked. The payload is UTF-8."""
+    """Return the unmasked frame of a whole text message, whose payload is UTF-8."""
     size = len(payload)
     if size < 126:
         return bytes((TEXT, size)) + payload

@@ -1,4 +1,4 @@
-"""`Connections`: the plugin through which `app.py` gives Litestar all that stands in this folder."""
+"""`Sessions`: the plugin that gives every WebSocket of an application its session, limits, state and hooks."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -10,92 +10,91 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException, WebSocketException
 from litestar.plugins import InitPlugin
 from litestar.types import Scope
 
 from ..settings import CoreSettings
+from .collector import SessionCollector
 from .handshake import HandshakeMiddleware
 from .info import ConnectionInfo
-from .lifespan import HookPair, connection_of
 from .metrics import Metrics
 from .origin import normal_origin
-from .session import SESSION_KEY, Registry, Session
+from .registry import Registry
+from .resolution import resolve_cause
+from .runtime import HookPair, Runtime
+from .session import SESSION_KEY, Session
 
 log = structlog.get_logger(__name__)
 
 
 class Sessions(InitPlugin):
-    """Give every WebSocket of an application its gate, its `Connection`, its hooks and its checks.
+    """Manage the WebSocket sessions of an application; injected as `sessions: NamedDependency[Sessions]`.
 
     Args:
-        connection: The class of the state, a factory without arguments: one instance for each connection.
-        on_accept: The hook for every connection that was accepted.
-        on_disconnect: The hook for every connection that has ended, whatever ended it.
-        settings: The limits, and who may connect.
-
-    Raises:
-        ConfigurationError: A hook cannot be called, or an application is built with one of the mistakes of `checks.py`.
+        settings: The limits, and the origins that may connect.
+        connection: The class `Connection`; called without arguments for each connection.
+        hooks: A module or an object with the async functions `on_accept(socket, connection)` and
+            `on_disconnect(socket, connection, cause)`.
     """
 
-    def __init__(
-        self,
-        settings: CoreSettings,
-        connection: Callable[[], ConnectionInfo],
-        hooks: Any,
-    ) -> None:
-        self.make_connection = connection
-        self.stage = HookPair(hooks.on_accept, hooks.on_disconnect)
-        self.settings = settings
-        self.allowed_origins = frozenset(normal_origin(origin) for origin in settings.allowed_origins)
-        self.registry = Registry()
-        self.metrics = Metrics(self.registry)
-        self._provides_connection = Provide(_provide_connection, sync_to_thread=False)
+    def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
+        self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
+        self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
+        self.collector = SessionCollector(self.metrics, self.registry)
+        """What Prometheus reads."""
+
+    @property
+    def settings(self) -> CoreSettings:
+        """The settings of the service."""
+        return self._runtime.settings
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counters of all sessions."""
+        return self._runtime.metrics
+
+    @property
+    def registry(self) -> Registry[Session]:
+        """All sessions of this node."""
+        return self._runtime.registry
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        app_config.dependencies["connection"] = self._provides_connection
-        app_config.dependencies["connections"] = Provide(lambda: self, sync_to_thread=False)
+        """Add the handshake middleware before any other: what comes first may await, uncounted."""
         config: Any = app_config  # its types are partly unknown
-        config.middleware.insert(
-            0, HandshakeMiddleware(self)
-        )  # before any other: what comes first may await, uncounted
+        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.allowed_origins))
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
+        app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)
+        app_config.dependencies["sessions"] = Provide(lambda: self, sync_to_thread=False)
         return app_config
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
-        """Keep what the connections share open until the last is cleaned up, also on a server that does not drain."""
-        self.registry.draining = False
+        """Keep what connections share open until the last is cleaned up, also on a server that does not drain."""
+        self.registry.admit_handshakes()
         try:
             yield
         finally:
-            self.registry.draining = True
+            self.registry.begin_drain()
             if not await self.registry.wait_empty(2 * self.settings.hook_seconds):
                 log.error("connections were not cleaned up in time", connections=len(self.registry))
 
 
 def _provide_connection(scope: Scope) -> Any:
-    """Make the `Connection` of a socket, or return the one it has. Dependencies come before the lifespan."""
+    """Make the `Connection` of a socket, or return the one it has. Dependencies are resolved before the lifespan."""
     session: Session = scope["state"][SESSION_KEY]
-    return connection_of(session)
+    return session.ensure_connection()
 
 
 async def _after_exception(error: Exception, scope: Scope) -> None:
-    """Log what Litestar would swallow, once, and note the status with which a handshake ends.
+    """End a session whose handler has no lifespan, or was not reached; log what Litestar would swallow.
 
-    What a stranger can cause (an unknown path, a refused guard) is no failure and leaves no traceback.
+    What a client can cause (an unknown path, a guard that refuses) is not a failure and leaves no traceback.
     """
-    status = error.status_code if isinstance(error, HTTPException) else 500
     if scope["type"] != ScopeType.WEBSOCKET:
-        if status >= 500:
+        if resolve_cause(error).is_bug:
             log.error("request failed", path=quote(scope["path"]), exc_info=error)
         return
     session: Session | None = scope["state"].get(SESSION_KEY)
-    if session is None or isinstance(error, WebSocketException):
-        return
-    session.error_status = status
-    if status >= 500:
-        log.error("socket failed" if session.accepted else "handshake failed", path=session.path, exc_info=error)
-    else:
-        log.info("handshake refused", path=session.path, client=session.client, status=status, detail=str(error))
+    if session is not None and session.cause is None:
+        await session.end(error)

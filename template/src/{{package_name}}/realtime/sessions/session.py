@@ -1,379 +1,439 @@
-"""The open sockets: each is counted before its first await, and leaves when its clean-up is done."""
+"""`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 from urllib.parse import quote
 
+import structlog
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.types import Message, Receive, ReceiveMessage, Send
 from websockets.frames import CloseCode
 
-from ..internals import function_behind
-from .cause import PROTOCOL_CODES, Cause, Reason, is_sendable, truncate_reason
-from .denial import refuse
-from .frames import text_frame
+from ..settings import CoreSettings
+from .cause import Cause, Reason, is_sendable, truncate_reason
+from .denial import deny
+from .disconnect import cause_of_disconnect
+from .frames import EXTENSION, FrameWriter, text_frame
+from .info import ConnectionInfo
 from .limits import BadMessageLimit, MessageLimit
+from .metrics import Metrics
+from .middleware import is_direct
+from .registry import Registry
+from .resolution import resolve_cause
+from .runtime import HookPair, Runtime
+from .state import NEXT_STATES, State
 
-if TYPE_CHECKING:
-    from .info import ConnectionInfo
-    from .plugin import Sessions
+log = structlog.get_logger(__name__)
 
 Socket = WebSocket[Any, Any, Any]
 """Litestar's `WebSocket`, whatever its user, auth and state: the type to annotate `socket` with."""
 
+SESSION_KEY: Final = "_session"
+"""Where a session stands in the state of its socket."""
 
-class FrameWriter(ABC):
-    """The server's end of a socket, as far as whole frames can be written to it; `WebSocketProtocol` is one."""
-
-    writable: asyncio.Event
-    """Set while the client keeps up, and when it is gone."""
-
-    @property
-    @abstractmethod
-    def compresses(self) -> bool:
-        """Each connection has an encoding of its own, so no frame fits two."""
-
-    @property
-    @abstractmethod
-    def takes_frames(self) -> bool:
-        """It is open, and the client keeps up."""
-
-    @abstractmethod
-    def write_frames(self, frames: bytes) -> None:
-        """Write whole frames, only while it takes any."""
+RESTARTING: Final = "the service is about to restart"
 
 
 class Session:
-    """One WebSocket between the server and Litestar, from its handshake to the end of its clean-up.
+    """One WebSocket between the server and Litestar.
 
-    It sees every event in both directions, so it alone knows whether the socket is accepted, who closed it and why,
-    and how many messages went each way. The first end is the cause; nothing that follows changes it.
+    It sees every event in both directions. So it knows whether the handshake was accepted, what ended the connection,
+    and how many messages went each way. The first thing that ends it is the cause; nothing that follows changes it.
     """
 
     __slots__ = (
+        "_bad_messages",
+        "_before_accept",
+        "_limit",
         "_receive",
+        "_runtime",
         "_send",
-        "accepted",
-        "before_accept",
-        "bad_messages",
-        "cause",
-        "client",
-        "connection",
-        "connections",
-        "closing",
-        "error_status",
-        "handling_started_at",
-        "last_received_at",
-        "initialized",
-        "exit_stack",
-        "limit",
+        "_send_failed",
+        "_task",
         "awaiting_message",
-        "send_failed",
+        "cause",
+        "connection",
+        "exit_stack",
+        "initializing",
+        "last_received_at",
         "messages_in",
         "messages_out",
-        "next_event",
-        "path",
-        "scope",
-        "handled_error",
         "opened_at",
-        "task",
+        "receive_event",
+        "scope",
+        "state",
         "user",
         "writer",
     )
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, connections: "Sessions") -> None:
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, runtime: Runtime) -> None:
         self._receive = receive
         self._send = send
+        self._runtime = runtime
+        self._task = asyncio.current_task()
+        """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
+        self._before_accept: Callable[[Message], None] | None = None
+        self._limit = MessageLimit.from_settings(runtime.settings)
+        self._bad_messages: BadMessageLimit | None = None
+        self._send_failed = False
+        """The server could not send; it says why when it is asked for the next event."""
         self.scope = scope
-        self.connections = connections
-        self.connection: ConnectionInfo | None = None
-        self.client = client_address(scope)
+        self.state = State.CONNECTING
+        self.cause: Cause | None = None
+        """What ended it; None as long as it is connecting or open."""
         self.user = ""
-        """Set by whatever authenticates the handshake, before it is accepted."""
-        self.path = quote(scope["path"])  # quoted again: what a stranger writes there must not break a log line
-        self.task = asyncio.current_task()
-        self.opened_at = monotonic()
-        self.limit = MessageLimit.from_settings(connections.settings)
-        self.bad_messages = BadMessageLimit(connections.settings.max_bad_messages)
-        self.before_accept: Callable[[Message], None] = _let_pass
-        """Called with the `websocket.accept` before it goes out, and may raise; for whatever authenticates."""
-        self.accepted = False
+        """Who connected; "" where nobody has authenticated."""
+        self.connection: ConnectionInfo | None = None
+        """The state of the connection; None until it is first asked for."""
         self.exit_stack: AsyncExitStack | None = None
         """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
-        self.initialized = False
-        """`on_accept` is through: what raises from here on is the handler's."""
-        self.closing = False
-        """Its clean-up runs: bounded in time by itself, and cancelled by nobody."""
-        self.cause: Cause | None = None
-        self.send_failed = False
-        """The server could not send; why, it says when it is asked for the next event."""
-        self.next_event: Receive = self.receive
-        """Takes the next event the way that the handler takes it, with all that stands between."""
+        self.initializing = False
+        """Its `on_accept` hooks have not returned yet."""
+        self.receive_event: Receive = self.receive
+        """Receives the next event as the handler does, through all that wants to see it."""
         self.writer: FrameWriter | None = None
-        """The server's end, to which whole frames can be written; None where each message has to be an event, for
-        something on the way (a middleware, compression, a class of your own, a test client) wants to see it."""
-        self.handled_error: BaseException | None = None
-        """The exception that is dealt with already, so that it is logged once."""
-        self.error_status: int | None = None
-        """The HTTP status of an exception that left the handler outside of any lifespan."""
+        """Where whole frames can be written; None where something wants to see each message as an event: a middleware,
+        compression, a WebSocket class of the service, another server."""
+        self.opened_at = self.last_received_at = monotonic()
+        """When the handshake began, and when the last message came."""
+        self.awaiting_message = True
+        """No message is handled at the moment."""
         self.messages_in = 0
         self.messages_out = 0
-        self.awaiting_message = False
-        """It waits for the next event: no message is handled, and none waits."""
-        self.last_received_at = self.opened_at
-        """When the last message came, as of `monotonic()`."""
-        self.handling_started_at = 0.0
-        """When the message that is handled now came; 0 where none is."""
 
     @staticmethod
     def of(socket: Socket) -> "Session":
-        """Return the session of a socket that came through the gate.
+        """Return the session of a socket.
 
         Raises:
-            RuntimeError: The application has no `Connections` plugin.
+            RuntimeError: The application has no `Realtime` plugin.
         """
         try:
             session: Session = socket.scope["state"][SESSION_KEY]
         except KeyError:
             raise RuntimeError(
-                f"{socket.scope['path']}: this application has no Sessions plugin, so nothing counts, limits or "
-                "cleans up its sockets. Add it: Litestar(plugins=[Sessions(...)]), as create_app() does."
+                f"{socket.scope['path']}: this application has no Realtime plugin, so nothing counts, limits or cleans "
+                "up its connections. Fix: add Litestar(plugins=[Realtime(...)]), as create_app() does."
             ) from None
         return session
 
-    def enable_fast_path(self, socket: Socket) -> None:
-        """Look, once it is accepted, what is between the handler and the server, and set `writer` and `next_event`."""
-        self.next_event = self.receive if function_behind(socket.receive) == self.receive else socket.receive
-        server = getattr(function_behind(self._send), "__self__", None)
-        plain = type(socket) is WebSocket and function_behind(socket.send) == self.send
-        if plain and isinstance(server, FrameWriter) and not server.compresses:
-            self.writer = server
+    @property
+    def settings(self) -> CoreSettings:
+        """The settings of the service."""
+        return self._runtime.settings
 
-    def write_text(self, payload: bytes) -> bool:
-        """Send a text message the short way; False where there is none, or the client does not keep up."""
-        writer = self.writer
-        if writer is None or self.cause is not None or not writer.takes_frames:
-            return False
-        writer.write_frames(text_frame(payload))
-        self.messages_out += 1
-        return True
+    @property
+    def hooks(self) -> HookPair:
+        """The hooks of the service."""
+        return self._runtime.hooks
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counters of all sessions."""
+        return self._runtime.metrics
+
+    @property
+    def registry(self) -> "Registry[Session]":
+        """All sessions of this node."""
+        return self._runtime.registry
+
+    @property
+    def client(self) -> str:
+        """The client's address without its port; "" where the server does not know it."""
+        return client_address(self.scope)
+
+    @property
+    def path(self) -> str:
+        """The path, quoted again: what a client writes there must not break a log line."""
+        return quote(self.scope["path"])
 
     async def receive(self) -> ReceiveMessage:
-        """Take the next event from the server.
+        """Receive the next event from the server.
 
         Raises:
-            WebSocketDisconnect: The socket was closed from our side.
+            WebSocketDisconnect: The connection is closed already, or has exceeded MAX_MESSAGES_PER_SECOND.
         """
         if self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
         self.message_handled()
-        self.awaiting_message = True
         message = await self._receive()
-        self.awaiting_message = False
         if message["type"] == "websocket.receive":
             self.messages_in += 1
-            self.handling_started_at = self.last_received_at = now = monotonic()
-            if not self.limit.allows_message(now):
-                await self.close_for_limit("max_messages_per_second", "too many messages")
-                raise WebSocketDisconnect(detail="too many messages", code=CloseCode.POLICY_VIOLATION)
-        elif message["type"] == "websocket.disconnect" and self.cause is None:
-            self.cause = cause_of_disconnect(message)
-            if self.cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self.connections.metrics.limits["max_message_size"] += 1
+            self.awaiting_message = False
+            self.last_received_at = now = monotonic()
+            if not self._limit.allows_message(now):
+                await self._exceed("max_messages_per_second", "too many messages")
+        elif message["type"] == "websocket.disconnect":
+            self._disconnected(message)
         return message
 
-    def message_handled(self) -> None:
-        """Count the time that the last message took, if there is one: it is through, or the connection has ended."""
-        if self.handling_started_at:
-            self.connections.metrics.message_handled(monotonic() - self.handling_started_at)
-            self.handling_started_at = 0.0
-
     async def send(self, message: Message) -> None:
-        """Hand an event to the server.
+        """Send an event to the server.
 
         Raises:
-            WebSocketDisconnect: The peer is gone, whatever the server calls that, or the socket is closed already.
-            ValueError: A close code that no endpoint may send.
+            WebSocketDisconnect: The client is gone, whatever the server calls that, or the connection is closed.
+            ValueError: The close code is one that no endpoint may send.
         """
         if message["type"] == "websocket.close":
-            await self._send_close(message["code"], message["reason"])
-            return
-        if self.cause is not None:
+            await self._close_as_asked(message["code"], message["reason"] or "")
+        elif self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-        if message["type"] == "websocket.accept" and self.connections.registry.draining:
-            await self._refuse(503, "the service is about to restart")  # it came through the gate before the drain
-            raise WebSocketDisconnect(detail="the service is about to restart", code=CloseCode.SERVICE_RESTART)
-        if message["type"] == "websocket.accept":
-            self.before_accept(message)
-        await self._pass_on(message)
-        if message["type"] == "websocket.accept":
-            self.accepted = True
-            self.connections.metrics.accepted += 1
+        elif message["type"] == "websocket.accept":
+            await self._accept(message)
         else:
+            await self._pass_on(message)
             self.messages_out += 1
 
-    async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
-        """Close from our side, unless it has ended already; return the cause. Never raises: nobody would hear it."""
-        if self.cause is None:
-            self.cause = Cause(reason, code, error)
-            with suppress(WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(self.connections.settings.hook_seconds):  # a peer may read nothing
-                    await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
-        return self.cause
+    def write_text(self, payload: bytes) -> bool:
+        """Send a text message on the fast path.
 
-    async def close_for_limit(self, limit: str, detail: str) -> None:
-        """Close with 1008, for the client went over a limit: the name of its setting."""
+        Args:
+            payload: The message, in UTF-8.
+
+        Returns:
+            Whether it is sent; False where there is no fast path, or the client does not keep up.
+        """
+        return self.write_frames(text_frame(payload), 1)
+
+    def write_frames(self, frames: bytes, messages: int) -> bool:
+        """Send whole frames on the fast path.
+
+        Args:
+            frames: Frames as they go over the wire, as `text_frame` makes them.
+            messages: How many there are.
+
+        Returns:
+            Whether they are sent; False where there is no fast path, or the client does not keep up.
+        """
+        writer = self.writer
+        if writer is None or self.cause is not None or not writer.takes_frames:
+            return False
+        writer.write_frames(frames)
+        self.messages_out += messages
+        return True
+
+    async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
+        """Close from this side, unless the connection has ended already. Never raises.
+
+        Args:
+            reason: Why it is closed.
+            code: The close code.
+            detail: The close reason that the client receives; truncated to 123 bytes.
+            error: The exception behind it, where the service failed.
+
+        Returns:
+            The cause: what ended the connection first.
+        """
+        if self.cause is not None:
+            return self.cause
+        cause = self._end_with(Cause(reason, int(code), error))
+        with suppress(WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
+                await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
+        return cause
+
+    async def close_for_limit(self, setting: str, detail: str) -> None:
+        """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self.connections.metrics.limits[limit] += 1
+            self.metrics.count_limit(setting)
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
     def close_slow_consumer(self) -> Cause:
-        """Note that the client reads too slowly; the server closes it. Return the cause: what ended it first."""
+        """Note that the client reads too slowly; the server closes the connection.
+
+        Returns:
+            The cause: what ended the connection first.
+        """
         if self.cause is None:
-            self.connections.metrics.limits["send_seconds"] += 1
-            self.cause = Cause(Reason.LIMIT_EXCEEDED, CloseCode.TRY_AGAIN_LATER)
+            self.metrics.count_limit("send_seconds")
+        return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(CloseCode.TRY_AGAIN_LATER)))
+
+    async def count_bad_message(self) -> None:
+        """Count a message that could not be decoded.
+
+        Raises:
+            WebSocketDisconnect: It is one too many: the connection is closed with 1008.
+        """
+        self.metrics.bad_messages += 1
+        self._bad_messages = self._bad_messages or BadMessageLimit(self.settings.max_bad_messages)
+        if not self._bad_messages.allows_another(self.messages_in):
+            await self._exceed("max_bad_messages", "too many bad messages")
+
+    async def deny(self, status: int, detail: str) -> None:
+        """Reject the handshake with an HTTP status, unless it is answered already.
+
+        Args:
+            status: The HTTP status.
+            detail: The body of the response.
+        """
+        if self.cause is None:
+            self._end_with(Cause(Reason.SERVICE_CLOSED, int(CloseCode.POLICY_VIOLATION)))
+            await deny(self.scope, self._send, status, detail)
+
+    def call_before_accept(self, callback: Callable[[Message], None]) -> None:
+        """Call a function with the `websocket.accept` event before it is sent. It may change the event, or raise."""
+        self._before_accept = callback
+
+    def identify(self, user: str) -> None:
+        """Note who connected."""
+        self.user = user
+
+    def ensure_connection(self) -> ConnectionInfo:
+        """Return the one `Connection` of this session; make it on the first call."""
+        if self.connection is None:
+            self.connection = self._runtime.make_connection()
+            self.connection.client = self.client
+            self.connection.user = self.user
+            self.scope["state"]["connection"] = self.connection
+        return self.connection
+
+    def begin_lifespan(self, socket: Socket, exit_stack: AsyncExitStack) -> None:
+        """Enter the connection's lifespan, once it is accepted, on the fast path where there is one.
+
+        What surrounds the application as a whole, such as tracing, sees the handshake and the end of a connection on
+        the fast path, but not its messages.
+        """
+        self.exit_stack = exit_stack
+        self.initializing = True
+        handler: Any = socket.route_handler
+        direct = self._runtime.direct.get(handler)
+        if direct is None:
+            direct = self._runtime.direct[handler] = is_direct(handler) and not socket.app.before_send
+        if not direct:
+            self.receive_event = socket.receive
+        elif EXTENSION in (extensions := self.scope.get("extensions") or {}):
+            writer: FrameWriter = extensions[EXTENSION]["writer"]
+            self.writer = None if writer.compresses else writer
+
+    def begin_messages(self) -> None:
+        """Note that the `on_accept` hooks have returned: the time of the first message counts from now."""
+        self.initializing = False
+        self.last_received_at = monotonic()
+
+    def message_handled(self) -> None:
+        """Count the time that the handler took for the last message, if it has one."""
+        if not self.awaiting_message:
+            self._runtime.metrics.count_handled(monotonic() - self.last_received_at)
+            self.awaiting_message = True
+
+    async def end(self, error: BaseException | None) -> Cause:
+        """Decide why the connection ended, once its handler is through, and close it or deny it if it still is open.
+
+        A bug is logged here, with its traceback. Any other end is none.
+
+        Args:
+            error: What the handler raised; None where it returned.
+
+        Returns:
+            The cause: what ended the connection first.
+        """
+        self._task = None
+        await self._read_cause()
+        self.message_handled()
+        resolution = resolve_cause(error, initializing=self.initializing, draining=self.registry.draining)
+        connecting = self.state is State.CONNECTING
+        if resolution.is_bug:
+            event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
+            log.error(event, path=self.path, exc_info=error)
+        elif connecting:
+            status, detail = int(resolution.status), resolution.detail
+            log.info("handshake refused", path=self.path, client=self.client, status=status, detail=detail)
+        if connecting:
+            await self.deny(resolution.status, resolution.detail)
+        return await self.close(resolution.reason, resolution.code, resolution.detail, resolution.error)
+
+    def cancel(self) -> None:
+        """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def leave(self) -> None:
+        """Count it as closed, and forget it: its clean-up is done."""
+        self._end_with(LOST)  # only where a handler without the lifespan left it open: the server drops it
+        self._advance(State.CLOSED)
+        self.metrics.count_closed(self.messages_in, self.messages_out)
+        self.registry.remove(self)
+
+    def _advance(self, state: State) -> None:
+        """Change the state, here alone."""
+        if state not in NEXT_STATES[self.state]:
+            raise RuntimeError(f"{self.path}: a session that is {self.state.name} cannot become {state.name}")
+        self.state = state
+
+    def _end_with(self, cause: Cause) -> Cause:
+        """Set the cause, here alone, and only once; return what ended the connection first."""
+        if self.cause is None:
+            self._advance(State.CLOSING)
+            self.cause = cause
         return self.cause
 
-    async def _send_close(self, code: int, reason: str | None) -> None:
-        if not self.accepted:
-            # Whatever raised before the accept: an HTTP answer with its own status, not the bare 403 of a close.
-            await self._refuse(self.error_status or 403, reason or "forbidden")
-        elif self.error_status is not None:
-            # Litestar's answer to an exception outside the lifespan: its 4500 is our 1011 or 1008.
-            failed = self.error_status >= 500
-            await self.close(
-                Reason.HANDLER_FAILED if failed else Reason.SERVICE_CLOSED,
-                CloseCode.INTERNAL_ERROR if failed else CloseCode.POLICY_VIOLATION,
-                "internal error" if failed else reason or "",
-            )
+    async def _accept(self, message: Message) -> None:
+        if self.registry.draining:  # the drain began after its admission
+            await self.deny(503, RESTARTING)
+            raise WebSocketDisconnect(detail=RESTARTING, code=CloseCode.SERVICE_RESTART)
+        if self._before_accept is not None:
+            self._before_accept(message)
+        await self._pass_on(message)
+        self._advance(State.OPEN)
+        self.metrics.accepted += 1
+
+    async def _close_as_asked(self, code: int, reason: str) -> None:
+        if self.cause is not None:
+            return
+        if self.state is State.CONNECTING:
+            await self.deny(403, reason or "forbidden")
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
-            await self.close(Reason.SERVICE_CLOSED, code, reason or "")
+            await self.close(Reason.SERVICE_CLOSED, code, reason)
 
-    async def _refuse(self, status: int, detail: str) -> None:
-        if self.cause is None:
-            self.cause = Cause(Reason.SERVICE_CLOSED, CloseCode.POLICY_VIOLATION)
-            await refuse(self.scope, self._send, status, detail)
+    async def _exceed(self, setting: str, detail: str) -> None:
+        await self.close_for_limit(setting, detail)
+        raise WebSocketDisconnect(detail=detail, code=CloseCode.POLICY_VIOLATION)
 
     async def _pass_on(self, message: Message) -> None:
-        """Send, and say `WebSocketDisconnect` where the server says OSError or, after a ping timeout, RuntimeError.
+        """Send, and raise `WebSocketDisconnect` for the server's OSError or, after a ping timeout, RuntimeError.
 
         Only what the server raises is translated here, so an OSError of a handler (a file, a database) stays itself.
         """
+        opening = self.state is State.CONNECTING
         try:
             await self._send(message)
         except (OSError, RuntimeError) as error:
-            opening = not self.accepted or message["type"] == "websocket.accept"
             if opening and isinstance(error, RuntimeError):
                 raise
-            self.send_failed = True
+            self._send_failed = True
             raise WebSocketDisconnect(detail="connection lost", code=CloseCode.ABNORMAL_CLOSURE) from error
 
-    async def read_cause(self) -> None:
-        """Where a send was the first to fail, read on to the cause: a client may well have closed behind messages that
-        are still unread. Only for the task of the connection: a second reader would rob it of its events.
+    def _disconnected(self, message: ReceiveMessage) -> None:
+        if self.cause is None:
+            cause = self._end_with(cause_of_disconnect(message))
+            if cause.code == CloseCode.MESSAGE_TOO_BIG:
+                self.metrics.count_limit("max_message_size")
+
+    async def _read_cause(self) -> None:
+        """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are
+        still unread. Only for the task of the handler: a second reader would take its events away.
         """
-        if not self.send_failed or self.cause is not None:
+        if not self._send_failed or self.cause is not None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.connections.settings.hook_seconds):
+            async with asyncio.timeout(self.settings.hook_seconds):
                 while self.cause is None:
                     message = await self._receive()
                     if message["type"] == "websocket.disconnect":
-                        self.cause = cause_of_disconnect(message)
-        if self.cause is None:
-            self.cause = Cause(Reason.CONNECTION_LOST, CloseCode.ABNORMAL_CLOSURE)
+                        self._disconnected(message)
+        self._end_with(LOST)
 
 
-def _let_pass(_: Message) -> None: ...
-
-
-SESSION_KEY = "_open_socket"
-
-
-def cause_of_disconnect(message: ReceiveMessage) -> Cause:
-    """Read the cause from a `websocket.disconnect` event.
-
-    Servers give 1005 both to a client that closes without a code and to a connection that was cut; only the first
-    comes with a `reason`, for only the first had a close frame.
-    """
-    code: int = message.get("code", CloseCode.NO_STATUS_RCVD)  # type: ignore[assignment]
-    if code in {CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE} and "reason" not in message:
-        return Cause(Reason.CONNECTION_LOST, code)
-    if code == CloseCode.SERVICE_RESTART and "reason" not in message:
-        return Cause(Reason.SERVICE_RESTARTS, code)
-    if code in PROTOCOL_CODES:
-        return Cause(Reason.PROTOCOL_ERROR, code)
-    return Cause(Reason.CLIENT_CLOSED, code)
+LOST: Final = Cause(Reason.CONNECTION_LOST, int(CloseCode.ABNORMAL_CLOSURE))
 
 
 def client_address(scope: dict[str, Any]) -> str:
     """Return the client's address without its port, or "" where the server does not know it (a unix socket)."""
     client = scope.get("client")
     return client[0] if client else ""
-
-
-class Registry:
-    """The sockets that are open now, how many each client address has, and which are of which user."""
-
-    def __init__(self) -> None:
-        self._open: set[Session] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self.by_address: Counter[str] = Counter()
-        self.by_user: dict[str, set[Session]] = {}
-        self.draining = False
-        """No new socket is let in, and `/ready` says 503."""
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Session]:
-        """Iterate over a copy: sockets come and go while the caller awaits."""
-        return iter(tuple(self._open))
-
-    def add(self, session: Session) -> None:
-        self._open.add(session)
-        self._empty.clear()
-        self.by_address[session.client] += 1
-
-    def claim(self, session: Session, user: str, most: int) -> bool:
-        """Count a socket as one of a user's, until it is removed; False where the user has so many already.
-
-        For whatever authenticates, as soon as it knows the user. Nothing is awaited between the look and the count, so
-        a burst of handshakes cannot pass. A `most` of 0 lifts the limit.
-        """
-        claimed = self.by_user.setdefault(user, set())
-        if 0 < most <= len(claimed):
-            return False
-        claimed.add(session)
-        session.user = user
-        return True
-
-    def remove(self, session: Session) -> None:
-        self._open.remove(session)
-        self.by_address[session.client] -= 1
-        if not self.by_address[session.client]:
-            del self.by_address[session.client]
-        if claimed := self.by_user.get(session.user):
-            claimed.discard(session)
-            if not claimed:
-                del self.by_user[session.user]
-        if not self._open:
-            self._empty.set()
-
-    async def wait_empty(self, seconds: float) -> bool:
-        """Wait until every socket is cleaned up, at most so long; say whether they are."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True

@@ -10,7 +10,6 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
-from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
 from ..sessions.middleware import PassThroughMiddleware
@@ -56,14 +55,13 @@ class AuthenticationMiddleware(PassThroughMiddleware):
         except HTTPException as error:
             public = scope["route_handler"].opt.get("public")
             if not public or self._authenticator.has_explicit_token(connection):
-                await _reject(session, error, send)
+                await _reject(session, error)
                 return
         if token is None:
             await next_app(scope, receive, send)
             return
-        session.user = token.sub
         if not session.registry.acquire(session, token.sub, limit=self._max_connections_per_user):
-            await _reject(session, TooManyRequestsException("too many connections of this user"), send)
+            await _reject(session, TooManyRequestsException("too many connections of this user"))
             return
         scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
@@ -79,7 +77,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
                 seconds_left(token), self.close, session, "the token has expired"
             )
 
-        session.before_accept = accept  # and no wrapper around `send`, which every message would pass through
+        session.call_before_accept(accept)  # and no wrapper around `send`, which every message would pass through
         try:
             await next_app(scope, receive, send)
         finally:
@@ -98,7 +96,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
         task.add_done_callback(self._closing.discard)
 
 
-async def _reject(session: Session, error: HTTPException, send: Send) -> None:
+async def _reject(session: Session, error: HTTPException) -> None:
     reason = REASONS[error.status_code]
     session.metrics.count_refused(reason)
     # Of the cause only the kind: the text of the decoder might quote the token.
@@ -106,5 +104,4 @@ async def _reject(session: Session, error: HTTPException, send: Send) -> None:
     log.warning(
         "handshake refused", reason=reason, path=session.path, client=session.client, detail=error.detail, problem=kind
     )
-    session.error_status = error.status_code
-    await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": error.detail})
+    await session.deny(error.status_code, error.detail)

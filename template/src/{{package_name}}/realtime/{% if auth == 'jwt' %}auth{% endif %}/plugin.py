@@ -16,6 +16,7 @@ from msgspec import Struct
 from ..fanout.plugin import Fanout
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
+from ..sessions.state import State
 from .authenticator import Authenticator
 from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
@@ -77,7 +78,7 @@ class Auth(InitPlugin):
     def _log_out(self, logout: LoggedOut, app: Litestar) -> None:
         self.authenticator.revoke(logout.jti, logout.exp)
         for session in app.plugins.get(Sessions).registry.of_user(logout.user):
-            if session.accepted:
+            if session.state is State.OPEN:
                 self._middleware.close(session, "logged out")
 
     @asynccontextmanager
