@@ -14,6 +14,8 @@ from .history import History
 from .rendering import Renders, compile_package, copy_of_the_template, names
 from .service import Service, Start, render_with_probe
 
+collect_ignore = ["framework"]  # run inside a project, by test_framework.py
+
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

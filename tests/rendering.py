@@ -15,6 +15,8 @@ from typing import Any
 import copier
 import yaml
 
+from . import forked
+
 ROOT = Path(__file__).parent.parent
 
 HOSTILE = {
@@ -27,14 +29,18 @@ HOSTILE = {
 }
 """Free text with everything that breaks something somewhere, and names as long as they may be."""
 
-WITHOUT_PROCESSES = (
-    "tests/connections",
-    "tests/listeners",
-    "tests/asyncapi",
-    "tests/fanout/test_channels.py",
-    "tests/test_state_independence.py",
-)
-"""The tests of a generated service that start no process of their own: seconds, and most of what there is to find."""
+FRAMEWORK = ROOT / "tests" / "framework"
+"""The tests of the framework, one folder for each concern. They import `my_service`, and run in what is rendered."""
+
+NEEDED_ANSWERS: dict[str, tuple[str, Any]] = {
+    "asyncapi": ("asyncapi", True),
+    "auth": ("auth", "jwt"),
+    "page": ("demo_page", True),
+    "postgres": ("fanout", "postgres"),
+    "redis": ("fanout", "redis"),
+    "telemetry": ("telemetry", "opentelemetry"),
+}
+"""The folders of them that are about what only some answers bring."""
 
 
 def copy_of_the_template(target: Path) -> Path:
@@ -66,10 +72,11 @@ class Renders:
         return self._once("plain", answers, lambda made: render(self._template, made, **answers))
 
     def compiled(self, **answers: Any) -> Path:
-        """The same with all that Python remembers of it and of its tests, so that a copy of it starts at once."""
+        """The same with the tests of the framework, and with all bytecode, so that a copy of it starts at once."""
 
         def compile_all(made: Path) -> None:
             shutil.copytree(self.of(**answers), made)
+            add_framework_tests(made)
             collect = [sys.executable, "-m", "pytest", "-q", "-n0", "--collect-only", "-p", "no:cacheprovider"]
             remembering = environment(made) | {"PYTHONDONTWRITEBYTECODE": ""}
             subprocess.run(collect, cwd=made, env=remembering, check=True, capture_output=True, timeout=240)
@@ -86,6 +93,14 @@ class Renders:
                 with suppress(OSError):  # another worker was faster
                     (Path(folder) / "made").rename(finished)
         return finished
+
+
+def add_framework_tests(project: Path) -> None:
+    """Copy the tests of the framework into a project, as far as its answers have brought what they are about."""
+    answers = answers_of(project)
+    left_out = [folder for folder, (question, answer) in NEEDED_ANSWERS.items() if answers[question] != answer]
+    ignore = shutil.ignore_patterns("__pycache__", *left_out)
+    shutil.copytree(FRAMEWORK, project / "tests" / "framework", ignore=ignore)
 
 
 def compile_package(project: Path) -> None:
@@ -129,6 +144,11 @@ def run(project: Path, *command: str, timeout: float = 240) -> subprocess.Comple
         timeout=timeout,
         check=False,
     )
+
+
+def run_pytest(project: Path, *options: str, timeout: float = 240) -> tuple[int, str]:
+    """Run pytest in a rendered project, sooner than `run` does; return its exit status and what it has written."""
+    return forked.run_pytest(project, *options, environment=environment(project), timeout=timeout)
 
 
 def check(project: Path, *command: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from .rendering import WITHOUT_PROCESSES, Renders, replace, run
+from .rendering import Renders, replace, run
 
 PACKAGE = Path("src/my_service")
 

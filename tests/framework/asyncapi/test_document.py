@@ -36,3 +36,11 @@ def test_its_schemas_are_written(document: dict[str, Any], capsys: pytest.Captur
     definitions = json.loads(capsys.readouterr().out)["definitions"]
     assert definitions.keys() == document["components"]["schemas"].keys() | document["operations"].keys()
     assert definitions["ErrorMessage"]["description"].startswith("A message was not understood")
+
+
+def test_the_documentation_runs_no_script_of_another_host_and_none_inline(client: TestClient[Litestar]) -> None:
+    answer = client.get("/asyncapi")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == "'self' 'unsafe-eval'"
+    assert "://" not in answer.headers["content-security-policy"]

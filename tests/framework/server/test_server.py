@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 import uvicorn
 from litestar.types import Receive, Send
-from my_service.realtime.server.protocol import WebSocketProtocol
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command

@@ -14,6 +14,7 @@ from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connec
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
+from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 

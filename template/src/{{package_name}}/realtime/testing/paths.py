@@ -10,7 +10,7 @@ from uuid import UUID
 from litestar import Litestar
 from litestar.routes import WebSocketRoute
 
-from ..handlers.listener import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import lifespan_of, query_of
 from ..sessions.lifespan import connection_lifespan
 

@@ -1,0 +1,51 @@
+"""The framework passes its tests in what is rendered, with each of these answers."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .rendering import FRAMEWORK, Renders, check, run_pytest
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": {"auth": "jwt", "fanout": "postgres", "telemetry": "opentelemetry", "docker": True},
+    "redis, nothing else": {"fanout": "redis", "asyncapi": False, "demo_page": False},
+}
+WITH_PROCESSES = {"auth", "fanout", "postgres", "redis", "server"}
+"""The folders whose tests start processes, so that each of them takes as long as all others together."""
+FOLDERS = sorted(path.name for path in FRAMEWORK.iterdir() if (path / "__init__.py").exists())
+
+
+@pytest.fixture
+def overlaid(renders: Renders, tmp_path: Path, answers: str) -> Path:
+    """A project with the tests of the framework; it may be changed."""
+    return Path(shutil.copytree(renders.compiled(**ANSWERS[answers]), tmp_path / "project"))
+
+
+def test_every_folder_has_tests() -> None:
+    assert set(FOLDERS) > WITH_PROCESSES
+    for folder in FOLDERS:
+        assert list((FRAMEWORK / folder).glob("test_*.py")), folder
+
+
+@pytest.mark.parametrize("folder", [*sorted(WITH_PROCESSES), "all others"])
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
+    chosen = {folder} if folder in WITH_PROCESSES else {*FOLDERS} - WITH_PROCESSES
+    places = [f"tests/framework/{each}" for each in sorted(chosen) if (overlaid / "tests/framework" / each).exists()]
+    if not places:
+        pytest.skip("these answers do not bring it")
+    status, written = run_pytest(overlaid, "-q", "-n0", "-p", "no:cacheprovider", *places)
+    assert status == 0, written[-6000:]
+    assert "skipped" not in written
+
+
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
+    check(overlaid, "ruff", "check", "tests")
+    check(overlaid, "ruff", "format", "--check", "tests")
+    check(overlaid, "mypy", "tests")
+    check(overlaid, "pyright", "--pythonpath", sys.executable, "tests")
