@@ -503,32 +503,36 @@ class Listener(asyncio.Protocol):
         self.digest = hashlib.blake2b()
         self.stream = bytearray()
         self.keeps = False
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tail = b""
+        self._accepted = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.write(handshake(self.path))
 
     def data_received(self, data: bytes) -> None:
-        if not self.opened.done():
+        if not self._accepted:
             self._tail += data
             head, ended, data = self._tail.partition(b"\r\n\r\n")
             if not ended:
                 return
             assert head.startswith(b"HTTP/1.1 101"), head
             self._tail = b""
-            self.opened.set_result(None)
+            self._accepted = True
         self.digest.update(data)
         if self.keeps:
             self.stream += data
-        self._tail = (self._tail + data)[-len(self.last) :]
+        self._tail += data
+        if not self.joined.done() and b'"here"' in self._tail:
+            self.joined.set_result(None)
+        self._tail = self._tail[-len(self.last) :]
         if self._tail == self.last and not self.done.done():
             self.done.set_result(None)
 
     def connection_lost(self, _: Exception | None) -> None:
-        for future in (self.opened, self.done):
+        for future in (self.joined, self.done):
             if not future.done():
                 future.set_exception(ConnectionError("the service closed"))
 
@@ -559,7 +563,7 @@ async def pour_over_a_restart(
         listener.keeps = number < 3
         crowds[number % 3].append(listener)
     async with asyncio.timeout(TIMEOUT * 12), Crowd() as crowd:
-        await asyncio.gather(*[listener.opened for each in crowds for listener in each])
+        await asyncio.gather(*[listener.joined for each in crowds for listener in each])
         pouring = await crowd.join(three[0], "/ws/crowd/hall")
         await pouring.tell(type="pour", messages=messages)
         while (await pouring.hear("said"))["text"] != f"{messages // 3} ":
