@@ -129,13 +129,13 @@ def test_without_docker_nothing_of_it_is_there(rendered: Rendered) -> None:
 @each_engine
 def test_a_secret_that_is_missing_has_an_error_of_its_own(rendered: Rendered, fanout: str, auth: str) -> None:
     project = rendered(docker=True, fanout=fanout, auth=auth)
-    secrets = re.findall(r"\$\{(\w+):\?([^}]+), see the README}", (project / "compose.yaml").read_text())
+    secrets = re.findall(r"\$\{(\w+):\?([^}]+), see (?:the |deploy/)README(?:\.md)?}", (project / "compose.yaml").read_text())
     wanted = {"PGPASSWORD"} if fanout == "postgres" else set()
     wanted |= {"MY_SERVICE_AUTH_SECRET"} if auth == "jwt" else set()
     assert {name for name, _ in secrets} == wanted
-    readme = (project / "README.md").read_text()
+    told = "".join(page.read_text() for page in (project / "README.md", project / "deploy" / "README.md"))
     for name in wanted:
-        assert f"print('{name}='" in readme, "it tells how to make it"
+        assert f"print('{name}='" in told, "it tells how to make it"
 
 
 def test_the_password_of_postgresql_comes_by_its_own_variable(
@@ -164,7 +164,7 @@ def test_each_variable_is_a_setting(rendered: Rendered, fanout: str, answers: di
         assert {each["name"] for each in pod["containers"][0]["env"]} <= settings_of(project).keys()
         assert pod["enableServiceLinks"] is False, "Kubernetes sets <NAME>_PORT for each Service, and it is no port"
         secret = pod["containers"][0]["envFrom"][0]["secretRef"]["name"]
-        assert f"kubectl create secret generic {secret} " in (project / "README.md").read_text()
+        assert f"kubectl create secret generic {secret} " in (project / "deploy" / "README.md").read_text()
 
 
 def test_a_stop_has_more_time_than_the_drain(rendered: Rendered) -> None:
