@@ -14,7 +14,7 @@ from litestar.plugins import InitPlugin
 from litestar.testing import TestClient
 
 from my_service import hooks
-from my_service.realtime import Realtime
+from my_service.realtime import ConfigurationError, Realtime
 from my_service.realtime.observability.logs import Logging
 from my_service.realtime.sessions import plugin as sessions
 from my_service.settings import Settings
@@ -124,6 +124,14 @@ class TestWhatTheUserConfigures:
         assert isinstance(app.logging_config, Logging)
         assert app.openapi_config is not None
         assert app.openapi_config.title == "my-service"
+
+
+@pytest.mark.parametrize("name", ["connection", "fanout", "sessions"])
+def test_a_dependency_of_the_same_name_is_refused(name: str) -> None:
+    async def provide_own() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=rf"provide_own .*line \d+\) is provided as '{name}'"):
+        Litestar(plugins=[realtime()], dependencies={name: provide_own})
 
 
 def test_ready_is_what_the_functions_say() -> None:

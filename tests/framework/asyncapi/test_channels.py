@@ -139,7 +139,7 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
 
 
 def test_what_is_no_message_cannot_be_heard() -> None:
-    with pytest.raises(ConfigurationError, match=r"clients hear Left, which is no message"):
+    with pytest.raises(ConfigurationError, match=r"has sends=Left, which is not a message"):
 
         @listener("/", sends="Left")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         async def handler(data: str) -> None: ...

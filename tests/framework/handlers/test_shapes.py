@@ -190,9 +190,10 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
     return [function, Class, plain, Grouped]
 
 
-def start(connection: Any, *handlers: Any, **options: Any) -> Litestar:
+def start(connection: Any, *handlers: Any) -> Litestar:
     realtime = Realtime(Settings(), connection, Hooks())
-    return Litestar([*handlers], plugins=[realtime], logging_config=None, openapi_config=None, **options)
+    public = {"public": True}  # where there is authentication, everybody may connect
+    return Litestar([*handlers], plugins=[realtime], logging_config=None, openapi_config=None, opt=public)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -1,6 +1,7 @@
 """What Litestar injects into a handler, its hooks, its lifespan and their dependencies."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -38,6 +39,25 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
                 where = source_location(function)
                 _check_type(where, name, types[name])
                 _check_name(where, field, handler)
+
+
+def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) -> None:
+    """Refuse a dependency of the application that has the name of one of this folder.
+
+    Args:
+        given: The dependencies that the application and its other plugins give.
+        dependencies: All dependencies, with those of this folder.
+
+    Raises:
+        ConfigurationError: One of the given is replaced.
+    """
+    for name, provider in given.items():
+        if dependencies[name] is not provider:
+            raise ConfigurationError(
+                source_location(getattr(provider, "dependency", provider)),
+                f"is provided as {name!r}, which Realtime provides",
+                "give it another name",
+            )
 
 
 def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
