@@ -1,5 +1,9 @@
 """Shapes of state, dependencies and parameters: each works on every path by which it is injected, or never starts."""
 
+# The types are values here, which type checkers cannot follow.
+# mypy: disable-error-code="misc,valid-type"
+# pyright: reportInvalidTypeForm=false, reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 import asyncio
 import re
 import threading
@@ -127,16 +131,16 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
     """Every path by which a connection is injected."""
     Connection = connection  # noqa: N806 (a class)
 
-    async def provide_first(connection: NamedDependency[Connection], fanout: NamedDependency[Fanout]) -> Any:  # type: ignore[valid-type]
+    async def provide_first(connection: NamedDependency[Connection], fanout: NamedDependency[Fanout]) -> Any:
         return seen.append(connection)
 
-    async def provide_second(first: NamedDependency[Any], connection: NamedDependency[Connection]) -> Any:  # type: ignore[valid-type]
+    async def provide_second(first: NamedDependency[Any], connection: NamedDependency[Connection]) -> Any:
         return seen.append(connection)
 
     @asynccontextmanager
     async def lifespan(
         socket: Socket,
-        connection: NamedDependency[Connection],  # type: ignore[valid-type]
+        connection: NamedDependency[Connection],
         second: NamedDependency[Any],
         fanout: NamedDependency[Fanout],
     ) -> AsyncGenerator[None, None]:
@@ -148,7 +152,7 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
     @listener("/function", dependencies=dependencies, connection_lifespan=lifespan)
     async def function(
         data: str,
-        connection: NamedDependency[Connection],  # type: ignore[valid-type]
+        connection: NamedDependency[Connection],
         second: NamedDependency[Any],
     ) -> str:
         seen.append(connection)
@@ -158,23 +162,23 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
         path = "/class"
         dependencies = {"first": Provide(provide_first), "second": Provide(provide_second)}  # noqa: RUF012
 
-        async def on_accept(self, connection: Connection, second: NamedDependency[Any]) -> None:  # type: ignore[valid-type]
+        async def on_accept(self, connection: Connection, second: NamedDependency[Any]) -> None:
             seen.append(connection)
 
-        async def on_disconnect(self, connection: NamedDependency[Connection], fanout: NamedDependency[Fanout]) -> None:  # type: ignore[valid-type]
+        async def on_disconnect(self, connection: NamedDependency[Connection], fanout: NamedDependency[Fanout]) -> None:
             seen.append(connection)
 
-        async def on_receive(self, data: str, connection: NamedDependency[Connection]) -> str:  # type: ignore[valid-type]
+        async def on_receive(self, data: str, connection: NamedDependency[Connection]) -> str:
             seen.append(connection)
             return data
 
     @websocket_listener("/plain", connection_lifespan=connection_lifespan, dependencies=dependencies)
-    async def plain(data: str, connection: NamedDependency[Connection], second: NamedDependency[Any]) -> str:  # type: ignore[valid-type]
+    async def plain(data: str, connection: NamedDependency[Connection], second: NamedDependency[Any]) -> str:
         seen.append(connection)
         return data
 
     @asynccontextmanager
-    async def own(socket: Socket, connection: NamedDependency[Connection]) -> AsyncGenerator[None, None]:  # type: ignore[valid-type]
+    async def own(socket: Socket, connection: NamedDependency[Connection]) -> AsyncGenerator[None, None]:
         async with connection_lifespan(socket):
             seen.append(connection)
             yield
@@ -183,7 +187,7 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
         path = "/controller"
 
         @websocket_listener("/", connection_lifespan=own, opt={"allow": ["connection"]})
-        async def grouped(self, data: str, connection: NamedDependency[Connection]) -> str:  # type: ignore[valid-type]
+        async def grouped(self, data: str, connection: NamedDependency[Connection]) -> str:
             seen.append(connection)
             return data
 
@@ -219,11 +223,11 @@ async def provide() -> Any:
 PROVIDED: dict[str, Any] = {"shape": Provide(provide)}
 
 CONVERTIBLE: dict[str, Any] = {
-    "anything": NamedDependency[Any],  # type: ignore[misc]
+    "anything": NamedDependency[Any],
     "a class": NamedDependency[SimpleNamespace],
     "a class or None": NamedDependency[SimpleNamespace | None],
-    "one of two classes": SkipValidation[NamedDependency[Circle | Square]],  # type: ignore[type-arg]
-    "a protocol": SkipValidation[NamedDependency[Notifier]],  # type: ignore[type-arg]
+    "one of two classes": SkipValidation[NamedDependency[Circle | Square]],
+    "a protocol": SkipValidation[NamedDependency[Notifier]],
 }
 
 INCONVERTIBLE: dict[str, Any] = {

@@ -16,7 +16,7 @@ from litestar.testing import TestClient
 from my_service import hooks
 from my_service.realtime import ConfigurationError, Realtime
 from my_service.realtime.observability.logs import Logging
-from my_service.realtime.sessions import plugin as sessions
+from my_service.realtime.sessions.registry import Registry
 from my_service.settings import Settings
 from my_service.state import Connection
 
@@ -40,7 +40,8 @@ class Plugin(InitPlugin):
         self.name, self.plugins = name, plugins
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        app_config.lifespan.append(resource(self.name))
+        config: Any = app_config  # its types are partly unknown
+        config.lifespan.append(resource(self.name))
         app_config.plugins.extend(self.plugins)
         return app_config
 
@@ -68,10 +69,11 @@ def test_connections_end_before_everything_that_they_use(monkeypatch: pytest.Mon
         ended.append("on_shutdown")
 
     def add_late(app_config: AppConfig) -> AppConfig:
-        app_config.lifespan.append(resource("on_app_init"))
+        config: Any = app_config  # its types are partly unknown
+        config.lifespan.append(resource("on_app_init"))
         return app_config
 
-    monkeypatch.setattr(sessions.Registry, "wait_empty", wait_empty)
+    monkeypatch.setattr(Registry, "wait_empty", wait_empty)
     app = Litestar(
         plugins=[realtime() if plugin == "realtime" else plugin for plugin in plugins],
         lifespan=[resource("given")],
