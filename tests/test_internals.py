@@ -2,8 +2,8 @@
 
 Private parts of Litestar stand in `internals.py`, those of uvicorn and websockets in `server/`. A touch elsewhere
 fails, and so does an entry that no file needs any more: then look at what the new version does, and at the file. Names
-are found in the code, in texts and, by the types that mypy knows, on objects of others. No module of the package imports
-another in a circle, and the user's files import public names alone.
+are found in the code, in texts and, by the types that mypy knows, on objects of others. No module of the package
+imports another in a circle, and the user's files import public names alone.
 """
 
 import ast

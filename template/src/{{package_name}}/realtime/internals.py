@@ -139,7 +139,7 @@ def owner_of(listener: WebsocketListener) -> Router:
 
 
 def has_decoder(annotation: Any) -> bool:
-    """Return whether Litestar can decode text to a type that msgspec does not know. 2.25: it is marked by `_decoder`."""
+    """Return whether Litestar can decode text to a type that msgspec does not know. 2.25: `_decoder`."""
     return hasattr(annotation, "_decoder")
 
 

@@ -303,9 +303,10 @@ class Session:
         direct = self._runtime.direct.get(handler)
         if direct is None:
             direct = self._runtime.direct[handler] = is_direct(handler) and not socket.app.before_send
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
         if not direct:
             self.receive_event = socket.receive
-        elif EXTENSION in (extensions := self.scope.get("extensions") or {}):
+        elif EXTENSION in extensions:
             writer: FrameWriter = extensions[EXTENSION]["writer"]
             self.writer = None if writer.compresses else writer
 
