@@ -28,9 +28,9 @@ class PassThroughMiddleware(ASGIMiddleware):
 
 def is_direct(handler: WebsocketRouteHandler) -> bool:
     """Return whether no middleware and no WebSocket class of its own wants to see the events of a handler."""
-    websocket_class: Any = handler.resolve_websocket_class()  # pyright: ignore[reportUnknownMemberType]
-    return websocket_class is WebSocket and all(
+    resolved: Any = handler  # the types of its methods are partly unknown
+    return resolved.resolve_websocket_class() is WebSocket and all(
         isinstance(each, PassThroughMiddleware)
         or (isinstance(each, ASGIMiddleware) and ScopeType.WEBSOCKET not in each.scopes)
-        for each in handler.resolve_middleware()
+        for each in resolved.resolve_middleware()
     )
