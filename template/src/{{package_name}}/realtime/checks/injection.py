@@ -12,7 +12,16 @@ from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.typing import FieldDefinition
 
 from ..errors import ConfigurationError, source_location
-from ..internals import PACKAGE, function_of, functions_of, injected_of, is_provided_by, parameters_of, providers_of
+from ..internals import (
+    PACKAGE,
+    function_of,
+    functions_of,
+    has_decoder,
+    injected_of,
+    is_provided_by,
+    parameters_of,
+    providers_of,
+)
 from ..sessions.info import ConnectionInfo
 from .opt_out import is_allowed, opt_out_hint
 
@@ -131,4 +140,4 @@ def _check_type(where: str, name: str, annotation: Any) -> None:
 def _is_opaque(annotation: Any) -> bool:
     """Return whether a type can be made of no text. Litestar marks those that have a decoder."""
     is_custom = isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
-    return is_custom and not hasattr(annotation, "_decoder")
+    return is_custom and not has_decoder(annotation)
