@@ -6,6 +6,7 @@ import pytest
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
+
 from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
 from my_service.realtime.auth.logout import logout
 from my_service.realtime.auth.plugin import Auth

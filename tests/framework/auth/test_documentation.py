@@ -1,6 +1,7 @@
 """Who may connect stands in the document of the messages."""
 
 from litestar import Litestar
+
 from my_service.realtime import listener
 from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.asyncapi.security import security_schemes

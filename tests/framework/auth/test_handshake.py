@@ -10,6 +10,9 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.testing import TestClient
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
 from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.auth.settings import AuthSettings
@@ -17,8 +20,6 @@ from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
-from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from ..recording import Hooks
 from .tokens import bearer, by_hand, claims, token

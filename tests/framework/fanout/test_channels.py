@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
+
 from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
 from my_service.realtime.fanout.plugin import MAX_BATCH
 from my_service.realtime.sessions.plugin import Sessions

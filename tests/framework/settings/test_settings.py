@@ -1,6 +1,7 @@
 """The settings: a mistake in one is a line that names it."""
 
 import pytest
+
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
