@@ -20,11 +20,11 @@ from my_service.realtime import (
     ConfigurationError,
     ConnectionInfo,
     Listener,
+    Realtime,
     Socket,
     connection_lifespan,
     listener,
 )
-from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ HOOKS = SimpleNamespace(on_accept=on_accept, on_disconnect=on_disconnect)
 
 
 def start(*handlers: Any, **options: Any) -> Litestar:
-    sessions = Sessions(Settings(), ConnectionInfo, HOOKS)
-    return Litestar(list(handlers), plugins=[sessions], openapi_config=None, **options)
+    realtime = Realtime(Settings(), ConnectionInfo, HOOKS)
+    return Litestar(list(handlers), plugins=[realtime], openapi_config=None, **options)
 
 
 def refused(name: str, mistake: str, fix: str, *handlers: Any, **options: Any) -> None:
@@ -161,7 +161,7 @@ def right_function(socket: Socket) -> Resource:
 
 @pytest.mark.parametrize("lifespan", [right, right_function, connection_lifespan])
 def test_what_is_right_starts(lifespan: Any) -> None:
-    @websocket_listener("/plain", connection_lifespan=lifespan)
+    @websocket_listener("/plain", connection_lifespan=lifespan, opt={"allow": ["unmanaged"]})
     async def plain(data: str) -> None: ...
 
     start(plain)
@@ -236,7 +236,7 @@ async def make_counter() -> list[int]:
 
 class TestCachedDependency:
     MISTAKE = "with use_cache=True: the first connection's value goes to every later one"
-    MEND = 'leave use_cache out; one connection gets one value all the same. If it is meant, say so: opt={"allow": ["'
+    MEND = 'leave use_cache out; one connection gets one value all the same. To share it, add opt={"allow": ["'
 
     def test_of_a_handler(self) -> None:
         @listener("/", dependencies={"counter": Provide(make_counter, use_cache=True)})
@@ -310,13 +310,29 @@ class TestMisspeltKeyword:
 
             async def on_disconect(self) -> None: ...
 
-        refused("Misspelt", "has 'on_disconect', which nothing calls", "did you mean 'on_disconnect'?", Misspelt)
+        refused(
+            "Misspelt.on_disconect",
+            "is never called",
+            'rename it to on_disconnect, or keep the name with opt={"allow": ["on_disconect"]}',
+            Misspelt,
+        )
+
+    def test_of_an_attribute(self) -> None:
+        class Misspelt(Listener):
+            path = "/"
+            client_speak_first = True
+
+            async def on_receive(self, data: str) -> None: ...
+
+        mistake = "has 'client_speak_first', which is never read"
+        refused("Misspelt", mistake, "rename it to client_speaks_first", Misspelt)
+        refused("Misspelt", mistake, "rename it to client_speaks_first", Router("/x", route_handlers=[Misspelt]))
 
     def test_unless_it_says_so(self) -> None:
-        @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard"]})
+        @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard", "unmanaged"]})
         async def meant(data: str) -> None: ...
 
-        @websocket_listener("/other", opt={"role": "admin"}, exclude_from_auth=True)
+        @websocket_listener("/other", opt={"role": "admin", "allow": ["unmanaged"]}, exclude_from_auth=True)
         async def known(data: str) -> None: ...
 
         start(meant, known)
@@ -330,7 +346,7 @@ class TestConnectionWhereThereIsNone:
         refused("homeless", "asks for `connection` outside connection_lifespan", "use @listener", homeless)
 
     def test_in_an_http_handler(self) -> None:
-        @get("/")
+        @get("/homeless")
         async def homeless(connection: NamedDependency[ConnectionInfo]) -> None: ...
 
         refused("homeless", "asks for `connection` in an HTTP handler", "only a WebSocket has a Connection", homeless)
@@ -367,11 +383,11 @@ class TestListener:
         with pytest.raises(
             ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"
         ):
-            Sessions(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
+            Realtime(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_the_connection_must_have_an_id(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and no ConnectionInfo"):
-            Sessions(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
+        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and not a ConnectionInfo"):
+            Realtime(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_what_the_wiring_gives_to_a_hook_needs_no_annotation(self) -> None:
         class Plain(Listener):
@@ -384,7 +400,7 @@ class TestListener:
         async def plain(socket, connection, cause) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore
 
         plain_hooks = SimpleNamespace(on_accept=on_accept, on_disconnect=plain)
-        Litestar([Plain], plugins=[Sessions(Settings(), ConnectionInfo, plain_hooks)])
+        Litestar([Plain], plugins=[Realtime(Settings(), ConnectionInfo, plain_hooks)])
 
     def test_hooks_must_fit(self) -> None:
         async def short(socket: Socket) -> None: ...
@@ -392,4 +408,4 @@ class TestListener:
         with pytest.raises(
             ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"
         ):
-            Sessions(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))
+            Realtime(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))

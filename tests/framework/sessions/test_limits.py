@@ -10,13 +10,14 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
-from my_service.realtime import ConfigurationError, Listener, Reason, Socket, listener
+from my_service.realtime import Listener, Reason, Socket, listener
 from my_service.realtime.sessions.collector import SessionCollector
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
+from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 
@@ -171,17 +172,6 @@ def test_a_listener_as_a_class_says_that_its_client_speaks_first(serve: Serve) -
 
     with serve(Asking, first_message_seconds=SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
         assert closed(socket) == 1008
-
-
-def test_a_listener_that_misspells_it_stops_the_service(serve: Serve) -> None:
-    class Misspelt(Listener):
-        path = "/"
-        client_speak_first = True
-
-        async def on_receive(self, data: int) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="did you mean 'client_speaks_first'"), serve(Misspelt):
-        pass
 
 
 @pytest.mark.parametrize(

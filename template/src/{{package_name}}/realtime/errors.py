@@ -42,8 +42,8 @@ def source_location(obj: Any) -> str:
     while isinstance(obj, partial):
         obj = obj.func
     obj = inspect.unwrap(obj)
-    if not (inspect.isroutine(obj) or inspect.isclass(obj) or inspect.ismodule(obj)):
-        obj = type(obj)
+    if not hasattr(obj, "__name__"):
+        obj = obj.__class__
     name = getattr(obj, "__qualname__", obj.__name__)
     with suppress(TypeError, OSError):  # it has no source: a builtin, a lambda of the console
         file = Path(inspect.getsourcefile(obj) or "?")

@@ -21,9 +21,8 @@ def check_hooks(hooks: Any) -> None:
     Raises:
         ConfigurationError: A hook is wrong.
     """
-    module = hooks.__name__ if inspect.ismodule(hooks) else hooks.__module__
     for name, function in inspect.getmembers(hooks, inspect.isroutine):
-        is_imported = getattr(function, "__module__", None) != module
+        is_imported = inspect.ismodule(hooks) and function.__module__ != hooks.__name__
         if name in HOOKS or name.startswith("_") or is_imported:
             continue
         if close := get_close_matches(name, HOOKS, n=1, cutoff=0.8):

@@ -1,4 +1,4 @@
-"""The lifespan of a listener: an async context manager. Litestar takes anything, and answers each handshake with 403."""
+"""The lifespan of a listener: an async context manager. With anything else Litestar answers each handshake with 403."""
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator

@@ -75,7 +75,7 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
                 "is never called" if is_method else f"has {name!r}, which is never read",
                 f"rename it to {close[0]}, or keep the name with {opt_out_hint(name)}",
             )
-        kind = type(value)
+        kind = value.__class__
         if issubclass(kind, MUTABLE):
             raise ConfigurationError(
                 source_location(cls),

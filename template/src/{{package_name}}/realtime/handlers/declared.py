@@ -4,8 +4,8 @@ from types import NoneType
 
 from litestar.typing import FieldDefinition
 
-from .route_handler import ListenerRouteHandler
 from .messages import ErrorMessage, Ping, Pong
+from .route_handler import ListenerRouteHandler
 
 
 def received_types(handler: ListenerRouteHandler) -> list[FieldDefinition]:
