@@ -271,7 +271,9 @@ def test_a_dependency_that_litestar_cannot_validate_never_starts(shape: Any) -> 
 
     names = {"in_a_function": in_a_function, "on_accept": InAHook, "lifespan": in_a_lifespan}
     for name, handler in {**names, "provide_other": in_a_dependency}.items():
-        with pytest.raises(ConfigurationError, match=rf"{name} .*line \d+\) has a parameter 'shape' that Litestar canno"):
+        with pytest.raises(
+            ConfigurationError, match=rf"{name} .*line \d+\) has a parameter 'shape' that Litestar canno"
+        ):
             start(ConnectionInfo, handler)
 
 
@@ -296,7 +298,12 @@ def test_what_is_injected_by_another_name_never_starts(annotation: Any, fix: str
 def test_what_a_query_or_a_path_can_hold_starts() -> None:
     @listener("/{day:date}/{number:int}")
     async def right(
-        data: str, socket: Socket, day: FromPath[Any], number: FromPath[int], kind: FromQuery[Kind], of: FromQuery[str] = ""
+        data: str,
+        socket: Socket,
+        day: FromPath[Any],
+        number: FromPath[int],
+        kind: FromQuery[Kind],
+        of: FromQuery[str] = "",
     ) -> None: ...
 
     class Plain(WebsocketListener):
