@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
+from websockets import Subprotocol
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Service, Start, run
 from my_service.realtime.testing.process import environment_with
-from websockets import Subprotocol
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .tokens import bearer, token
 
