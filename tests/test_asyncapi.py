@@ -1,4 +1,4 @@
-"""The messages, documented: valid by the official parser, whatever the answers, and types are made of them."""
+"""The AsyncAPI document: valid by the official parser, whatever the answers, and types are generated from it."""
 
 import json
 import re
@@ -9,17 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .rendering import HOSTILE, ROOT, answers_of, environment, render
+from .npm import install
+from .rendering import HOSTILE, ROOT, answers_of, check, environment, render, replace
 
-ANSWERS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "token": {"auth": "jwt", "listeners": "chat, prices:class"},
-    "hostile": HOSTILE | {"listeners": "a_name_of_thirty_characters_ab:class"},
-}
+ANSWERS: dict[str, dict[str, Any]] = {"defaults": {}, "token": {"auth": "jwt"}, "hostile": HOSTILE}
 SECONDS = 240
+README = "src/my_service/realtime/asyncapi/README.md"
 
 EXOTIC = '''\
-"""Messages with everything that a schema may have, and listeners of every kind."""
+"""Messages with all that a schema may have, and listeners of every kind."""
 
 from datetime import datetime
 from enum import Enum
@@ -29,7 +27,7 @@ from uuid import UUID
 from litestar.params import FromQuery, QueryParameter
 from msgspec import Meta, Struct
 
-from ..connections import Listener, Socket, listener
+from ..realtime import Listener, Socket, listener
 
 
 class Colour(Enum):
@@ -66,24 +64,13 @@ class Files(Listener):
 '''
 
 
-def npm(folder: Path, *packages: str) -> Path:
-    """Install packages into a folder of their own."""
-    program = shutil.which("npm")
-    assert program, "there is no npm; install it: apt-get install npm"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"private": true}')
-    command = [program, "install", "--silent", "--no-audit", "--no-fund", *packages]
-    subprocess.run(command, cwd=folder, check=True, timeout=SECONDS)
-    return folder
-
-
 def written(project: Path, *options: str) -> str:
-    """Run the command of a generated project that writes the document."""
+    """Run the command of a project that writes the document."""
     answers = answers_of(project)
     package = answers["package_name"]
     secret = {f"{package.upper()}_AUTH_SECRET": "only-for-this-test-" * 2} if answers["auth"] == "jwt" else {}
     result = subprocess.run(
-        [sys.executable, "-m", f"{package}.asyncapi", *options],
+        [sys.executable, "-m", f"{package}.realtime", "asyncapi", *options],
         cwd=project,
         env=environment(project) | secret,
         capture_output=True,
@@ -96,15 +83,19 @@ def written(project: Path, *options: str) -> str:
 
 
 def test_every_document_is_valid(template: Path, tmp_path: Path) -> None:
-    node = npm(tmp_path / "node", "@asyncapi/parser", "ajv", "ajv-formats")
+    node = tmp_path / "node"
+    install(node, "@asyncapi/parser", "ajv", "ajv-formats")
     shutil.copy(ROOT / "tests" / "asyncapi.mjs", node)
     projects = {name: render(template, tmp_path / name, **answers) for name, answers in ANSWERS.items()}
-    projects["exotic"] = render(template, tmp_path / "exotic", listeners="exotic")
+    for project in projects.values():  # two listeners whose messages have the same names
+        command = ["python", "-m", f"{answers_of(project)['package_name']}.realtime", "new-listener"]
+        check(project, *command, "chat")
+        check(project, *command, "prices", "--class")
+    projects["exotic"] = render(template, tmp_path / "exotic")
     (projects["exotic"] / "src/my_service/listeners/exotic.py").write_text(EXOTIC)
     app = projects["exotic"] / "src/my_service/app.py"
-    app.write_text(
-        app.read_text().replace("import exotic\n", "import Files, exotic\n").replace("  exotic,", "  exotic, Files,")
-    )
+    replace(app, "from .listeners.rooms", "from .listeners.exotic import Files, exotic\nfrom .listeners.rooms")
+    replace(app, "            Rooms,\n", "            Rooms,\n            exotic,\n            Files,\n")
     for name, project in projects.items():
         (node / f"{name}.json").write_text(written(project))
     result = subprocess.run(
@@ -123,11 +114,16 @@ def test_every_document_is_valid(template: Path, tmp_path: Path) -> None:
     }
 
 
-def test_types_are_made_by_the_commands_of_the_readme(default_project: Path, tmp_path: Path) -> None:
+def test_types_are_generated_by_the_commands_of_the_reference(default_project: Path, tmp_path: Path) -> None:
     """And each example of the document is of its type."""
-    readme = (default_project / "README.md").read_text()
-    for command in re.findall(r"^uv run python -m my_service.realtime.asyncapi .*$", readme, re.MULTILINE):
-        script = command.replace("uv run python", shlex.quote(sys.executable)).replace("> ", f"> {tmp_path}/")
+    commands = re.findall(
+        r"^uv run python -m <package>.realtime asyncapi .*$", (default_project / README).read_text(), re.M
+    )
+    assert len(commands) == 2
+    for command in commands:
+        script = command.replace("uv run python -m <package>", f"{shlex.quote(sys.executable)} -m my_service").replace(
+            "> ", f"> {tmp_path}/"
+        )
         subprocess.run(
             ["bash", "-eo", "pipefail", "-c", script],
             cwd=default_project,
@@ -142,7 +138,7 @@ def test_types_are_made_by_the_commands_of_the_readme(default_project: Path, tmp
         kind = message["payload"]["$ref"].rpartition("/")[2]
         lines.append(f"export const example{number}: types.{kind} = {json.dumps(message['examples'][0]['payload'])};")
     (tmp_path / "examples.ts").write_text("\n".join(lines))
-    compiler = npm(tmp_path / "node", "typescript") / "node_modules" / ".bin" / "tsc"
+    compiler = install(tmp_path / "node", "typescript") / ".bin" / "tsc"
     command = [compiler, "--noEmit", "--strict", "examples.ts"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert result.returncode == 0, result.stdout

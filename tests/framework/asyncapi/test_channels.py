@@ -102,7 +102,7 @@ def test_examples_are_made_up_or_those_of_the_message(document: dict[str, Any]) 
 
 def test_the_path_and_the_query_are_there(document: dict[str, Any]) -> None:
     channel = document["channels"]["/shelves/{shelf}"]
-    assert channel["parameters"] == {"shelf": {"description": "A part of the path: int."}}
+    assert channel["parameters"] == {"shelf": {"description": "Part of the path, of type int."}}
     assert channel["bindings"]["ws"]["query"] == {
         "type": "object",
         "properties": {"after": {"type": "integer"}, "page": {"type": "integer", "description": "Which page."}},
@@ -138,8 +138,8 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
     assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
 
 
-def test_what_is_no_message_cannot_be_heard() -> None:
-    with pytest.raises(ConfigurationError, match=r"clients hear Left, which is no message"):
+def test_what_is_not_a_message_cannot_be_declared() -> None:
+    with pytest.raises(ConfigurationError, match=r"has sends=Left, which is not a message"):
 
         @listener("/", sends="Left")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         async def handler(data: str) -> None: ...

@@ -35,7 +35,7 @@ def test_its_schemas_are_written(document: dict[str, Any], capsys: pytest.Captur
     assert main(["asyncapi", "--json-schema"]) == 0
     definitions = json.loads(capsys.readouterr().out)["definitions"]
     assert definitions.keys() == document["components"]["schemas"].keys() | document["operations"].keys()
-    assert definitions["ErrorMessage"]["description"].startswith("A message was not understood")
+    assert definitions["ErrorMessage"]["description"].startswith("The answer to a message")
 
 
 def test_the_documentation_runs_no_script_of_another_host_and_none_inline(client: TestClient[Litestar]) -> None:

@@ -10,6 +10,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, TooManyRequestsException
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
+from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
 from ..sessions.middleware import PassThroughMiddleware
@@ -77,7 +78,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
                 seconds_left(token), self.close, session, "the token has expired"
             )
 
-        session.call_before_accept(accept)  # and no wrapper around `send`, which every message would pass through
+        session.call_before_accept(accept)  # a wrapper of `send` would be called for each message
         try:
             await next_app(scope, receive, send)
         finally:
