@@ -32,7 +32,7 @@ def test_what_is_the_users_is_what_copier_is_told(renders: Renders, answers: dic
 
 
 def test_no_answer_decides_what_is_the_users() -> None:
-    """Copier reads these lists before the answers where the user has deleted a file: any answer there breaks updates."""
+    """Copier reads these lists before the answers where the user has deleted a file of the template."""
     assert "{" not in "".join(TOLD["_skip_if_exists"])
 
 

@@ -65,9 +65,10 @@ def test_a_wrong_answer_is_refused(template: Path, tmp_path: Path, question: str
     with pytest.raises(ValueError, match=f"(?s)'{question}'") as error:
         render(template, tmp_path / "project", **{question: answer})
     assert complaint in str(error.value)
-    message = str(error.value).split(f"'{question}': ")[-1]
-    assert all(len(line) < COLUMNS for line in message.splitlines())
-    assert "Invalid choice" in message or message.startswith("Write it like "), "the example comes first"
+    if complaint != "Invalid choice":  # whose words are Copier's
+        message = str(error.value).split(f"'{question}': ")[-1]
+        assert len(message) < COLUMNS
+        assert message.startswith("Write it like "), "the example comes first"
     assert not (tmp_path / "project").exists()
 
 
