@@ -24,7 +24,6 @@ ENGINES: dict[str, tuple[str, Callable[[], EngineServer] | None]] = {
     "postgres": ("postgres", PostgresServer),
 }
 """The answer to the question `fanout`, and the server."""
-SETTINGS: dict[str, object] = {"publish_seconds": 60, "ping_interval": 3600}
 
 
 async def pour(service: Service, engine: EngineServer | None, listeners: int, messages: int, size: int) -> list[float]:
@@ -38,7 +37,7 @@ async def pour(service: Service, engine: EngineServer | None, listeners: int, me
             _, listener = await loop.create_connection(lambda: Listener("/ws/crowd/hall", last), host, int(port))
             stack.callback(listener.transport.close)
             heard.append(listener)
-        await asyncio.gather(*[listener.opened for listener in heard])
+        await asyncio.gather(*[listener.joined for listener in heard])
         speaker: Ear = await crowd.join(service, "/ws/crowd/hall")
         await speaker.tell(type="leave")
         await speaker.hear("answer")
@@ -76,9 +75,9 @@ def measure(folder: Path, rounds: int) -> Findings:
                 engine.start()
             project = rendered(folder, fanout=answer)
             add_listener(project, "crowd", CROWD)
-            url = {"fanout_url": engine.url} if engine else {}
+            settings: dict[str, object] = {"fanout_url": engine.url, "publish_seconds": 60} if engine else {}
             history = 0 if name == "redis, pub/sub" else 100
-            service = Service(project, history=history, **url, **SETTINGS)
+            service = Service(project, history=history, ping_interval=3600, **settings)
             stack.callback(service.stop)
             for listeners, messages, size in ((1, 10_000, 100), (1000, 2000, 100), (1, 2000, 10_000)):
                 taken = [asyncio.run(pour(service, engine, listeners, messages, size)) for _ in range(rounds)]

@@ -20,6 +20,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan(folder, ROUNDS, seconds=0.4, connections=1000, listeners=300, crowd=0, alone=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", ["echo", "room", "churn", "memory"])
 def test_the_service_is_as_lean_as_it_promises(plan: Plan, part: str) -> None:
     findings = PARTS[part](plan)

@@ -215,7 +215,7 @@ def ours(default_project: Path) -> Iterator[Protocol]:
         for path in reversed(environment(default_project)["PYTHONPATH"].split(os.pathsep)):
             patch.syspath_prepend(path)
         patch.setattr(logging.getLogger("uvicorn.error"), "disabled", True)
-        module = import_module("my_service.realtime.server.protocol")
+        module = import_module("my_service.realtime.server.websocket_protocol")
         settings = import_module("my_service.settings").Settings()
         yield lambda config: module.WebSocketProtocol(
             config=config, server_state=ServerState(), app_state={}, settings=settings

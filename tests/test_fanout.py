@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -20,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from .crowd import CROWD
 from .engines import EngineServer, PostgresServer, RedisServer
 from .rendering import compile_package, environment, render
-from .service import TIMEOUT, Service, handshake
+from .service import TIMEOUT, Service, add_listener, handshake
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 Nodes = Callable[..., list[Service]]
@@ -29,14 +30,27 @@ MAX_CHANNELS = 10_000
 """Channels whose history is kept in memory."""
 
 
+def kind_of(url: str) -> str:
+    """Return the answer to the question `fanout` that a URL needs."""
+    return "postgres" if url.startswith("postgres") else "redis" if url else "memory"
+
+
+Crowded = Callable[[str], Path]
+
+
 @pytest.fixture(scope="session")
-def crowded(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a listener that does with a room what it is told; not to be changed."""
-    project = render(template, tmp_path_factory.mktemp("crowded") / "my-service", listeners=["crowd"])
-    (project / "src/my_service/listeners/crowd.py").write_text(CROWD)
-    environment(project)
-    compile_package(project)
-    return project
+def crowded(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Crowded:
+    """Render a project for an engine, once, with a listener that does with a room what it is told. Do not change it."""
+
+    @cache
+    def crowded(fanout: str) -> Path:
+        project = render(template, tmp_path_factory.mktemp(f"crowded-{fanout}") / "my-service", fanout=fanout)
+        add_listener(project, "crowd", CROWD)
+        environment(project)
+        compile_package(project)
+        return project
+
+    return crowded
 
 
 def begin(server: EngineServer) -> EngineServer:
@@ -68,12 +82,14 @@ def redis() -> Iterator[EngineServer]:
 
 
 @pytest.fixture
-def nodes(crowded: Path) -> Iterator[Nodes]:
-    """Start so many processes of the service, with one engine."""
+def nodes(crowded: Crowded) -> Iterator[Nodes]:
+    """Start so many processes of the service, with the engine of a URL, or with none."""
     with ExitStack() as stack:
 
-        def nodes(count: int, url: str, **settings: object) -> list[Service]:
-            started = [Service(crowded, fanout_url=url, **settings) for _ in range(count)]
+        def nodes(count: int, url: str = "", **settings: object) -> list[Service]:
+            if url:
+                settings["fanout_url"] = url
+            started = [Service(crowded(kind_of(url)), **settings) for _ in range(count)]
             for service in started:
                 stack.callback(service.stop)
             return started
@@ -122,7 +138,7 @@ class Crowd(AsyncExitStack):
 
 def up(service: Service) -> tuple[int, bool]:
     """Return what /ready and /metrics say of the engine."""
-    return service.get("/ready")[0], "fanout_up 1.0" in service.get("/metrics")[1]
+    return service.get("/ready")[0], "fanout_engine_available 1.0" in service.get("/metrics")[1]
 
 
 def counted(service: Service, name: str) -> float:
@@ -177,12 +193,12 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
             assert {(await ear.hear("said"))["text"] for ear in ears} == {"before"}
             engine.kill()
             for node in two:
-                await asyncio.to_thread(node.wait_for, "fan-out away")
+                await asyncio.to_thread(node.wait_for, "engine unavailable")
             assert [up(node) for node in two] == [(503, False)] * 2
             await ears[0].say("meanwhile")  # it waits for the engine
             engine.start()
             for node in two:
-                await asyncio.to_thread(node.wait_for, "fan-out back")
+                await asyncio.to_thread(node.wait_for, "engine available again")
             assert {(await ear.hear("said"))["text"] for ear in ears} == {"meanwhile"}
             late = await crowd.join(two[1], "/ws/crowd/hall")
             await late.say("after")
@@ -194,8 +210,8 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
     asyncio.run(outlive())
     for node in two:
         assert node.ended(signal.SIGTERM) == 0
-        lines = [(line["event"], line["level"]) for line in node.log if line["event"].startswith("fan-out")]
-        assert lines == [("fan-out ready", "info"), ("fan-out away", "error"), ("fan-out back", "info")]
+        lines = [(line["event"], line["level"]) for line in node.log if line["event"].startswith("engine")]
+        assert lines == [("engine available", "info"), ("engine unavailable", "error"), ("engine available again", "info")]
         assert not any("exception" in line for line in node.log)
         ends = {line["reason"] for line in node.happened("connection closed")}
         assert ends == {"client_closed"}, "a client had to come back"
@@ -210,14 +226,14 @@ def test_while_the_engine_is_frozen_a_message_fails_loudly_and_then_all_is_well(
             engine.freeze()
             try:
                 await ears[0].say("lost")
-                assert "away" in (await ears[0].hear("answer"))["text"]
+                assert "unavailable" in (await ears[0].hear("answer"))["text"]
                 for node in two:
-                    await asyncio.to_thread(node.wait_for, "fan-out away")
+                    await asyncio.to_thread(node.wait_for, "engine unavailable")
                 assert [up(node) for node in two] == [(503, False)] * 2
             finally:
                 engine.thaw()
             for node in two:
-                await asyncio.to_thread(node.wait_for, "fan-out back")
+                await asyncio.to_thread(node.wait_for, "engine available again")
             await ears[0].say("heard")
             heard = [(await ear.hear("said"))["text"] for ear in ears]
             if heard != ["heard", "heard"]:  # what was frozen on its way was taken after all
@@ -237,7 +253,7 @@ def test_without_an_engine_the_service_waits_for_it(kind: str, nodes: Nodes) -> 
             assert closed.value.rcvd
             assert closed.value.rcvd.code == 1013
             begin(server)
-            await asyncio.to_thread(node.wait_for, "fan-out back")
+            await asyncio.to_thread(node.wait_for, "engine available again")
             late = await crowd.join(node, "/ws/crowd/hall")
             await late.say("hi")
             assert (await late.hear("said"))["text"] == "hi"
@@ -252,7 +268,7 @@ def test_without_an_engine_the_service_waits_for_it(kind: str, nodes: Nodes) -> 
     finally:
         server.remove()
     assert node.ended(signal.SIGTERM) == 0, "it hangs without its engine"
-    assert len(node.happened("fan-out away")) == 2, "once for each time that it went"
+    assert len(node.happened("engine unavailable")) == 2, "once for each time that it went"
     assert not any("exception" in line for line in node.log)
 
 
@@ -277,29 +293,31 @@ def refused(project: Path, url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("url", "complaint"),
+    ("fanout", "url", "complaint"),
     [
-        ("kafka://127.0.0.1", "write memory://, redis://"),
-        ("127.0.0.1:6379", "write memory://, redis://"),
-        ("redis://:secret/1@127.0.0.1:6379", "the port is no number; in a password, write / # ? and @ as %2F"),
+        ("redis", "kafka://127.0.0.1", "write redis://host:6379/0, or memory://"),
+        ("redis", "127.0.0.1:6379", "write redis://host:6379/0, or memory://"),
+        ("redis", "postgresql://127.0.0.1/service", "write redis://host:6379/0, or memory://"),
+        ("postgres", "redis://127.0.0.1", "write postgresql://user:password@host:5432/database, or memory://"),
+        ("redis", "redis://:secret/1@127.0.0.1:6379", "the port is no number; in a password, write / # ? and @ as %2F"),
     ],
 )
-def test_a_url_that_is_none_is_one_line(crowded: Path, url: str, complaint: str) -> None:
-    assert complaint in refused(crowded, url)
+def test_a_url_that_is_none_is_one_line(crowded: Crowded, fanout: str, url: str, complaint: str) -> None:
+    assert complaint in refused(crowded(fanout), url)
 
 
-def test_a_wrong_user_password_or_database_is_one_line(crowded: Path) -> None:
+def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None:
     redis, postgres = RedisServer(password="right"), PostgresServer()  # noqa: S106
     try:
         begin(redis)
         begin(postgres)
         redis_at, postgres_at = f"127.0.0.1:{redis.port}", f"127.0.0.1:{postgres.port}"
-        assert "Redis says" in refused(crowded, f"redis://{redis_at}/0")
-        assert "Redis says" in refused(crowded, f"redis://:secret@{redis_at}/0")
-        assert "Redis says" in refused(crowded, f"redis://:right@{redis_at}/99")
-        wrong = refused(crowded, f"postgresql://service:secret-not@{postgres_at}/postgres")
+        assert "Redis says" in refused(crowded("redis"), f"redis://{redis_at}/0")
+        assert "Redis says" in refused(crowded("redis"), f"redis://:secret@{redis_at}/0")
+        assert "Redis says" in refused(crowded("redis"), f"redis://:right@{redis_at}/99")
+        wrong = refused(crowded("postgres"), f"postgresql://service:secret-not@{postgres_at}/postgres")
         assert "password authentication failed" in wrong
-        assert "does not exist" in refused(crowded, postgres.url.removesuffix("postgres") + "nowhere").replace(
+        assert "does not exist" in refused(crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere").replace(
             "secret", ""
         )
     finally:
@@ -328,7 +346,7 @@ def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineSe
 def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
     engine: EngineServer, template: Path, tmp_path: Path
 ) -> None:
-    project = render(template, tmp_path / "my-service", auth="jwt")
+    project = render(template, tmp_path / "my-service", auth="jwt", fanout=kind_of(engine.url))
     secret = {"MY_SERVICE_AUTH_SECRET": "s" * 32}
 
     def token(user: str) -> dict[str, str]:
@@ -435,11 +453,10 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
                     text = "é\\u0000🚀 " + "x" * size
                     await ears[0].say(text)
                     assert {(await ear.hear("said"))["text"] for ear in ears} == {text}
-            for name in ("a" * 256, "%00nodes:LoggedOut"):  # too long, and a name of the wiring's own
-                with pytest.raises(ConnectionClosed) as closed:
-                    await crowd.join(two[0], f"/ws/crowd/{name}")
-                assert closed.value.rcvd
-                assert closed.value.rcvd.code == 1008
+            with pytest.raises(ConnectionClosed) as closed:
+                await crowd.join(two[0], f"/ws/crowd/{'a' * 256}")
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1008
 
     two = nodes(2, engine.url)
     asyncio.run(talk())
@@ -457,7 +474,7 @@ def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:
             assert (await plain.hear("said"))["text"] == (await small.hear("said"))["text"] == "hi"
             assert json.loads(await loud.connection.recv()) == {"TYPE": "SAID", "TEXT": "HI"}
 
-    [node] = nodes(1, "memory://", deflate=True)
+    [node] = nodes(1, deflate=True)
     asyncio.run(talk())
 
 
@@ -469,7 +486,7 @@ def test_rooms_that_nobody_is_in_any_more_fill_no_memory(nodes: Nodes) -> None:
                 await wanderer.tell(type="wander", rooms=rooms)
                 assert json.loads(await wanderer.connection.recv())["text"] == "done"
 
-    [node] = nodes(1, "memory://", ping_interval=3600)
+    [node] = nodes(1, ping_interval=3600)
     asyncio.run(wander(2 * MAX_CHANNELS))
     memory = node.memory
     asyncio.run(wander(4 * MAX_CHANNELS))
@@ -486,32 +503,36 @@ class Listener(asyncio.Protocol):
         self.digest = hashlib.blake2b()
         self.stream = bytearray()
         self.keeps = False
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tail = b""
+        self._accepted = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.write(handshake(self.path))
 
     def data_received(self, data: bytes) -> None:
-        if not self.opened.done():
+        if not self._accepted:
             self._tail += data
             head, ended, data = self._tail.partition(b"\r\n\r\n")
             if not ended:
                 return
             assert head.startswith(b"HTTP/1.1 101"), head
             self._tail = b""
-            self.opened.set_result(None)
+            self._accepted = True
         self.digest.update(data)
         if self.keeps:
             self.stream += data
-        self._tail = (self._tail + data)[-len(self.last) :]
+        self._tail += data
+        if not self.joined.done() and b'"here"' in self._tail:
+            self.joined.set_result(None)
+        self._tail = self._tail[-len(self.last) :]
         if self._tail == self.last and not self.done.done():
             self.done.set_result(None)
 
     def connection_lost(self, _: Exception | None) -> None:
-        for future in (self.opened, self.done):
+        for future in (self.joined, self.done):
             if not future.done():
                 future.set_exception(ConnectionError("the service closed"))
 
@@ -542,7 +563,7 @@ async def pour_over_a_restart(
         listener.keeps = number < 3
         crowds[number % 3].append(listener)
     async with asyncio.timeout(TIMEOUT * 12), Crowd() as crowd:
-        await asyncio.gather(*[listener.opened for each in crowds for listener in each])
+        await asyncio.gather(*[listener.joined for each in crowds for listener in each])
         pouring = await crowd.join(three[0], "/ws/crowd/hall")
         await pouring.tell(type="pour", messages=messages)
         while (await pouring.hear("said"))["text"] != f"{messages // 3} ":

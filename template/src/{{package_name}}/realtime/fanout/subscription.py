@@ -47,7 +47,6 @@ class Subscription:
         "_socket",
         "_started",
         "_task",
-        "_writer",
     )
 
     def __init__(
@@ -59,7 +58,6 @@ class Subscription:
         self._channel = channel
         self._numbered = numbered
         self._session = Session.of(socket)
-        self._writer = self._session.writer
         self._connection_id = self._session.connection.id if self._session.connection else ""
         self._backlog: deque[Message] = deque()
         self._missed = 0
@@ -72,18 +70,16 @@ class Subscription:
 
     def deliver(self, batch: Batch) -> None:
         """Send messages of the channel, at once where the client keeps up."""
-        writer = self._writer
+        session = self._session
         if (
             self._started
             and not self._backlog
             and batch.fits
             and batch.first > self._last_sequence
-            and writer is not None
-            and writer.takes_frames
             and self._connection_id not in batch.excluded
+            and session.writer is not None
+            and session.write_frames(batch.numbered_frames if self._numbered else batch.frames, len(batch.messages))
         ):
-            writer.write_frames(batch.numbered_frames if self._numbered else batch.frames)
-            self._session.messages_out += len(batch.messages)
             return
         for message in batch.messages:
             self._queue(message)
@@ -134,24 +130,23 @@ class Subscription:
     def _write(self) -> bool:
         """Write frames while the client keeps up; return whether nothing is left."""
         while self._backlog:
-            if self._writer is None or not self._writer.takes_frames:
+            if self._session.writer is None or not self._session.writer.takes_frames:
                 return False
             frames: list[bytes] = []
             size = 0
             while self._backlog and size < MAX_WRITE_BYTES:
                 frames.append(self._next().frame(numbered=self._numbered))
                 size += len(frames[-1])
-            self._writer.write_frames(b"".join(frames))
-            self._session.messages_out += len(frames)
+            self._session.write_frames(b"".join(frames), len(frames))
         return True
 
     async def _send_loop(self) -> None:
         """Send the backlog as fast as the client reads it."""
         try:
             while not self._write():
-                if self._writer:
-                    await self._writer.writable.wait()
-                    if not self._writer.takes_frames:
+                if writer := self._session.writer:
+                    await writer.writable.wait()
+                    if not writer.takes_frames:
                         return  # the connection is ending, and its own task cleans it up
                 else:
                     await self._socket.send_text(self._next().payload(numbered=self._numbered).decode())
