@@ -22,12 +22,10 @@ PRIVATE = {
     },
     "connections/listener.py": {"self._owner", "self._receive_mode", "self._send_mode"},  # inherited
     "connections/protocol.py": {"uvicorn._types.ASGIReceiveEvent", "uvicorn._types.ASGISendEvent"},
-    "fanout/plugin.py": {"self._backend"},  # inherited
 }
 """Names that begin with an underscore and belong to somebody else."""
 
 CHANGING = {
-    "litestar.channels": {"fanout/engine.py", "fanout/plugin.py", "fanout/reader.py"},
     "litestar.handlers.websocket_handlers": {
         "connections/checks.py",
         "connections/internals.py",
