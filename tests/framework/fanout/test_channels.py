@@ -81,13 +81,13 @@ async def tell(room: FromPath[str], fanout: NamedDependency[Fanout]) -> dict[str
 
 
 @pytest.fixture
-def settings() -> Settings:
+def limitless() -> Settings:
     return Settings(max_messages_per_second=0, history=HISTORY)
 
 
 @pytest.fixture
-def fanout(settings: Settings) -> Fanout:
-    return Fanout(settings)
+def fanout(limitless: Settings) -> Fanout:
+    return Fanout(limitless)
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def hooks() -> Hooks:
 
 
 @pytest.fixture
-def rooms(settings: Settings, fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
-    sessions = Sessions(settings, ConnectionInfo, hooks)
+def rooms(limitless: Settings, fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
+    sessions = Sessions(limitless, ConnectionInfo, hooks)
     app = Litestar([Room, tell], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
     with TestClient(app) as client:
         yield client

@@ -8,8 +8,6 @@ from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from structlog.testing import capture_logs
-
 from my_service.realtime import Listener, Reason, Socket, listener
 from my_service.realtime.sessions.collector import SessionCollector
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
@@ -17,7 +15,6 @@ from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
-from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 
