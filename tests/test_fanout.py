@@ -211,7 +211,11 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
     for node in two:
         assert node.ended(signal.SIGTERM) == 0
         lines = [(line["event"], line["level"]) for line in node.log if line["event"].startswith("engine")]
-        assert lines == [("engine available", "info"), ("engine unavailable", "error"), ("engine available again", "info")]
+        assert lines == [
+            ("engine available", "info"),
+            ("engine unavailable", "error"),
+            ("engine available again", "info"),
+        ]
         assert not any("exception" in line for line in node.log)
         ends = {line["reason"] for line in node.happened("connection closed")}
         assert ends == {"client_closed"}, "a client had to come back"
@@ -317,9 +321,9 @@ def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None
         assert "Redis says" in refused(crowded("redis"), f"redis://:right@{redis_at}/99")
         wrong = refused(crowded("postgres"), f"postgresql://service:secret-not@{postgres_at}/postgres")
         assert "password authentication failed" in wrong
-        assert "does not exist" in refused(crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere").replace(
-            "secret", ""
-        )
+        assert "does not exist" in refused(
+            crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere"
+        ).replace("secret", "")
     finally:
         redis.remove()
         postgres.remove()
@@ -461,6 +465,27 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
     two = nodes(2, engine.url)
     asyncio.run(talk())
     assert not any(node.complaints for node in two)
+
+
+def test_large_messages_are_received_or_told_as_a_gap(engine: EngineServer, nodes: Nodes) -> None:
+    senders, messages = 5, 80
+
+    async def count(ear: Ear) -> int:
+        received = 0
+        while received < senders * messages:
+            message = await ear.hear()
+            received += message["missed"] if message["type"] == "gap" else message["type"] == "said"
+        return received
+
+    async def pour() -> list[int]:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(senders)]
+            for ear in ears[:senders]:
+                await ear.tell(type="pour", messages=messages, size=9000)
+            return await asyncio.gather(*[count(ear) for ear in ears])
+
+    two = nodes(2, engine.url)
+    assert set(asyncio.run(pour())) == {senders * messages}
 
 
 def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:

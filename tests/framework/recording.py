@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.testing import TestClient
+
 from my_service.realtime import Cause, ConnectionInfo, Socket
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings

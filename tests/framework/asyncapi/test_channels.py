@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, Struct
+
 from my_service.realtime import ConfigurationError, Listener, Socket, listener
 from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.testing.document import document_of, messages_at

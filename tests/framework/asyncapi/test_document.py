@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
+
 from my_service.realtime.__main__ import main
 from my_service.realtime.sessions.cause import CLOSE_CODES
 from my_service.realtime.testing.document import document_of

@@ -6,10 +6,10 @@ import pytest
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
+
 from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
 from my_service.realtime.auth.logout import logout
 from my_service.realtime.auth.plugin import Auth
-from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
@@ -34,7 +34,7 @@ def hooks() -> Hooks:
 @pytest.fixture
 def auth(request: pytest.FixtureRequest) -> Auth:
     """The authentication; a test sets other settings by parametrizing it."""
-    return Auth(AuthSettings.load(**getattr(request, "param", {})))
+    return Auth(Settings.load(**getattr(request, "param", {})))
 
 
 @pytest.fixture

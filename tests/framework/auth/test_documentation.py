@@ -1,10 +1,11 @@
 """Who may connect stands in the document of the messages."""
 
 from litestar import Litestar
+
 from my_service.realtime import listener
 from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.asyncapi.security import security_schemes
-from my_service.realtime.auth.settings import AuthSettings
+from my_service.settings import Settings
 
 
 @listener("/members")
@@ -16,7 +17,7 @@ async def public(data: str) -> None: ...
 
 
 def test_every_path_wants_a_token_unless_it_is_public() -> None:
-    documentation = Documentation("service", "1", security_schemes(AuthSettings.load()))
+    documentation = Documentation("service", "1", security_schemes(Settings.load()))
     app = Litestar([members, public], plugins=[documentation])
     document = app.plugins.get(Documentation).get_asyncapi_schema(app)
     wanted = {name: operation.get("security", []) for name, operation in document["operations"].items()}

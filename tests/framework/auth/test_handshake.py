@@ -10,15 +10,15 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.testing import TestClient
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
 from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth.plugin import Auth
-from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
-from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from ..recording import Hooks
 from .tokens import bearer, by_hand, claims, token
@@ -122,13 +122,13 @@ def test_a_bad_token_is_refused(server: Server, hooks: Hooks, encoded: str) -> N
 @given(st.text(max_size=50) | st.builds(by_hand, st.binary(max_size=50), st.binary(max_size=40)))
 def test_whatever_is_no_token_is_not_valid(encoded: str) -> None:
     with pytest.raises(NotAuthorizedException):
-        user_of(Auth(AuthSettings(auth_secret=SecretStr(SECRET))), encoded)
+        user_of(Auth(Settings(auth_secret=SecretStr(SECRET))), encoded)
 
 
 @pytest.mark.parametrize("claim", ["issuer", "audience"])
 def test_an_issuer_and_an_audience_count_where_they_are_set(claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}AUTH_{claim.upper()}", "us")
-    auth = Auth(AuthSettings.load())
+    auth = Auth(Settings.load())
 
     right: dict[str, Any] = {claim[:3]: "us"}
     assert user_of(auth, token(**right)) == "ada"
@@ -173,7 +173,7 @@ def test_an_expired_token_closes_its_connection_and_no_other(server: Server, hoo
 
 
 def test_a_secret_is_in_no_text_of_the_settings() -> None:
-    assert SECRET not in f"{AuthSettings.load()} {AuthSettings.load()!r}"
+    assert SECRET not in f"{Settings.load()} {Settings.load()!r}"
 
 
 @pytest.mark.parametrize("auth", [{"auth_max_connections_per_user": 1}], indirect=True)

@@ -6,6 +6,7 @@ import pytest
 from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
+
 from my_service.realtime import Reason
 from my_service.realtime.auth.plugin import Auth
 

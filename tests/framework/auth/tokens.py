@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import jwt
 import msgspec
+
 from my_service.realtime.testing.credentials import SECRET
 
 

@@ -14,6 +14,7 @@ from litestar import Controller, Litestar, Router, get, websocket
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener, websocket_listener
+
 from my_service.realtime import (
     Cause,
     ConfigurationError,

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
+
 from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
 from my_service.realtime.fanout.plugin import MAX_BATCH
 from my_service.realtime.sessions.plugin import Sessions
@@ -22,7 +23,6 @@ from my_service.settings import Settings
 from ..recording import Hooks
 
 HISTORY = 5
-SETTINGS = Settings(max_messages_per_second=0, history=HISTORY)
 
 
 class Said(Struct, tag="said"):
@@ -81,8 +81,13 @@ async def tell(room: FromPath[str], fanout: NamedDependency[Fanout]) -> dict[str
 
 
 @pytest.fixture
-def fanout() -> Fanout:
-    return Fanout(SETTINGS)
+def limitless() -> Settings:
+    return Settings(max_messages_per_second=0, history=HISTORY)
+
+
+@pytest.fixture
+def fanout(limitless: Settings) -> Fanout:
+    return Fanout(limitless)
 
 
 @pytest.fixture
@@ -91,8 +96,8 @@ def hooks() -> Hooks:
 
 
 @pytest.fixture
-def rooms(fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
-    sessions = Sessions(SETTINGS, ConnectionInfo, hooks)
+def rooms(limitless: Settings, fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
+    sessions = Sessions(limitless, ConnectionInfo, hooks)
     app = Litestar([Room, tell], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
     with TestClient(app) as client:
         yield client

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from my_service.realtime.testing import TIMEOUT, Service, Start
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
+
+from my_service.realtime.testing import TIMEOUT, Service, Start
 
 ROOM = "/ws/rooms/hall"
 LARGE = "x" * 60_000

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import pytest
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Meta, Struct
+
 from my_service.realtime import ConfigurationError, listener
 
 from ..recording import Serve

@@ -3,6 +3,7 @@
 import pytest
 from litestar import Litestar, Response, get
 from litestar.testing import TestClient
+
 from my_service.realtime.http.headers import SecurityHeaders
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -12,6 +12,7 @@ import structlog
 from litestar import Litestar
 from litestar.di import NamedDependency
 from litestar.testing import TestClient
+
 from my_service import hooks
 from my_service.realtime import listener
 from my_service.realtime.observability.logs import Logging

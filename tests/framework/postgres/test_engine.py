@@ -1,81 +1,11 @@
-"""Two nodes and a real engine, which is killed while they serve."""
+"""The backend of the engine holds what every one has to."""
 
-import asyncio
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
-
-import pytest
-from my_service.realtime.fanout.engine.operations import Publish, ReadHistory
 from my_service.realtime.fanout.engine.postgres import PostgresBackend
-from my_service.realtime.testing import TIMEOUT, Start, credentials
-from my_service.settings import Settings
-from websockets.sync.client import ClientConnection
 
+from ..engines import EngineTests
 from .server import Server
 
 
-@pytest.fixture
-def engine() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="engine-"))
-    server: Server | None = None
-    try:
-        server = Server(folder)
-        server.start()
-        yield server
-    finally:
-        if server:
-            server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_what_is_tried_again_is_done_once(engine: Server) -> None:
-    async def publish_twice() -> None:
-        backend = await PostgresBackend.connect(Settings(fanout_url=engine.url), "node")
-        try:
-            message = Publish(channel="hall", data=b'{"type":"said"}')
-            first = await backend.apply([message])
-            message.retried = True
-            assert await backend.apply([message]) == first
-            [history] = await backend.apply([ReadHistory(channel="hall", after=0)])
-            assert [kept.sequence for kept in history.messages] == first
-        finally:
-            await backend.close()
-
-    asyncio.run(publish_twice())
-
-
-def hear(client: ClientConnection) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
-    return message
-
-
-def test_a_room_is_one_on_two_nodes_and_outlives_its_engine(engine: Server, start: Start) -> None:
-    nodes = [start(fanout_url=engine.url, publish_seconds=30) for _ in range(2)]
-    with ExitStack() as stack:
-        one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
-        assert hear(one)["type"] == "joined"
-        other = stack.enter_context(nodes[1].connect("/ws/rooms/hall"))
-        if not credentials():  # else it is the same user: nobody is told of another tab
-            assert hear(one)["connection"] == hear(other)["connection"], "both hear who comes"
-        one.send('{"type":"say","text":"before"}')
-        said = hear(one)
-        assert (said["text"], hear(other)["text"]) == ("before", "before")
-        engine.kill()
-        for node in nodes:
-            node.wait_for("engine unavailable")
-            assert node.get("/ready") == (503, '{"status":"fan-out unavailable"}')
-        one.send('{"type":"say","text":"meanwhile"}')
-        engine.start()
-        for node in nodes:
-            node.wait_for("engine available again")
-            assert node.get("/ready")[0] == 200
-        meanwhile = hear(one)
-        assert (meanwhile["text"], hear(other)["text"]) == ("meanwhile", "meanwhile")
-        assert meanwhile["sequence"] == said["sequence"] + 1
-        late = stack.enter_context(nodes[1].connect(f"/ws/rooms/hall?after={said['sequence']}"))
-        assert hear(late) == meanwhile
+class TestPostgres(EngineTests):
+    backend = PostgresBackend
+    server = Server

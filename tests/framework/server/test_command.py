@@ -9,8 +9,9 @@ from pathlib import Path
 from socket import SHUT_RDWR
 
 import pytest
-from my_service.realtime.testing import TIMEOUT, Start, run
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from my_service.realtime.testing import TIMEOUT, Start, run
 
 
 def test_it_answers_on_every_address_of_the_contract(start: Start) -> None:

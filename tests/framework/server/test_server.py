@@ -10,13 +10,14 @@ from typing import Any, cast
 import pytest
 import uvicorn
 from litestar.types import Receive, Send
+from uvicorn.server import ServerState
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command
 from my_service.settings import Settings
-from uvicorn.server import ServerState
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection
 
 SHORT_TIMEOUT = 0.3
 """Seconds of a limit that a test waits for."""

@@ -13,6 +13,7 @@ from litestar.exceptions import (
     WebSocketDisconnect,
     WebSocketException,
 )
+
 from my_service.realtime import FanoutUnavailableError, Reason
 from my_service.realtime.sessions.cause import CLOSE_CODES, is_sendable, truncate_reason
 from my_service.realtime.sessions.resolution import Resolution, resolve_cause

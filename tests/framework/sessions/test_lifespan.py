@@ -10,11 +10,12 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
+from structlog.testing import capture_logs
+
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
-from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 
@@ -158,9 +159,8 @@ def test_a_task_group_that_the_client_leaves_ends_as_any_connection(
             await socket.accept()
             await socket.receive_text()
 
-    with serve(reading) as client, capture_logs() as logs:
-        with client.websocket_connect("/"):
-            pass
+    with serve(reading) as client, capture_logs() as logs, client.websocket_connect("/"):
+        pass
     if enter is connection_lifespan:
         assert hooks.ended.get(timeout=20)[1].reason is Reason.CLIENT_CLOSED
     assert [line for line in logs if line["log_level"] == "error"] == []

@@ -17,7 +17,6 @@ from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
-from structlog.testing import capture_logs
 
 from ..recording import Hooks, Serve
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from litestar.exceptions import WebSocketDisconnect
+
 from my_service.realtime import listener
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.sessions.origin import origin_allowed
