@@ -219,9 +219,7 @@ def somebody_else(service: Service, room: str) -> Generator[Callable[[str], None
         yield say
 
 
-def test_what_was_missed_is_received_later_in_order_and_once(
-    page: Page, way: Network, service: Service
-) -> None:
+def test_what_was_missed_is_received_later_in_order_and_once(page: Page, way: Network, service: Service) -> None:
     with somebody_else(service, "resumed") as say_there:
         open_socket(page, "/ws/rooms/resumed", after=0)
         say_there("one")

@@ -211,7 +211,11 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
     for node in two:
         assert node.ended(signal.SIGTERM) == 0
         lines = [(line["event"], line["level"]) for line in node.log if line["event"].startswith("engine")]
-        assert lines == [("engine available", "info"), ("engine unavailable", "error"), ("engine available again", "info")]
+        assert lines == [
+            ("engine available", "info"),
+            ("engine unavailable", "error"),
+            ("engine available again", "info"),
+        ]
         assert not any("exception" in line for line in node.log)
         ends = {line["reason"] for line in node.happened("connection closed")}
         assert ends == {"client_closed"}, "a client had to come back"
@@ -317,9 +321,9 @@ def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None
         assert "Redis says" in refused(crowded("redis"), f"redis://:right@{redis_at}/99")
         wrong = refused(crowded("postgres"), f"postgresql://service:secret-not@{postgres_at}/postgres")
         assert "password authentication failed" in wrong
-        assert "does not exist" in refused(crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere").replace(
-            "secret", ""
-        )
+        assert "does not exist" in refused(
+            crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere"
+        ).replace("secret", "")
     finally:
         redis.remove()
         postgres.remove()
