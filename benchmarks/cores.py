@@ -28,14 +28,14 @@ SAID = b'"type":"said"'
 
 
 class Client(asyncio.Protocol):
-    """It keeps so many messages on the way, and counts what it hears."""
+    """It keeps so many messages on the way, and counts what it receives."""
 
     def __init__(self, path: str, window: int) -> None:
         self._handshake = handshake(path)
         self._window = window
         self._tail = b""
         self._transport: Any = None
-        self.heard = 0
+        self.received = 0
         self.opened = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,11 +48,11 @@ class Client(asyncio.Protocol):
                 raise SystemExit(f"refused: {data!r}")
             self.opened.set_result(None)
         data = self._tail + data
-        heard = data.count(SAID)
+        received = data.count(SAID)
         self._tail = data[-len(SAID) + 1 :]
-        self.heard += heard
-        if self._window and heard:
-            self._transport.write(SAY * heard)
+        self.received += received
+        if self._window and received:
+            self._transport.write(SAY * received)
 
     def begin(self) -> None:
         self._transport.write(SAY * self._window)
@@ -62,7 +62,7 @@ class Client(asyncio.Protocol):
 
 
 class Result(NamedTuple):
-    """Messages that clients heard, a second; µs of CPU for each, of the service and of nginx; cores of all that ran."""
+    """Messages that clients received per second; µs of CPU for each, of service and nginx; cores of all that ran."""
 
     rate: float
     service: float
@@ -71,7 +71,7 @@ class Result(NamedTuple):
 
 
 async def measure(addresses: list[str], path: str, talking: int, services: list[int], nginx: list[int]) -> Result:
-    """Spread clients over the addresses, let so many of them talk, and count what all of them hear."""
+    """Spread clients over the addresses, let so many of them talk, and count what all of them receive."""
     loop = asyncio.get_running_loop()
     clients: list[Client] = []
     for number in range(CLIENTS):
@@ -86,10 +86,10 @@ async def measure(addresses: list[str], path: str, talking: int, services: list[
     for client in clients:
         client.begin()
     await asyncio.sleep(SECONDS / 4)
-    heard, began = sum(client.heard for client in clients), monotonic()
+    received, began = sum(client.received for client in clients), monotonic()
     before, ours, theirs = idle(), cpu(*services), cpu(*nginx)
     await asyncio.sleep(SECONDS)
-    count, seconds = sum(client.heard for client in clients) - heard, monotonic() - began
+    count, seconds = sum(client.received for client in clients) - received, monotonic() - began
     used = cpu(*services) - ours, cpu(*nginx) - theirs
     cores = (idle()[1] - before[1] - (idle()[0] - before[0])) / 100 / seconds
     for client in clients:
@@ -135,7 +135,7 @@ def compare(project: Path) -> None:
 
 def write(rounds: dict[tuple[str, str], list[Result]]) -> None:
     sys.stdout.write(
-        "| what | where | heard/s | against one process | service, µs CPU each | nginx | cores busy |\n"
+        "| what | where | received/s | against one process | service, µs CPU each | nginx | cores busy |\n"
         "|---|---|---|---|---|---|---|\n"
     )
     for (what, way), results in rounds.items():

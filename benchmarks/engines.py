@@ -32,19 +32,19 @@ async def pour(service: Service, engine: EngineServer | None, listeners: int, me
     last = f'"{messages - 1} {"x" * size}"}}'.encode()
     host, port = service.address.split(":")
     async with AsyncExitStack() as stack, Crowd() as crowd:
-        heard: list[Listener] = []
+        clients: list[Listener] = []
         for _ in range(listeners):
             _, listener = await loop.create_connection(lambda: Listener("/ws/crowd/hall", last), host, int(port))
             stack.callback(listener.transport.close)
-            heard.append(listener)
-        await asyncio.gather(*[listener.joined for listener in heard])
+            clients.append(listener)
+        await asyncio.gather(*[listener.joined for listener in clients])
         speaker: Ear = await crowd.join(service, "/ws/crowd/hall")
         await speaker.tell(type="leave")
         await speaker.hear("answer")
         pids = [service.process.pid], [engine.process.pid] if engine and engine.process else []
         before, began = [cpu(*each) for each in pids], monotonic()
         await speaker.tell(type="pour", messages=messages, size=size)
-        await asyncio.gather(*[listener.done for listener in heard])
+        await asyncio.gather(*[listener.done for listener in clients])
         seconds = monotonic() - began
         used = [cpu(*each) - at for each, at in zip(pids, before, strict=True)]
         return [messages / seconds, *(each / messages * 1e6 for each in used)]

@@ -17,7 +17,7 @@ from tests.service import frame, handshake
 
 from .servers import DEFLATE, TIMEOUT, Peer, Server, path_of
 
-TEXT = "What one says, all in the room hear; this is a message of usual size."
+TEXT = "What one says, all in the room receive; this is a message of usual size."
 CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
 CONNECTIONS = 64
 AT_ONCE = 100
@@ -122,7 +122,7 @@ async def connect(server: Server, room: str = "", *, deaf: bool = False) -> Clie
 
 @asynccontextmanager
 async def connected(server: Server, count: int, room: str = "") -> AsyncGenerator[list[Client]]:
-    """Open so many WebSockets, and cut them in the end."""
+    """Open so many WebSockets, and abort them in the end."""
     clients: list[Client] = []
     try:
         while (missing := count - len(clients)) > 0:
@@ -159,13 +159,13 @@ class Talker:
         self._transport = client.transport
         self._sent = deque([perf_counter()] * window)
         self._latencies = latencies
-        self.heard = 0
+        self.received = 0
         client.on_said = self._hear
         self._transport.write(self._words[window])
 
     def _hear(self, count: int) -> None:
         now = perf_counter()
-        self.heard += count
+        self.received += count
         for _ in range(count):
             self._latencies.append(now - self._sent.popleft())
             self._sent.append(now)
@@ -178,9 +178,9 @@ async def talk(server: Server, clients: list[Client], window: int, seconds: floa
     talkers = [Talker(client, say(server.peer), window, latencies) for client in clients]
     await asyncio.sleep(seconds / 5)
     latencies.clear()
-    before, used = sum(talker.heard for talker in talkers), server.cpu
+    before, used = sum(talker.received for talker in talkers), server.cpu
     await asyncio.sleep(seconds)
-    count, used = sum(talker.heard for talker in talkers) - before, server.cpu - used
+    count, used = sum(talker.received for talker in talkers) - before, server.cpu - used
     for client in clients:
         client.on_said = int
     return sample(used, count, latencies)
@@ -196,7 +196,7 @@ async def echo(server: Server, *windows: int, connections: int = CONNECTIONS, se
 
 
 async def ask(client: Client, words: bytes) -> None:
-    """Say something, and wait until it is heard."""
+    """Say something, and wait until it is received."""
     answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     client.on_said = answered.set_result
     client.transport.write(words)
@@ -259,7 +259,7 @@ class Hall:
             self._all_heard.set_result(None)
 
     async def say(self, words: bytes, count: int = 1) -> None:
-        """Say so many messages at once, and wait until all have heard all of them."""
+        """Say so many messages at once, and wait until all have received all of them."""
         self._all_heard = asyncio.get_running_loop().create_future()
         self._missing = self._size * count
         self._said_at = perf_counter()

@@ -1,4 +1,4 @@
-"""Drives `client.js` in a browser: a socket in `window.socket`, and what it hears and becomes."""
+"""Drives `client.js` in a browser: a socket in `window.socket`, and what it receives and becomes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from playwright.sync_api import Page
 
 OPEN = """async ([path, options, tokens]) => {
   const { ReconnectingWebSocket } = await import("/page/client.js");
-  Object.assign(window, { heard: [], states: [], delays: [], asked: 0 });
+  Object.assign(window, { received: [], states: [], delays: [], asked: 0 });
   const nextOf = async (tokens) => {
     const token = tokens[Math.min(asked++, tokens.length - 1)];
     if (token === null) throw new Error("nobody is logged in");
@@ -17,7 +17,7 @@ OPEN = """async ([path, options, tokens]) => {
     baseDelay: 10, maxDelay: 100, pingInterval: 0,
     ...options,
     ...(tokens && { token: () => nextOf(tokens) }),
-    onMessage: (message) => heard.push(message),
+    onMessage: (message) => received.push(message),
     onState: (state) => {
       states.push(state);
       if (state.retryAt) delays.push(state.retryAt - Date.now());
@@ -66,19 +66,19 @@ def say(page: Page, text: str) -> str:
     return fate
 
 
-def hears(page: Page, number: int) -> list[dict[str, Any]]:
-    """Wait until it has heard so many messages; return them all."""
-    page.wait_for_function("(number) => heard.length >= number", arg=number, polling=10)
-    heard: list[dict[str, Any]] = page.evaluate("heard")
-    return heard
+def wait_for_messages(page: Page, number: int) -> list[dict[str, Any]]:
+    """Wait until it has received so many messages; return all that it has."""
+    page.wait_for_function("(number) => received.length >= number", arg=number, polling=10)
+    received: list[dict[str, Any]] = page.evaluate("received")
+    return received
 
 
-def hears_say(page: Page, text: str) -> None:
-    """Wait until it has heard somebody say this."""
-    page.wait_for_function("(text) => heard.some((message) => message.text === text)", arg=text, polling=10)
+def wait_for_text(page: Page, text: str) -> None:
+    """Wait until it has received a message with this text."""
+    page.wait_for_function("(text) => received.some((message) => message.text === text)", arg=text, polling=10)
 
 
 def texts(page: Page) -> list[str]:
-    """Return what it heard others say."""
-    heard: list[dict[str, Any]] = page.evaluate("heard")
-    return [message["text"] for message in heard if message["type"] == "said"]
+    """Return the texts that it has received from a room."""
+    received: list[dict[str, Any]] = page.evaluate("received")
+    return [message["text"] for message in received if message["type"] == "said"]

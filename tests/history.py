@@ -165,6 +165,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "Dockerfile": ("WORKDIR /service\n", "WORKDIR /service\nRUN newer\n"),
     ".dockerignore": ("!README.md\n", "!newer\n!README.md\n"),
     "compose.yaml": ("services:\n", "services:\n  newer:\n    restart: unless-stopped\n"),
+    "deploy/README.md": ("\n\n", "\n\nNewer.\n\n"),
     "deploy/kubernetes.yaml": ("    spec:\n", "    spec:\n      newer: true\n"),
     "deploy/nginx/nginx.conf": ("daemon off;\n", "daemon off;\nnewer on;\n"),
     "deploy/nginx/listen.conf": ("\n", "\n# Newer.\n"),

@@ -19,7 +19,7 @@ CONNECT = """([url, protocols]) => new Promise((resolve) => {
   const socket = new WebSocket(url, protocols);
   socket.onclose = ({ code }) => resolve(`closed with ${code}`);
   socket.onopen = () => socket.send(JSON.stringify({ type: "say", text: "hi" }));
-  socket.onmessage = ({ data }) => resolve(`heard ${JSON.parse(data).text}`);
+  socket.onmessage = ({ data }) => resolve(`received ${JSON.parse(data).text}`);
 })"""
 
 LOST = "closed with 1006"
@@ -78,14 +78,14 @@ def test_a_page_of_another_port_cannot_use_the_cookie(context: BrowserContext, p
     with running(project) as service:
         page = page_with_the_cookie(context, foreign, service, token(project))
         assert connect(page, service) == LOST
-        refused = service.wait_for("handshake refused")
-        assert (refused["reason"], refused["detail"]) == ("origin", "this origin may not connect")
+        rejected = service.wait_for("handshake refused")
+        assert (rejected["reason"], rejected["detail"]) == ("origin", "this origin may not connect")
 
 
 def test_the_own_page_can(context: BrowserContext, project: Path) -> None:
     with running(project) as service:
         page = page_with_the_cookie(context, f"http://{service.address}/", service, token(project))
-        assert connect(page, service) == "heard hi"
+        assert connect(page, service) == "received hi"
         assert service.wait_for("connection accepted")["user"] == "ada"
 
 
@@ -94,7 +94,7 @@ def test_the_cookie_does_travel_so_only_the_origin_check_is_in_the_way(
 ) -> None:
     with running(project, allowed_origins=foreign) as service:
         page = page_with_the_cookie(context, foreign, service, token(project))
-        assert connect(page, service) == "heard hi"
+        assert connect(page, service) == "received hi"
         assert service.wait_for("connection accepted")["user"] == "ada"
 
 
@@ -104,7 +104,7 @@ def test_a_page_shows_a_token_as_a_subprotocol(context: BrowserContext, project:
         page.goto(f"http://{service.address}/")
         assert connect(page, service) == LOST
         assert connect(page, service, "bearer", "x.y.z") == LOST
-        assert connect(page, service, "bearer", token(project)) == "heard hi"
+        assert connect(page, service, "bearer", token(project)) == "received hi"
 
 
 def test_the_live_page_takes_a_token_and_connects(context: BrowserContext, project: Path) -> None:

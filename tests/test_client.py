@@ -14,7 +14,7 @@ from playwright.sync_api import BrowserContext, Page
 from websockets.sync.client import connect
 
 from .browser import ELSEWHERE, Network
-from .client import becomes, begin, first_close, hears, hears_say, open_socket, say, statuses, texts
+from .client import becomes, begin, first_close, open_socket, say, statuses, texts, wait_for_messages, wait_for_text
 from .service import TIMEOUT, Service, running
 
 HIDE = """(hidden) => {
@@ -35,14 +35,14 @@ def test_it_reconnects_after_a_restart_as_a_new_connection(page: Page, way: Netw
         open_socket(page)
         say(page, "one")
         say(page, "two")
-        before = hears(page, 2)[1]
+        before = wait_for_messages(page, 2)[1]
         assert service.ended(signal.SIGTERM) == 0
     assert first_close(page) == {"code": 1012, "reason": "service restarts"}
     with running(default_project) as service:
         way.target = service.address
         becomes(page, "open")
         say(page, "three")
-        after = hears(page, 3)[2]
+        after = wait_for_messages(page, 3)[2]
     assert (before["count"], after["count"]) == (2, 1)
     assert before["connection"] != after["connection"]
 
@@ -63,7 +63,7 @@ def test_a_ping_finds_a_dead_connection(page: Page, way: Network) -> None:
     way.flow()
     becomes(page, "open")
     say(page, "here again")
-    assert [message["type"] for message in hears(page, 1)] == ["said"]
+    assert [message["type"] for message in wait_for_messages(page, 1)] == ["said"]
 
 
 def test_pings_keep_a_live_connection(page: Page) -> None:
@@ -71,7 +71,7 @@ def test_pings_keep_a_live_connection(page: Page) -> None:
     page.evaluate("window.latencies = new Set()")
     page.wait_for_function("() => latencies.add(socket.latency).size > 5", polling=10)
     assert statuses(page) == ["connecting", "open"]
-    assert page.evaluate("heard") == []
+    assert page.evaluate("received") == []
 
 
 def test_a_handshake_without_an_answer_is_abandoned(page: Page, way: Network) -> None:
@@ -89,7 +89,7 @@ def test_what_is_sent_meanwhile_is_queued_within_a_bound_and_sent_in_order(page:
     becomes(page, "waiting")
     assert [say(page, text) for text in ("one", "two", "three")] == ["queued", "queued", "refused"]
     page.evaluate("socket.open()")  # at once
-    assert [message["text"] for message in hears(page, 2)] == ["one", "two"]
+    assert [message["text"] for message in wait_for_messages(page, 2)] == ["one", "two"]
 
 
 def test_it_backs_off_exponentially_with_full_jitter(page: Page, way: Network, service: Service) -> None:
@@ -147,7 +147,7 @@ def test_it_waits_while_the_page_is_hidden(page: Page, way: Network) -> None:
     becomes(page, "paused")
     assert say(page, "for later") == "queued"
     page.evaluate(HIDE, False)
-    assert hears(page, 1)[0]["text"] == "for later"
+    assert wait_for_messages(page, 1)[0]["text"] == "for later"
 
 
 def test_a_page_that_is_shown_again_pings_at_once(page: Page, way: Network) -> None:
@@ -181,8 +181,8 @@ def test_no_message_of_an_abandoned_connection_is_received(page: Page, way: Netw
     page.evaluate("socket.abandon()")
     way.flow()
     becomes(page, "open")
-    say(page, "heard")
-    assert [message["text"] for message in hears(page, 1)] == ["heard"]
+    say(page, "received")
+    assert [message["text"] for message in wait_for_messages(page, 1)] == ["received"]
 
 
 def test_opening_and_closing_at_once_leaves_one_connection_or_none(page: Page) -> None:
@@ -199,7 +199,7 @@ def test_opening_and_closing_at_once_leaves_one_connection_or_none(page: Page) -
     page.evaluate("socket.close(); socket.open(); socket.close(); socket.open(); socket.open()")
     becomes(page, "open")
     say(page, "one")
-    assert len(hears(page, 1)) == 1
+    assert len(wait_for_messages(page, 1)) == 1
     assert page.evaluate("made") == 2
     page.evaluate("socket.close(); socket.open(); socket.close()")
     assert page.evaluate("new Promise((resolve) => setTimeout(() => resolve(made)))") == 2
@@ -208,7 +208,7 @@ def test_opening_and_closing_at_once_leaves_one_connection_or_none(page: Page) -
 
 @contextmanager
 def somebody_else(service: Service, room: str) -> Generator[Callable[[str], None]]:
-    """Be in a room without a browser: what is called says something, and waits until the room has heard it."""
+    """Be in a room without a browser: what is called says something, and waits until the room has received it."""
     with connect(service.url(f"/ws/rooms/{room}")) as other:
 
         def say(text: str) -> None:
@@ -223,7 +223,7 @@ def test_what_was_missed_is_received_later_in_order_and_once(page: Page, way: Ne
     with somebody_else(service, "resumed") as say_there:
         open_socket(page, "/ws/rooms/resumed", after=0)
         say_there("one")
-        hears(page, 3)  # the other joined, this one joined, and that
+        wait_for_messages(page, 3)  # the other joined, this one joined, and that
         for before, after in (("two", "three"), ("four", "five")):
             way.target = "127.0.0.1:1"
             way.cut()
@@ -232,9 +232,9 @@ def test_what_was_missed_is_received_later_in_order_and_once(page: Page, way: Ne
             way.target = service.address
             becomes(page, "open")
             say_there(after)
-        hears_say(page, "five")
+        wait_for_text(page, "five")
     assert texts(page) == ["one", "two", "three", "four", "five"]
-    sequences = [message["sequence"] for message in page.evaluate("heard")]
+    sequences = [message["sequence"] for message in page.evaluate("received")]
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
     assert page.evaluate("socket.sequence") == sequences[-1]
 
@@ -243,14 +243,14 @@ def test_another_page_resumes_where_one_has_ended(page: Page, service: Service) 
     with somebody_else(service, "continued") as say_there:
         say_there("one")
         open_socket(page, "/ws/rooms/continued", after=0)
-        hears(page, 3)
+        wait_for_messages(page, 3)
         assert texts(page) == ["one"]
         sequence = page.evaluate("socket.close() ?? socket.sequence")
         becomes(page, "closed")
         say_there("two")
         open_socket(page, "/ws/rooms/continued", after=sequence)
         say_there("three")
-        hears_say(page, "three")
+        wait_for_text(page, "three")
     assert texts(page) == ["two", "three"]
 
 
@@ -259,24 +259,24 @@ def test_what_the_history_no_longer_has_is_a_gap(page: Page, way: Network, defau
         way.target = service.address
         open_socket(page, "/ws/rooms/short", after=0)
         say_there("one")
-        hears_say(page, "one")
+        wait_for_text(page, "one")
         way.target = "127.0.0.1:1"
         way.cut()
         becomes(page, "waiting")
         for text in ("two", "three", "four", "five"):
             say_there(text)
         way.target = service.address
-        page.wait_for_function("() => heard.some(({ type }) => type === 'gap')", polling=10)
+        page.wait_for_function("() => received.some(({ type }) => type === 'gap')", polling=10)
         say_there("six")
-        hears_say(page, "six")
-    gap = next(message for message in page.evaluate("heard") if message["type"] == "gap")
+        wait_for_text(page, "six")
+    gap = next(message for message in page.evaluate("received") if message["type"] == "gap")
     assert gap["channel"] == "short"
     assert gap["missed"] > 0
     assert texts(page)[-1] == "six"
-    assert texts(page) == sorted(set(texts(page)), key=texts(page).index), "something was heard twice"
+    assert texts(page) == sorted(set(texts(page)), key=texts(page).index), "something was received twice"
 
 
 def test_without_after_it_asks_for_no_history(page: Page) -> None:
     open_socket(page, "/ws/rooms/plain")
-    assert "sequence" not in hears(page, 1)[0]
+    assert "sequence" not in wait_for_messages(page, 1)[0]
     assert page.evaluate("socket.sequence") is None

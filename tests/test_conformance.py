@@ -93,20 +93,20 @@ def deflated(data: bytes) -> bytes:
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-Heard = list[tuple[int, bytes]]
+Received = list[tuple[int, bytes]]
 """The frames that the service sends, each as opcode and payload; of a close frame the code alone."""
 
-HI: Heard = [(Opcode.TEXT, b"hi")]
+HI: Received = [(Opcode.TEXT, b"hi")]
 
 
-def ended(code: int) -> Heard:
+def ended(code: int) -> Received:
     return [(Opcode.CLOSE, struct.pack("!H", code))]
 
 
 LARGEST = 1000
 """The largest message in the cases below."""
 
-WIRE: dict[str, tuple[bytes, Heard]] = {
+WIRE: dict[str, tuple[bytes, Received]] = {
     # RFC 6455, 5.2: the length should be written as short as it can be; who does not is understood.
     "5.2 a short length in 16 bits": (of_length(b"hi", "fe 0002"), HI),
     "5.2 a short length in 64 bits": (of_length(b"hi", "ff 0000000000000002"), HI),
@@ -165,7 +165,7 @@ WIRE: dict[str, tuple[bytes, Heard]] = {
     "10.4 the largest again and again": (frame(b"x" * LARGEST) * 20, [(Opcode.TEXT, b"x" * LARGEST)] * 20),
     "a thousand messages": (frame(b"hi") * 1000, HI * 1000),
 }
-DEFLATED: dict[str, tuple[bytes, Heard]] = {
+DEFLATED: dict[str, tuple[bytes, Received]] = {
     # RFC 7692, 6
     "6.1 compressed": (frame(deflated(b"hi"), reserved=4), HI),
     "6.1 not compressed": (frame(b"hi"), HI),
@@ -196,9 +196,9 @@ def small(probed: Path) -> Iterator[Service]:
         yield service
 
 
-def exchange(service: Service, sent: bytes, size: int, expected: Heard, *headers: bytes) -> Heard:
+def exchange(service: Service, sent: bytes, size: int, expected: Received, *headers: bytes) -> Received:
     """Send in pieces of this size; when as much as is expected has come, close; return all that has come."""
-    heard: Heard = []
+    received: Received = []
     with service.open_tcp() as client:
         client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         client.sendall(handshake("/probe/text", *headers))
@@ -216,21 +216,21 @@ def exchange(service: Service, sent: bytes, size: int, expected: Heard, *headers
                 if first[0] & 0x40:
                     payload = unpack(payload + b"\0\0\xff\xff")
                 opcode = Opcode(first[0] & 0x0F)
-                heard.append((opcode, payload[:2] if opcode == Opcode.CLOSE else payload))
-                if len(heard) == len(expected) and expected[-1][0] != Opcode.CLOSE:
+                received.append((opcode, payload[:2] if opcode == Opcode.CLOSE else payload))
+                if len(received) == len(expected) and expected[-1][0] != Opcode.CLOSE:
                     client.sendall(close(1000))
-    return heard
+    return received
 
 
-def check(service: Service, sent: bytes, expected: Heard, *headers: bytes) -> None:
+def check(service: Service, sent: bytes, expected: Received, *headers: bytes) -> None:
     before = service.look()
     service.log.clear()
     fails = expected[-1][0] == Opcode.CLOSE
     closes = sent[0] == 0x80 | Opcode.CLOSE  # what comes later than the answer to a close is answered by a reset
     for size in (len(sent),) if closes else (len(sent), 7, 1):
-        heard = exchange(service, sent, size, expected, *headers)
+        received = exchange(service, sent, size, expected, *headers)
         wanted = expected if fails else expected + ended(1000)
-        messages, controls = ([each for each in heard if (each[0] < Opcode.CLOSE) is data] for data in (True, False))
+        messages, controls = ([each for each in received if (each[0] < Opcode.CLOSE) is data] for data in (True, False))
         assert controls == [each for each in wanted if each[0] >= Opcode.CLOSE]
         answers = [each for each in wanted if each[0] < Opcode.CLOSE]
         assert messages == (answers[: len(messages)] if fails else answers)  # the last answers find it closed
@@ -239,10 +239,10 @@ def check(service: Service, sent: bytes, expected: Heard, *headers: bytes) -> No
 
 
 @pytest.mark.parametrize(("sent", "expected"), WIRE.values(), ids=WIRE)
-def test_each_frame_has_its_answer(small: Service, sent: bytes, expected: Heard) -> None:
+def test_each_frame_has_its_answer(small: Service, sent: bytes, expected: Received) -> None:
     check(small, sent, expected)
 
 
 @pytest.mark.parametrize(("sent", "expected"), DEFLATED.values(), ids=DEFLATED)
-def test_each_compressed_frame_has_its_answer(small: Service, sent: bytes, expected: Heard) -> None:
+def test_each_compressed_frame_has_its_answer(small: Service, sent: bytes, expected: Received) -> None:
     check(small, sent, expected, b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12")

@@ -1,10 +1,10 @@
 """The service's WebSocket protocol against uvicorn's own, from which it is made: the same bytes, the same outcome.
 
-Whatever frames a client sends, right or wrong, the application hears what it hears on uvicorn's when each frame comes
-by itself, and the client is answered the same; where the frames are cut, and which come together, makes no difference.
-On uvicorn's own it does, and there ours is other on purpose:
+Whatever frames a client sends, right or wrong, the application receives what it receives on uvicorn's when each frame
+comes by itself, and the client is answered the same. How the frames are split into segments makes no difference. On
+uvicorn's own it does, and there ours differs on purpose:
 
-- Messages with a bad frame behind them in one segment: uvicorn throws them away. Ours hears them, and answers none.
+- Messages with a bad frame behind them in one segment: uvicorn throws them away. Ours delivers them, and answers none.
 - Two faults in one segment: uvicorn may name the second. Ours names the first.
 - Text that is not UTF-8 with a close frame behind it in one segment: uvicorn raises, and so names none.
 
@@ -122,9 +122,9 @@ class Transport(asyncio.Transport):
 
 class Outcome(NamedTuple):
     messages: list[str]
-    """What the application heard, type and all."""
+    """What the application received, type and all."""
     close: str
-    """How it heard of the end."""
+    """The event with which it learned of the end."""
     answered: list[bytes]
     """The frames that the client got."""
     ended: bool
@@ -141,17 +141,17 @@ async def play(
     Args:
         early: The number of segments that come before the application has accepted the handshake.
     """
-    heard: list[Any] = []
+    received: list[Any] = []
     accepting = asyncio.Event()
 
     async def app(_: Any, receive: Any, send: Any) -> None:
         await receive()
         await accepting.wait()
         await send({"type": "websocket.accept"})
-        while not heard or heard[-1]["type"] == "websocket.receive":
-            heard.append(await receive())
+        while not received or received[-1]["type"] == "websocket.receive":
+            received.append(await receive())
             with suppress(OSError, RuntimeError):  # it may have ended meanwhile
-                await send(heard[-1] | {"type": "websocket.send"})
+                await send(received[-1] | {"type": "websocket.send"})
 
     config = Config(app, interface="asgi3", log_config=None, ws_max_size=max_size, ws_per_message_deflate=deflate)
     config.loaded_app, config.loaded = app, True
@@ -179,7 +179,7 @@ async def play(
     await asyncio.gather(*socket.tasks)
     if socket.close_timer:
         socket.close_timer.cancel()
-    *messages, close = heard
+    *messages, close = received
     return Outcome([repr(message) for message in messages], repr(close), apart(written), ended, raised)
 
 
@@ -190,7 +190,7 @@ async def turn() -> None:
 
 
 def apart(wire: bytes) -> list[bytes]:
-    """Cut behind each frame, as a parser does; the last may be less than one."""
+    """Split into frames, as a parser does; the last may be incomplete."""
     cuts = [0]
     while (at := cuts[-1]) < len(wire):
         second = int.from_bytes(wire[at + 1 : at + 2], "big")
@@ -228,8 +228,8 @@ def stock(config: Config) -> WebSocketsSansIOProtocol:
     return WebSocketsSansIOProtocol(config=config, server_state=ServerState(), app_state={})
 
 
-def cut(wire: bytes, sizes: Sequence[int]) -> list[bytes]:
-    """Cut into segments of these sizes, over and over, but not into more than some hundreds."""
+def split(wire: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """Split into segments of these sizes, over and over, but into some hundreds at most."""
     segments: list[bytes] = []
     at = 0
     for size in islice(cycle(sizes), 400):
@@ -266,7 +266,7 @@ FAULTY = st.one_of(
 
 @st.composite
 def fragmented(draw: st.DrawFn) -> list[Sent]:
-    """A message in fragments, cut anywhere, with control frames between, and now and then what may not be there."""
+    """A message in fragments, split anywhere, with control frames between, and now and then what may not be there."""
     data = b"".join(draw(st.lists(DATA, max_size=3)))
     places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=3)))
     parts = [data[begin:end] for begin, end in pairwise([0, *places, len(data)])]
@@ -305,7 +305,7 @@ def compare(ours: Protocol, sent: Sequence[Sent], cuts: Sequence[int], early: in
     wire = b"".join(each.wire for each in sent)
 
     async def outcomes() -> list[Outcome]:
-        plays = [(ours, cut(wire, cuts), early), (stock, cut(wire, cuts), 0), (stock, apart(wire), 0)]
+        plays = [(ours, split(wire, cuts), early), (stock, split(wire, cuts), 0), (stock, apart(wire), 0)]
         return [await play(protocol, segments, early=early, **options) for protocol, segments, early in plays]
 
     with asyncio.Runner() as runner:

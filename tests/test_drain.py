@@ -59,9 +59,9 @@ def test_200_clients_are_closed_one_by_one_while_new_ones_are_refused(start: Sta
             await asyncio.to_thread(service.wait_for, "draining")
             assert (await asyncio.to_thread(service.get, "/ready"))[0] == 503
             assert (await asyncio.to_thread(service.get, "/health"))[0] == 200
-            with pytest.raises(InvalidStatus) as refused:
+            with pytest.raises(InvalidStatus) as rejected:
                 await stack.enter_async_context(service.connect_async())
-            assert refused.value.response.status_code == 503
+            assert rejected.value.response.status_code == 503
             assert set(await asyncio.gather(*map(watch, clients))) == {(1012, "service restarts")}
             return began
 

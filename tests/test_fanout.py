@@ -467,6 +467,27 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
     assert not any(node.complaints for node in two)
 
 
+def test_large_messages_are_received_or_told_as_a_gap(engine: EngineServer, nodes: Nodes) -> None:
+    senders, messages = 5, 80
+
+    async def count(ear: Ear) -> int:
+        received = 0
+        while received < senders * messages:
+            message = await ear.hear()
+            received += message["missed"] if message["type"] == "gap" else message["type"] == "said"
+        return received
+
+    async def pour() -> list[int]:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(senders)]
+            for ear in ears[:senders]:
+                await ear.tell(type="pour", messages=messages, size=9000)
+            return await asyncio.gather(*[count(ear) for ear in ears])
+
+    two = nodes(2, engine.url)
+    assert set(asyncio.run(pour())) == {senders * messages}
+
+
 def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:
     async def talk() -> None:
         async with Crowd() as crowd:

@@ -1,12 +1,11 @@
 """The questions: a wrong answer is refused with what is wrong and a right value; every default is right."""
 
-import ast
-import builtins
-import itertools
+import keyword
 import re
 import sys
-from collections.abc import Callable
-from importlib.metadata import packages_distributions
+import tomllib
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +13,51 @@ import copier
 import pytest
 import yaml
 from copier import Settings
+from packaging.requirements import Requirement
 
-from .rendering import ROOT, answers_of, render
+from .rendering import HOSTILE, ROOT, Renders, answers_of, render
+from .wheels import check_wheel
 
-Rendered = Callable[..., Path]
 QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text())
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("project_name", " ", "as in: Chat Service"),
-    ("project_name", "two\nlines", "single line"),
-    ("project_slug", "Chat", "as in: chat-service"),
-    ("project_slug", "chat_service", "as in: chat-service"),
-    ("project_slug", "chat--service", "as in: chat-service"),
-    ("project_slug", "-chat", "as in: chat-service"),
-    ("project_slug", "x" * 41, "41 characters, and 40 fit"),
-    ("project_slug", "litestar", "litestar-service"),
-    ("project_slug", "pytest", "pytest-service"),
-    ("package_name", "Chat", "as in: chat_service"),
-    ("package_name", "1chat", "a letter first"),
-    ("package_name", "_chat", "a letter first"),
-    ("package_name", "chat-service", "as in: chat_service"),
-    ("package_name", "class", "is a keyword of Python"),
-    ("package_name", "email", "has a module email already"),
-    ("package_name", "litestar", "has a module litestar already"),
-    ("package_name", "tests", "has a module tests already"),
-    ("package_name", "x" * 49, "49 characters"),
-    ("description", "two\nlines", "on one line"),
-    ("author_name", "two\nlines", "on one line"),
-    ("author_email", "nobody", "as in ada@example.com"),
-    ("author_email", "a b@example.com", "as in ada@example.com"),
-    ("listeners", ["Chat"], "Chat is no name for a listener"),
-    ("listeners", "class", "class is taken"),
-    ("listeners", ["echo"], "Choose another, as in: echo_feed"),
-    ("listeners", "chat, chat", "more than once"),
-    ("listeners", "chat, chat:class", "more than once"),
-    ("listeners", "chat:klass", "write chat or chat:function, or chat:class"),
-    ("listeners", "chat: class", "no space behind a colon"),
-    ("listeners", "map", "as in: map_feed"),
+    ("project_name", " ", "like Chat Service: the name must not be empty"),
+    ("project_name", "two\nlines", "like Chat Service: one line"),
+    ("project_name", "x" * 81, "at most 80 characters, not 81"),
+    ("project_slug", "Chat", "like chat-service: lower-case"),
+    ("project_slug", "chat_service", "like chat-service: lower-case"),
+    ("project_slug", "chat--service", "like chat-service: lower-case"),
+    ("project_slug", "-chat", "like chat-service: lower-case"),
+    ("project_slug", "x" * 41, "at most 40 characters, not 41"),
+    ("project_slug", "litestar", "a dependency has this name"),
+    ("project_slug", "pyyaml", "a dependency has this name"),
+    ("project_slug", "python-dotenv", "a dependency has this name"),
+    ("project_slug", "pytest-xdist", "a dependency has this name"),
+    ("project_slug", "pyjwt", "a dependency has this name"),
+    ("project_slug", "python", "a dependency has this name"),
+    ("package_name", "Chat", "like chat_service: a letter"),
+    ("package_name", "1chat", "like chat_service: a letter"),
+    ("package_name", "_chat", "like chat_service: a letter"),
+    ("package_name", "chat-service", "like chat_service: a letter"),
+    ("package_name", "class", "a keyword of Python"),
+    ("package_name", "email", "Python or a dependency has this name"),
+    ("package_name", "litestar", "Python or a dependency has this name"),
+    ("package_name", "tests", "Python or a dependency has this name"),
+    ("package_name", "x" * 49, "at most 48 characters, not 49"),
+    ("description", "two\nlines", "one line, without control characters"),
+    ("description", "x" * 501, "at most 500 characters, not 501"),
+    ("author_name", "two\nlines", "like Ada Lovelace: one line"),
+    ("author_name", "x" * 201, "at most 200 characters, not 201"),
+    ("author_email", "nobody", "like ada@example.com"),
+    ("author_email", "a b@example.com", "like ada@example.com"),
     ("license", "WTFPL", "Invalid choice"),
     ("python_version", "3.10", "Invalid choice"),
     ("fanout", "kafka", "Invalid choice"),
     ("auth", "basic", "Invalid choice"),
+    ("telemetry", "prometheus", "Invalid choice"),
 ]
+COLUMNS = 80
+"""Of a terminal. Longer than that, help and messages are cut."""
 
 
 @pytest.mark.parametrize(("question", "answer", "complaint"), WRONG)
@@ -63,6 +65,10 @@ def test_a_wrong_answer_is_refused(template: Path, tmp_path: Path, question: str
     with pytest.raises(ValueError, match=f"(?s)'{question}'") as error:
         render(template, tmp_path / "project", **{question: answer})
     assert complaint in str(error.value)
+    if complaint != "Invalid choice":  # whose words are Copier's
+        message = str(error.value).split(f"'{question}': ")[-1]
+        assert len(message) < COLUMNS
+        assert message.startswith("Write it like "), "the example comes first"
     assert not (tmp_path / "project").exists()
 
 
@@ -71,18 +77,70 @@ def test_every_question_has_a_default_and_a_help() -> None:
         if not name.startswith("_"):
             assert "default" in question, name
             assert "help" in question or question.get("when") is False, name
+            assert len(f"?? {question.get('help', '')} (y/N) ") < COLUMNS, f"{name}: its help is cut"
+
+
+def test_the_questions_are_those_of_the_contract() -> None:
+    """Benchmarks, pages and tests outside of this repository name them."""
+    asked = [name for name, each in QUESTIONS.items() if not name.startswith("_") and each.get("when") is not False]
+    assert asked == [
+        *("project_name", "project_slug", "package_name", "description", "author_name", "author_email", "license"),
+        *("python_version", "fanout", "auth", "demo_page", "asyncapi", "telemetry", "docker", "ci", "vscode"),
+        "dependency_bot",
+    ]
+
+
+def test_the_file_can_be_read() -> None:
+    lines = (ROOT / "copier.yml").read_text().splitlines()
+    assert len(lines) <= 200
+    assert max(map(len, lines)) <= 120
 
 
 def test_no_task_and_no_extension_ever_asks_for_trust() -> None:
     assert not {"_tasks", "_migrations", "_jinja_extensions"} & QUESTIONS.keys()
 
 
-def test_the_taken_names_are_those_of_python_and_of_what_is_installed() -> None:
-    taken = set(QUESTIONS["taken_names"]["default"].split())
-    public = {name for name in sys.stdlib_module_names if not name.startswith("_")}
-    assert public <= taken
-    ours = {"litestar", "uvicorn", "msgspec", "pydantic", "structlog", "prometheus_client", "litestar_asyncapi", "ruff"}
-    assert ours <= set(packages_distributions()) & taken
+def normalized(name: str) -> str:
+    return re.sub("[-_.]+", "_", name).lower()
+
+
+def dependencies(*requirements: str) -> set[str]:
+    """Return the names of distributions that these requirements bring, and of the modules in them."""
+    modules: dict[str, set[str]] = {}
+    for module, distributions in packages_distributions().items():
+        for each in distributions:
+            modules.setdefault(normalized(each), set()).add(module)
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [*requirements]
+    while waiting:
+        if (text := waiting.pop()) in seen:
+            continue
+        seen.add(text)
+        requirement = Requirement(text)
+        found |= {normalized(requirement.name), *modules.get(normalized(requirement.name), ())}
+        with suppress(PackageNotFoundError):
+            for each in distribution(requirement.name).requires or []:
+                marker = Requirement(each).marker
+                if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+                    waiting.append(each)
+    return {name for name in found if re.fullmatch("[a-z][a-z0-9_]*", name)}
+
+
+def test_the_taken_names_are_those_of_python_and_of_what_is_installed(renders: Renders) -> None:
+    taken = set(re.findall(r"\w+", (ROOT / "includes" / "names.jinja").read_text().partition("set keywords")[0]))
+    assert {name for name in sys.stdlib_module_names if not name.startswith("_")} <= taken
+    for fanout in ("redis", "postgres"):
+        project = renders.of(fanout=fanout, auth="jwt", telemetry="opentelemetry")
+        told = tomllib.loads((project / "pyproject.toml").read_text())
+        wanted = dependencies(*told["project"]["dependencies"], *told["dependency-groups"]["dev"])
+        assert len(wanted) > 50
+        assert wanted <= taken
+
+
+def test_the_keywords_are_those_of_python() -> None:
+    words = set(re.findall(r"\w+", (ROOT / "includes" / "names.jinja").read_text().partition("set keywords")[2]))
+    assert {word for word in (*keyword.kwlist, *keyword.softkwlist) if word.islower() and word != "_"} <= words
 
 
 @pytest.mark.parametrize(
@@ -94,15 +152,50 @@ def test_the_taken_names_are_those_of_python_and_of_what_is_installed() -> None:
         ("tests", "tests-service", "tests_service"),
         ("class", "class", "class_service"),
         ("2048", "2048", "service_2048"),
+        ("3d-chat", "3d-chat", "service_3d_chat"),
+        ("24 7", "24-7", "service_24_7"),
+        ("async", "async", "async_service"),
+        ("PyYAML", "pyyaml-service", "pyyaml_service"),
+        ("python-dotenv", "python-dotenv-service", "python_dotenv_service"),
+        ("pytest-xdist", "pytest-xdist-service", "pytest_xdist_service"),
+        ("opentelemetry-exporter-otlp-proto-common", "opentelemetry-exporter-otlp-prot-service", None),
         ("чат", "my-service", "my_service"),
         ("a" * 60, "a" * 40, "a" * 40),
         ("-weird-", "weird", "weird"),
     ],
 )
-def test_any_folder_gives_right_defaults(template: Path, tmp_path: Path, folder: str, slug: str, package: str) -> None:
+def test_any_folder_gives_right_defaults(
+    template: Path, tmp_path: Path, folder: str, slug: str, package: str | None
+) -> None:
+    """A service can be built and imported under each of them."""
     copier.run_copy(str(template), tmp_path / folder, defaults=True, unsafe=False, quiet=True)
     answers = answers_of(tmp_path / folder)
-    assert (answers["project_slug"], answers["package_name"]) == (slug, package)
+    assert (answers["project_slug"], answers["package_name"]) == (slug, package or slug.replace("-", "_"))
+    check_wheel(tmp_path / folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"project_name": "Acme Chat", "package_name": "chat"},
+        {"project_slug": "a", "package_name": "a", "auth": "jwt"},
+        {"project_slug": "7", "package_name": "x7", "fanout": "redis"},
+        HOSTILE,
+        HOSTILE | {"license": "proprietary", "fanout": "postgres", "telemetry": "opentelemetry"},
+    ],
+    ids=str,
+)
+def test_odd_names_can_be_installed(renders: Renders, tmp_path: Path, answers: dict[str, Any]) -> None:
+    check_wheel(renders.of(**answers), tmp_path)
+
+
+def test_the_folder_may_be_the_one_that_one_is_in(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chat").mkdir()
+    monkeypatch.chdir(tmp_path / "chat")
+    copier.run_copy(str(template), ".", defaults=True, unsafe=False, quiet=True)
+    assert answers_of(tmp_path / "chat")["project_name"] == "Chat"
 
 
 def test_the_author_is_known_from_the_settings_of_copier(template: Path, tmp_path: Path) -> None:
@@ -111,31 +204,3 @@ def test_the_author_is_known_from_the_settings_of_copier(template: Path, tmp_pat
     copier.run_copy(str(template), target, defaults=True, unsafe=False, quiet=True, settings=known)
     answers = answers_of(target)
     assert (answers["author_name"], answers["author_email"]) == ("Ada Lovelace", "ada@example.com")
-
-
-@pytest.mark.parametrize("listeners", [["chat", "prices:class"], "chat, prices:class", "chat:function prices:class"])
-def test_listeners_are_a_list_or_names_with_commas(rendered: Rendered, listeners: Any) -> None:
-    folder = rendered(listeners=listeners) / "src" / "my_service" / "listeners"
-    assert {file.stem for file in folder.iterdir()} == {"__init__", "chat", "echo", "prices", "rooms"}
-    assert "async def chat(" in (folder / "chat.py").read_text()
-    assert "class Prices(Listener)" in (folder / "prices.py").read_text()
-
-
-def test_a_listener_cannot_have_a_name_that_stands_beside_it(rendered: Rendered) -> None:
-    """In app.py, in its own file, or in Python itself, where ruff would complain."""
-    package = rendered(listeners="chat, prices:class", auth="jwt") / "src" / "my_service"
-    beside = {name for name in dir(builtins) if name.islower()}
-    for file in (package / "app.py", package / "listeners" / "chat.py", package / "listeners" / "prices.py"):
-        module = ast.parse(file.read_text())
-        functions = [node.body for node in module.body if isinstance(node, ast.FunctionDef)]
-        for node in itertools.chain(module.body, *functions):
-            if isinstance(node, ast.ImportFrom):
-                beside |= {name.name for name in node.names}
-            elif isinstance(node, ast.ClassDef | ast.FunctionDef):
-                beside.add(node.name)
-            elif isinstance(node, ast.Assign):
-                beside |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    taken = {*QUESTIONS["own_names"]["default"].split(), *QUESTIONS["python_keywords"]["default"].split()}
-    for name in beside - {"chat", "Prices"}:
-        if re.fullmatch("[a-z][a-z0-9_]*|([A-Z][a-z0-9]+)+", name):  # what the name of a listener can become
-            assert re.sub("(?<!^)(?=[A-Z])", "_", name).lower() in taken

@@ -66,7 +66,7 @@ class Soak:
         self._source.choice(ABORTS)(self._service)
 
     def talk(self) -> None:
-        """Say something, hear it, and close."""
+        """Say something, receive the answers, and close."""
         with self._service.open_raw("/probe/text") as client:
             text = b"x" * self._source.randrange(2, 900)
             client.sendall(frame(text) * self._source.randrange(1, 20) + frame(b"\x03\xe8", Opcode.CLOSE))

@@ -41,17 +41,17 @@ WRONG = {
 
 def complaints(project: Path, tool: str) -> str:
     result = run(project, tool, *TOOLS[tool])
-    assert (result.returncode == 0) == ("lifespans.py" not in result.stdout), result.stdout
+    assert (result.returncode == 0) == ("user_code.py" not in result.stdout), result.stdout
     return result.stdout
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_type_checkers_see_a_wrong_lifespan(project: Path, tool: str) -> None:
-    file = project / "src" / "my_service" / "lifespans.py"
+    file = project / "src" / "my_service" / "user_code.py"
     file.write_text(CODE.replace("LIFESPAN", "right"))
-    assert "lifespans.py" not in complaints(project, tool)
+    assert "user_code.py" not in complaints(project, tool)
     for name, (old, new) in WRONG.items():
         file.write_text(CODE)
         replace(file, old, new)
         replace(file, "LIFESPAN", "right") if "LIFESPAN" in file.read_text() else None
-        assert "lifespans.py" in complaints(project, tool), name
+        assert "user_code.py" in complaints(project, tool), name

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from .edits import PACKAGE
-from .history import EARLIER, FUTURE, PRESENT, History, commit, contents, git
+from .history import AFTER, FUTURE, PRESENT, History, commit, contents, git
 from .rendering import ROOT, replace
 
 TESTS_THAT = {"pass": 0, "fail": 1}
@@ -35,7 +35,7 @@ def run_update(project: Path, *options: str, tests: str = "pass") -> subprocess.
 
 @pytest.fixture
 def project(history: History, tmp_path: Path) -> Path:
-    return history.project(PRESENT, tmp_path)
+    return history.render(PRESENT, tmp_path)
 
 
 def test_it_updates_says_what_has_changed_and_runs_the_tests(project: Path) -> None:
@@ -45,35 +45,31 @@ def test_it_updates_says_what_has_changed_and_runs_the_tests(project: Path) -> N
     assert "The newest of all." in result.stderr
     assert "Older." not in result.stderr
     assert "done, and the tests pass" in result.stderr
-    assert (project / PACKAGE / "connections" / "newer.py").exists()
+    assert (project / PACKAGE / "realtime" / "newer.py").exists()
     assert git(project, "diff", "--cached", "--name-only") == ""
 
 
-def test_it_says_what_each_version_since_has_changed(history: History, tmp_path: Path) -> None:
+def test_it_says_what_each_version_since_has_changed(project: Path) -> None:
     """Two versions later, in the words of both; and the steps to take by hand."""
-    project = history.project(PRESENT, tmp_path)
-    answers = project / ".copier-answers.yml"
-    replace(answers, f"_commit: {PRESENT}", f"_commit: {history.tag(EARLIER[-1])}")
-    commit(project)
     result = run_update(project)
-    for words in ("The newest of all.", "Older.", "By hand: Older."):
+    for words in ("The newest of all.", "Newer.", "By hand: Newer."):
         assert words in result.stderr
 
 
 def test_nothing_new_changes_nothing(history: History, tmp_path: Path) -> None:
-    project = history.project(FUTURE, tmp_path)
+    project = history.render(AFTER, tmp_path)
     result = run_update(project)
     assert (result.returncode, result.stdout) == (0, "")
-    assert f"nothing new; this project has the newest version, {FUTURE}" in result.stderr
+    assert f"nothing new: this project has the newest version, {AFTER}" in result.stderr
     assert git(project, "status", "--short") == ""
 
 
 def test_an_answer_changes_also_where_nothing_is_new(history: History, tmp_path: Path) -> None:
-    project = history.project(FUTURE, tmp_path)
-    result = run_update(project, "--data=demo_page=false")
+    project = history.render(AFTER, tmp_path)
+    result = run_update(project, "--data=live_page=false")
     assert result.returncode == 0, result.stderr
-    assert not (project / PACKAGE / "page").exists()
-    assert yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))["demo_page"] is False
+    assert not (project / PACKAGE / "realtime" / "page").exists()
+    assert yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))["live_page"] is False
 
 
 def test_unsaved_work_is_refused(project: Path) -> None:
@@ -81,7 +77,7 @@ def test_unsaved_work_is_refused(project: Path) -> None:
     before = contents(project)
     result = run_update(project)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "commit or stash your work first:\n\n M README.md" in result.stderr
+    assert "there are uncommitted changes. Fix: commit or stash them first:\n\n M README.md" in result.stderr
     assert contents(project) == before
 
 
@@ -89,11 +85,11 @@ def test_a_folder_without_git_is_refused(project: Path) -> None:
     (project / ".git").rename(project.parent / "not-git")
     result = run_update(project)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "this is no git repository. Make one: git init" in result.stderr
+    assert "this folder is not in a git repository. Fix: git init" in result.stderr
 
 
 def test_a_downgrade_is_refused(history: History, tmp_path: Path) -> None:
-    project = history.project(FUTURE, tmp_path)
+    project = history.render(FUTURE, tmp_path)
     result = run_update(project, f"--vcs-ref={PRESENT}")
     assert (result.returncode, result.stdout) == (1, "")
     assert f"You are downgrading from {FUTURE} to {PRESENT}" in result.stderr
@@ -116,9 +112,18 @@ def test_a_conflict_is_found_and_named(project: Path) -> None:
     commit(project)
     result = run_update(project)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "mend the conflicts in these files, then run `uv run pytest`:\n\nDockerfile\n" in result.stderr
+    assert "there are conflicts. Fix: resolve them, then run `uv run pytest`:\n\nDockerfile\n" in result.stderr
     git(project, *re.search(r"git (reset --hard) && git clean", result.stderr).group(1).split())  # type: ignore[union-attr]
     assert "RUN mine" in (project / "Dockerfile").read_text("utf-8")
+
+
+def test_a_conflict_in_a_file_of_its_own_is_found(project: Path) -> None:
+    replace(project / "Dockerfile", "WORKDIR /service\n", "WORKDIR /service\nRUN mine\n")
+    commit(project)
+    git(project, "config", "status.showUntrackedFiles", "no")
+    result = run_update(project, "--conflict=rej")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Dockerfile.rej\n" in result.stderr
 
 
 def test_tests_that_fail_fail_the_update(project: Path) -> None:
@@ -144,7 +149,7 @@ def test_an_edit_lands_in_its_own_block_where_two_look_alike(history: History, t
     replace(repository / "template" / "{% if docker %}compose.yaml{% endif %}.jinja", "services:\n", ALIKE)
     commit(repository)
     git(repository, "tag", "1002.0.0")
-    project = history.project(PRESENT, tmp_path)
+    project = history.render(PRESENT, tmp_path)
     compose = project / "compose.yaml"
     replace(compose, "    restart: unless-stopped\n", "    restart: always\n")
     replace(project / ".copier-answers.yml", str(history.repository), str(repository))
@@ -182,7 +187,7 @@ def test_uv_runs_it_with_a_copier_of_its_own(project: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
-    assert not (project / PACKAGE / "page").exists()
+    assert not (project / PACKAGE / "realtime" / "page").exists()
 
 
 def test_the_changelog_can_be_shown() -> None:

@@ -193,9 +193,9 @@ def test_more_sockets_than_descriptors_leave_the_process_up(start: Start) -> Non
     with bystander(service):
         before = service.look()
         service.log.clear()
-        with ExitStack() as flood:
+        with ExitStack() as clients:
             for _ in range(200):
-                flood.enter_context(service.open_tcp()).sendall(handshake("/probe/ws"))
+                clients.enter_context(service.open_tcp()).sendall(handshake("/probe/ws"))
         service.settles_at(before)
     assert service.complaints == []
 
@@ -205,7 +205,7 @@ def random_bytes(source: random.Random) -> bytes:
 
 
 def random_frames(source: random.Random) -> bytes:
-    """Frames that are nearly right: real headers with random bits, cut and damaged here and there."""
+    """Frames that are nearly right: real headers with random bits, truncated and damaged here and there."""
     sent = bytearray()
     for _ in range(source.randrange(1, 6)):
         data = source.randbytes(source.choice([0, 1, 2, 125, 126, 400])) if source.random() < 0.5 else b"who"

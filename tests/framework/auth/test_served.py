@@ -90,7 +90,7 @@ def test_without_a_good_secret_it_does_not_start(secret: str, complaint: str, tm
     status, written = run("--port", "0", cwd=tmp_path, auth_secret=secret)
     [line] = written.splitlines()
     assert status == 1
-    assert f"{PREFIX}AUTH_SECRET: {complaint}; make one with: python -c" in line
+    assert f"{PREFIX}AUTH_SECRET: {complaint}; generate one with: python -c" in line
     assert "short" not in line
 
 

@@ -8,7 +8,11 @@ from litestar import Controller, Litestar, Router, websocket
 from litestar.channels import ChannelsPlugin
 from litestar.channels.backends.memory import MemoryChannelsBackend
 from litestar.config.app import AppConfig
-from litestar.handlers import WebsocketListener, websocket_listener, websocket_stream
+from litestar.handlers import (
+    WebsocketListener,
+    websocket_listener,
+    websocket_stream,  # pyright: ignore[reportUnknownVariableType]
+)
 from litestar.plugins import InitPlugin
 
 from my_service import hooks

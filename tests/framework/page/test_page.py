@@ -6,6 +6,8 @@ import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
+from my_service.realtime.page import page
+
 NAMED = re.compile(r"""(?:src|href|from) ?=? ?"([^"#:]+\.(?:css|js|svg))\"""")
 """What a page, or a module of it, names."""
 
@@ -29,3 +31,16 @@ def test_it_runs_no_script_of_another_host_and_none_inline(client: TestClient[Li
 @pytest.mark.parametrize("name", ["__init__.py", "../app.py", "%2e%2e%2fapp.py", "nothing.js"])
 def test_nothing_else_is_served(client: TestClient[Litestar], name: str) -> None:
     assert client.get(f"/page/{name}").status_code == 404
+
+
+def test_it_links_to_nothing_that_is_not_there(client: TestClient[Litestar]) -> None:
+    navigation = client.get("/").text.partition("<nav")[2].partition("</nav>")[0]
+    links = re.findall(r'href="([^"]+)"', navigation)
+    assert links
+    for link in links:
+        assert client.get(f"/{link}").status_code == 200, link
+
+
+def test_without_documentation_it_has_no_link_to_it() -> None:
+    with TestClient(Litestar([page])) as client:
+        assert "asyncapi" not in client.get("/").text

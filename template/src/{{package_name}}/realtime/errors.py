@@ -18,6 +18,7 @@ class ConfigurationError(Exception):
     """
 
     def __init__(self, where: str, mistake: str, fix: str) -> None:
+        """Put the three into one message."""
         super().__init__(f"{where} {mistake}.\nFix: {fix}.")
 
 
@@ -29,6 +30,7 @@ class SettingsError(ConfigurationError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
+        """Put the lines into one message."""
         Exception.__init__(self, "\n".join(problems))
 
 

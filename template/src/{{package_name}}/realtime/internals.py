@@ -9,9 +9,10 @@ from typing import Any
 
 from litestar import Controller, Router
 from litestar.di import Provide
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
+from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
 
 PACKAGE = __name__.removesuffix(".internals")
@@ -132,6 +133,16 @@ def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:
     return sorted(read, key=lambda parameter: parameter[0])
 
 
-def frames_of(handler: WebsocketListenerRouteHandler) -> tuple[str, str]:
+def owner_of(listener: WebsocketListener) -> Router:
+    """Return the router of a listener class. 2.25: `_owner`."""
+    return listener._owner  # pyright: ignore[reportPrivateUsage]
+
+
+def has_decoder(annotation: Any) -> bool:
+    """Return whether Litestar can decode text to a type that msgspec does not know. 2.25: `_decoder`."""
+    return hasattr(annotation, "_decoder")
+
+
+def frames_of(handler: WebsocketListenerRouteHandler) -> tuple[WebSocketMode, WebSocketMode]:
     """Return the kind of frames in which a listener receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
     return handler._receive_mode, handler._send_mode  # pyright: ignore[reportPrivateUsage]

@@ -1,6 +1,6 @@
 """`Realtime`: the one plugin with which app.py gives Litestar all that this folder brings."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from litestar.utils import normalize_path
 
 from .checks.connection import check_connection_class
 from .checks.hooks import check_hooks, check_ready
-from .checks.injection import check_injection
+from .checks.injection import check_injection, check_replaced
 from .checks.keywords import check_options
 from .checks.lifespans import check_lifespan
 from .checks.listeners import check_listener_class
@@ -64,6 +64,7 @@ class Realtime(InitPlugin):
         unmanaged: Iterable[str] = (),
         ready: Iterable[Callable[[], Awaitable[Any]]] = (),
     ) -> None:
+        """Check the arguments, and make the plugins."""
         check_connection_class(connection)
         check_hooks(hooks)
         self._settings = settings
@@ -73,8 +74,8 @@ class Realtime(InitPlugin):
         self._plugins: Sequence[PluginProtocol] = [
             *plugins_of(settings),
             Sessions(settings, connection, hooks),
-            _Checks(unmanaged),
         ]
+        self._unmanaged = frozenset(normalize_path(path) for path in unmanaged)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add everything to the configuration of the application.
@@ -85,7 +86,7 @@ class Realtime(InitPlugin):
         Returns:
             The same configuration.
         """
-        app_config.plugins.append(_Last(self._plugins))
+        app_config.plugins.append(_Last(self._plugins, self._unmanaged))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
         app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
@@ -109,24 +110,31 @@ class _Last(InitPlugin):
     open until then; and the checks see every handler.
     """
 
-    def __init__(self, plugins: Sequence[PluginProtocol]) -> None:
+    def __init__(self, plugins: Sequence[PluginProtocol], unmanaged: Collection[str]) -> None:
         self._plugins = plugins
+        self._unmanaged = unmanaged
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        is_last = app_config.plugins[-1] is self
-        app_config.plugins.extend(self._plugins if is_last else [_Last(self._plugins)])
+        if app_config.plugins[-1] is self:
+            app_config.plugins.extend([*self._plugins, _Checks(self._unmanaged, app_config.dependencies)])
+        else:
+            app_config.plugins.append(_Last(self._plugins, self._unmanaged))
         return app_config
 
 
 class _Checks(InitPlugin, ReceiveRoutePlugin):
-    """Checks each handler of the application: what Litestar would stumble over before, everything else once it knows
-    what is injected.
+    """Checks each handler of the application.
+
+    Before Litestar registers it, what Litestar would stumble over; afterwards, when it is known what is injected,
+    everything else.
     """
 
-    def __init__(self, unmanaged: Iterable[str]) -> None:
-        self._unmanaged = frozenset(normalize_path(path) for path in unmanaged)
+    def __init__(self, unmanaged: Collection[str], dependencies: Mapping[str, Any]) -> None:
+        self._unmanaged = unmanaged
+        self._dependencies = dict(dependencies)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        check_replaced(self._dependencies, app_config.dependencies)
         for handler in websocket_handlers(app_config.route_handlers):
             check_options(handler)
             if lifespan := lifespan_of(handler):

@@ -1,6 +1,7 @@
 """What Litestar injects into a handler, its hooks, its lifespan and their dependencies."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,16 @@ from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.typing import FieldDefinition
 
 from ..errors import ConfigurationError, source_location
-from ..internals import PACKAGE, function_of, functions_of, injected_of, is_provided_by, parameters_of, providers_of
+from ..internals import (
+    PACKAGE,
+    function_of,
+    functions_of,
+    has_decoder,
+    injected_of,
+    is_provided_by,
+    parameters_of,
+    providers_of,
+)
 from ..sessions.info import ConnectionInfo
 from .opt_out import is_allowed, opt_out_hint
 
@@ -38,6 +48,25 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
                 where = source_location(function)
                 _check_type(where, name, types[name])
                 _check_name(where, field, handler)
+
+
+def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) -> None:
+    """Refuse a dependency of the application that has the name of one of this folder.
+
+    Args:
+        given: The dependencies that the application and its other plugins give.
+        dependencies: All dependencies, with those of this folder.
+
+    Raises:
+        ConfigurationError: One of the given is replaced.
+    """
+    for name, provider in given.items():
+        if dependencies[name] is not provider:
+            raise ConfigurationError(
+                source_location(getattr(provider, "dependency", provider)),
+                f"is provided as {name!r}, which Realtime provides",
+                "give it another name",
+            )
 
 
 def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
@@ -111,4 +140,4 @@ def _check_type(where: str, name: str, annotation: Any) -> None:
 def _is_opaque(annotation: Any) -> bool:
     """Return whether a type can be made of no text. Litestar marks those that have a decoder."""
     is_custom = isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
-    return is_custom and not hasattr(annotation, "_decoder")
+    return is_custom and not has_decoder(annotation)

@@ -61,7 +61,8 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
     Raises:
         ConfigurationError: An attribute of the class is wrong.
     """
-    cls = type(getattr(function_of(handler), "__self__", None))
+    listener: object = getattr(function_of(handler), "__self__", None)
+    cls = type(listener)
     if not issubclass(cls, WebsocketListener):
         return
     known = [name for parent in cls.__mro__[1:] for name in vars(parent) if not name.startswith("_")]

@@ -88,6 +88,8 @@ class MemoryBroker(Broker):
         return _done(None)
 
     def members(self, channel: str) -> asyncio.Future[list[str]]:
+        if self._dispatch is None:
+            return closed()
         return _done(list(self._members.get(channel, ())))
 
     def subscribe(self, channel: str) -> None:

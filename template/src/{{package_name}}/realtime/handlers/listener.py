@@ -11,6 +11,7 @@ from litestar.types.asgi_types import WebSocketMode
 
 from ..checks.keywords import check_keywords
 from ..errors import ConfigurationError, source_location
+from ..internals import owner_of
 from ..sessions.session import Socket
 from .route_handler import Lifespan, ListenerRouteHandler, Messages
 
@@ -148,7 +149,7 @@ class Listener(WebsocketListener):
             type_encoders=self.type_encoders,
             websocket_class=cls.websocket_class,
         )(self.on_receive)
-        handler.owner = self._owner
+        handler.owner = owner_of(self)
         self._serves = True
         return handler
 

@@ -17,7 +17,7 @@ from ..checks.lifespans import check_lifespan
 from ..checks.listeners import check_listener_function, check_sends
 from ..checks.parameters import check_parameters
 from ..errors import ConfigurationError, source_location
-from ..internals import function_of
+from ..internals import frames_of, function_of
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_context
@@ -146,7 +146,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
         if self._send is None:
-            self._send = make_send(self.default_serializer, self._send_mode)
+            self._send = make_send(self.default_serializer, frames_of(self)[1])
         return self._send
 
     @property
@@ -163,7 +163,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     @property
     def _takes_binary(self) -> bool:
         field = self.parsed_data_field
-        return self._receive_mode == "binary" or (field is not None and field.annotation is bytes)
+        return frames_of(self)[0] == "binary" or (field is not None and field.annotation is bytes)
 
     def _resolve_decoder(self) -> Decode:
         if self._decode is None:

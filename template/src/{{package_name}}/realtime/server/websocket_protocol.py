@@ -229,7 +229,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.data_received(b"")
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"][EXTENSION] = {"writer": self}
+        self.scope.setdefault("extensions", {})[EXTENSION] = {"writer": self}
         await super().run_asgi()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._linger_seconds, self.transport.abort)

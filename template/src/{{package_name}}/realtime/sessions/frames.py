@@ -21,10 +21,12 @@ class FrameWriter(Protocol):
     @property
     def compresses(self) -> bool:
         """Whether each connection has its own encoding, so that no frame fits two."""
+        ...
 
     @property
     def takes_frames(self) -> bool:
         """Whether it is open and the client keeps up."""
+        ...
 
     def write_frames(self, frames: bytes) -> None:
         """Write whole frames. Call it only while it takes frames."""

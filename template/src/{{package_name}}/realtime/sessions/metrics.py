@@ -22,19 +22,6 @@ BUCKETS: Final = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30
 class Metrics:
     """Counters that cost no more than an addition."""
 
-    __slots__ = (
-        "accepted",
-        "bad_messages",
-        "ended",
-        "handled",
-        "handled_seconds",
-        "limits",
-        "messages_in",
-        "messages_out",
-        "refused",
-        "slow_disconnects",
-    )
-
     def __init__(self) -> None:
         self.accepted = 0
         self.refused: Counter[str] = Counter()

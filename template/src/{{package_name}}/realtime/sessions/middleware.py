@@ -1,6 +1,7 @@
 """Middleware that leaves the events of a WebSocket alone, and costs a long connection nothing."""
 
 from collections.abc import Awaitable
+from typing import Any
 
 from litestar import WebSocket
 from litestar.enums import ScopeType
@@ -27,8 +28,9 @@ class PassThroughMiddleware(ASGIMiddleware):
 
 def is_direct(handler: WebsocketRouteHandler) -> bool:
     """Return whether no middleware and no WebSocket class of its own wants to see the events of a handler."""
-    return handler.resolve_websocket_class() is WebSocket and all(
+    resolved: Any = handler  # the types of its methods are partly unknown
+    return resolved.resolve_websocket_class() is WebSocket and all(
         isinstance(each, PassThroughMiddleware)
         or (isinstance(each, ASGIMiddleware) and ScopeType.WEBSOCKET not in each.scopes)
-        for each in handler.resolve_middleware()
+        for each in resolved.resolve_middleware()
     )

@@ -17,7 +17,6 @@ from ..settings import CoreSettings
 from .collector import SessionCollector
 from .handshake import HandshakeMiddleware
 from .info import ConnectionInfo
-from .metrics import Metrics
 from .origin import normal_origin
 from .registry import Registry
 from .resolution import resolve_cause
@@ -40,23 +39,12 @@ class Sessions(InitPlugin):
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
         self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
         self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
+        self.registry: Registry[Session] = self._runtime.registry
+        """All sessions of this node."""
+        self.metrics = self._runtime.metrics
+        """The counters of all sessions."""
         self.collector = SessionCollector(self.metrics, self.registry)
         """What Prometheus reads."""
-
-    @property
-    def settings(self) -> CoreSettings:
-        """The settings of the service."""
-        return self._runtime.settings
-
-    @property
-    def metrics(self) -> Metrics:
-        """The counters of all sessions."""
-        return self._runtime.metrics
-
-    @property
-    def registry(self) -> Registry[Session]:
-        """All sessions of this node."""
-        return self._runtime.registry
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the handshake middleware before any other: what comes first may await, uncounted."""
@@ -76,7 +64,7 @@ class Sessions(InitPlugin):
             yield
         finally:
             self.registry.begin_drain()
-            if not await self.registry.wait_empty(2 * self.settings.hook_seconds):
+            if not await self.registry.wait_empty(2 * self._runtime.settings.hook_seconds):
                 log.error("connections were not cleaned up in time", connections=len(self.registry))
 
 

@@ -12,10 +12,12 @@ class Registered(Protocol):
     @property
     def client(self) -> str:
         """The address of the client, without its port."""
+        ...
 
     @property
     def user(self) -> str:
         """The user; "" where nobody has authenticated."""
+        ...
 
     def identify(self, user: str) -> None:
         """Note who connected."""

@@ -29,7 +29,7 @@ class Runtime:
     make_connection: Callable[[], ConnectionInfo]
     hooks: HookPair
     """The hooks of the service, for every connection."""
-    registry: Registry[Any] = field(default_factory=Registry)
+    registry: Registry[Any] = field(default_factory=Registry[Any])
     metrics: Metrics = field(default_factory=Metrics)
-    direct: dict[BaseRouteHandler, bool] = field(default_factory=dict)
+    direct: dict[BaseRouteHandler, bool] = field(default_factory=dict[BaseRouteHandler, bool])
     """For each handler that had a connection, whether nothing stands between it and the session."""

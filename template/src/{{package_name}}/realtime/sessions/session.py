@@ -303,10 +303,12 @@ class Session:
         direct = self._runtime.direct.get(handler)
         if direct is None:
             direct = self._runtime.direct[handler] = is_direct(handler) and not socket.app.before_send
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
+        extension = extensions.pop(EXTENSION, None)  # else it is kept for as long as the connection lasts
         if not direct:
             self.receive_event = socket.receive
-        elif EXTENSION in (extensions := self.scope.get("extensions") or {}):
-            writer: FrameWriter = extensions[EXTENSION]["writer"]
+        elif extension is not None:
+            writer: FrameWriter = extension["writer"]
             self.writer = None if writer.compresses else writer
 
     def begin_messages(self) -> None:

@@ -4,9 +4,9 @@ There is no build step: the browser gets the files of this folder, and `client.j
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from litestar import Response, Router, get
+from litestar import Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
@@ -27,12 +27,16 @@ HEADERS: Final = {
 
 FOLDERS: Final = {"client.js": Path(__file__).parents[1] / "client"}
 CONTENTS: Final = {name: (FOLDERS.get(name, Path(__file__).parent) / name).read_bytes() for name in MEDIA_TYPES}
+DOCUMENTATION: Final = b'<a href="asyncapi">Messages</a>'
 
 
 @get("/", sync_to_thread=False)
-def index() -> Response[bytes]:
-    """The page."""
-    return _file("index.html")
+def index(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The page, without the link to a documentation that the application does not have."""
+    content = CONTENTS["index.html"]
+    if all(route.path != "/asyncapi" for route in request.app.routes):
+        content = content.replace(DOCUMENTATION, b"")
+    return Response(content, media_type="text/html")
 
 
 @get("/page/{name:str}", sync_to_thread=False)
@@ -40,10 +44,6 @@ def asset(name: FromPath[str]) -> Response[bytes]:
     """A file of the page."""
     if name not in CONTENTS:
         raise NotFoundException
-    return _file(name)
-
-
-def _file(name: str) -> Response[bytes]:
     return Response(CONTENTS[name], media_type=MEDIA_TYPES[name])
 
 

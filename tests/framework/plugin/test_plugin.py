@@ -14,9 +14,9 @@ from litestar.plugins import InitPlugin
 from litestar.testing import TestClient
 
 from my_service import hooks
-from my_service.realtime import Realtime
+from my_service.realtime import ConfigurationError, Realtime
 from my_service.realtime.observability.logs import Logging
-from my_service.realtime.sessions import plugin as sessions
+from my_service.realtime.sessions.registry import Registry
 from my_service.settings import Settings
 from my_service.state import Connection
 
@@ -40,9 +40,16 @@ class Plugin(InitPlugin):
         self.name, self.plugins = name, plugins
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        app_config.lifespan.append(resource(self.name))
+        config: Any = app_config  # its types are partly unknown
+        config.lifespan.append(resource(self.name))
         app_config.plugins.extend(self.plugins)
         return app_config
+
+
+@pytest.fixture(autouse=True)
+def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is telemetry, no stop waits for a collector."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
 
 
 def realtime(**options: Any) -> Realtime:
@@ -68,10 +75,11 @@ def test_connections_end_before_everything_that_they_use(monkeypatch: pytest.Mon
         ended.append("on_shutdown")
 
     def add_late(app_config: AppConfig) -> AppConfig:
-        app_config.lifespan.append(resource("on_app_init"))
+        config: Any = app_config  # its types are partly unknown
+        config.lifespan.append(resource("on_app_init"))
         return app_config
 
-    monkeypatch.setattr(sessions.Registry, "wait_empty", wait_empty)
+    monkeypatch.setattr(Registry, "wait_empty", wait_empty)
     app = Litestar(
         plugins=[realtime() if plugin == "realtime" else plugin for plugin in plugins],
         lifespan=[resource("given")],
@@ -124,6 +132,14 @@ class TestWhatTheUserConfigures:
         assert isinstance(app.logging_config, Logging)
         assert app.openapi_config is not None
         assert app.openapi_config.title == "my-service"
+
+
+@pytest.mark.parametrize("name", ["connection", "fanout", "sessions"])
+def test_a_dependency_of_the_same_name_is_refused(name: str) -> None:
+    async def provide_own() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=rf"provide_own .*line \d+\) is provided as '{name}'"):
+        Litestar(plugins=[realtime()], dependencies={name: provide_own})
 
 
 def test_ready_is_what_the_functions_say() -> None:

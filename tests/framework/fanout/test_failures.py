@@ -1,0 +1,147 @@
+"""What fails is not half done: joining and tracking can be tried again, and what is closed says so at once."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.testing import TestClient
+from msgspec import Struct
+
+from my_service.realtime import ConnectionInfo, Fanout, FanoutUnavailableError, Listener, Socket
+from my_service.realtime.fanout.history import History
+from my_service.realtime.fanout.memory import MemoryBroker
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.settings import Settings
+
+from ..recording import Hooks
+
+TIMEOUT = 20
+
+
+class Said(Struct, tag="said"):
+    text: str
+
+
+class Point(Struct, tag="point"):
+    at: complex
+
+
+class FailingBroker(MemoryBroker):
+    """Cannot do something for so many times."""
+
+    failures = 0
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise FanoutUnavailableError
+
+    async def wait_subscribed(self, channel: str) -> None:
+        self._fail()
+
+    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
+        self._fail()
+        return super().read_history(channel, after)
+
+    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
+        if not self.failures:
+            return super().join_presence(channel, member, joined, left)
+        self.failures -= 1
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(FanoutUnavailableError())
+        super().join_presence(channel, member, joined, left)  # it was done, but not in time
+        return failed
+
+
+class Room(Listener):
+    """Does what it is told, and answers how that went."""
+
+    path = "/{room:str}"
+
+    async def on_receive(self, data: str, socket: Socket, room: FromPath[str], fanout: NamedDependency[Fanout]) -> str:
+        try:
+            match data:
+                case "join":
+                    await fanout.join(socket, room)
+                case "resume":
+                    await fanout.join(socket, room, after=0)
+                case "track":
+                    await fanout.track(socket, room, joined=Said("joined"), left=Said("left"))
+                case "point":
+                    await fanout.publish(Point(1 + 2j), room)
+                case _:
+                    await fanout.publish(Said(data), room)
+        except FanoutUnavailableError:
+            return "failed"
+        return "done"
+
+
+@pytest.fixture
+def broker() -> FailingBroker:
+    return FailingBroker(Settings())
+
+
+@pytest.fixture
+def rooms(broker: FailingBroker) -> Iterator[TestClient[Litestar]]:
+    settings = Settings(max_messages_per_second=0)
+    hooks = Hooks()
+    app = Litestar(
+        [Room],
+        plugins=[Fanout(settings, broker), Sessions(settings, ConnectionInfo, hooks)],
+        type_encoders={complex: lambda number: [number.real, number.imag]},
+        logging_config=None,
+        openapi_config=None,
+    )
+    with TestClient(app) as client:
+        yield client
+
+
+def say(socket: Any, text: str) -> str:
+    socket.send_text(text)
+    answer: str = socket.receive_text(timeout=TIMEOUT)
+    return answer
+
+
+@pytest.mark.parametrize("join", ["join", "resume"])
+def test_after_a_join_that_failed_joining_again_is_not_deaf(
+    rooms: TestClient[Litestar], broker: FailingBroker, join: str
+) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        broker.failures = 1
+        assert say(client, join) == "failed"
+        assert say(client, join) == "done"
+        client.send_text("hi")
+        assert '"hi"' in client.receive_text(timeout=TIMEOUT)
+
+
+def test_after_a_track_that_failed_tracking_works(rooms: TestClient[Litestar], broker: FailingBroker) -> None:
+    with rooms.websocket_connect("/hall") as witness:
+        assert say(witness, "join") == "done"
+        with rooms.websocket_connect("/hall") as client:
+            broker.failures = 1
+            assert say(client, "track") == "failed"
+            assert say(client, "track") == "done"
+        texts = [witness.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
+        assert texts == ["joined", "left", "joined", "left"]
+
+
+def test_what_a_listener_may_return_can_be_published(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        assert say(client, "join") == "done"
+        client.send_text("point")
+        assert client.receive_json(timeout=TIMEOUT) == {"type": "point", "at": [1.0, 2.0]}
+
+
+def test_what_is_asked_of_a_closed_fanout_fails_at_once() -> None:
+    async def ask() -> None:
+        fanout = Fanout(Settings())
+        said = Said("hi")
+        for asked in (fanout.publish(said, "hall"), fanout.present("hall"), fanout.broadcast_to_nodes(said)):
+            with pytest.raises(FanoutUnavailableError):
+                await asked
+
+    asyncio.run(asyncio.wait_for(ask(), TIMEOUT))

@@ -1,0 +1,69 @@
+"""A sequence with a hole is filled, or told as a gap: by one rule, whoever receives it."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from my_service.realtime.fanout.history import History, resume
+from my_service.realtime.fanout.messages import GapMarker, Message, add_sequence
+
+BEGAN = 100
+
+
+def message(sequence: int, data: bytes = b"{}") -> Message:
+    return Message(data, sequence)
+
+
+def shown(messages: Sequence[Message]) -> list[object]:
+    """Show messages as their sequences, and gaps as how many are missed."""
+    return [
+        {"missed": msgspec.json.decode(each.data)["missed"]} if isinstance(each, GapMarker) else each.sequence
+        for each in messages
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "last", "kept", "received", "expected"),
+    [
+        (103, 105, [104, 105], [], [104, 105]),
+        (105, 105, [], [], []),
+        (103, 105, [104, 105], [105, 106], [104, 105, 106]),
+        (0, 105, [104, 105], [106], [104, 105, 106]),
+        (101, 105, [104, 105], [], [{"missed": 2}, 104, 105]),
+        (103, 105, [], [], [{"missed": 2}]),
+        (103, 105, [], [105], [{"missed": 1}, 105]),
+        (103, 105, [104, 105], [107], [104, 105, {"missed": 1}, 107]),
+        (7, 105, [104, 105], [], [{"missed": None}, 104, 105]),
+        (900, 105, [], [106], [{"missed": None}, 106]),
+    ],
+)
+def test_what_follows_is_received_once_and_in_order_and_each_hole_is_a_gap(
+    after: int, last: int, kept: list[int], received: list[int], expected: list[object]
+) -> None:
+    history = History(BEGAN, last, [message(sequence) for sequence in kept])
+    assert shown([*resume("hall", after, history, [message(sequence) for sequence in received])]) == expected
+
+
+@pytest.mark.parametrize("last", [104, 105])
+def test_a_message_that_is_known_to_be_lost_is_a_gap(last: int) -> None:
+    history = History(BEGAN, last, [message(104)])
+    assert shown([*resume("hall", 103, history, [message(105, b""), message(106)])]) == [104, {"missed": 1}, 106]
+
+
+def test_after_a_gap_of_unknown_size_a_channel_may_begin_anew() -> None:
+    history = History(BEGAN, 105, [message(105)])
+    assert shown([*resume("hall", 104, history, [GapMarker("hall"), message(106)])]) == [105, {"missed": None}, 106]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"size":18446744073709551616,"price":1e2}', b'{"size":18446744073709551616,"price":1e2,"sequence":7}'),
+        (b"{}", b'{"sequence":7}'),
+        (b'{"sequence":1}', b'{"sequence":7}'),
+        (b'["said","hi"]', b'["said","hi"]'),
+    ],
+)
+def test_the_sequence_is_a_field_of_whatever_is_an_object(data: bytes, expected: bytes) -> None:
+    assert add_sequence(data, 7) == expected
