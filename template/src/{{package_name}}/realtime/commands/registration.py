@@ -10,6 +10,9 @@ from ..settings import PACKAGE
 
 MAX_COLUMNS: Final = 120
 
+UNFIT: Final = (SyntaxError, StopIteration)
+"""What comes of a file whose lines cannot be added, or would not be the only change."""
+
 
 def register(app: Path, module: str, symbol: str) -> bool:
     """Add a listener to app.py, where a formatter leaves both lines as they are.
@@ -46,7 +49,7 @@ def register(app: Path, module: str, symbol: str) -> bool:
         changed.body.remove(next(each for each in changed.body if ast.dump(each) == ast.dump(line)))
         if ast.dump(changed) != ast.dump(tree):
             return False
-    except (SyntaxError, StopIteration):
+    except UNFIT:
         return False
     app.write_bytes(result)
     return True
