@@ -148,7 +148,7 @@ def test_the_password_of_postgresql_comes_by_its_own_variable(
         server.start()
         monkeypatch.setenv("PGPASSWORD", "secret")
         with running(project, fanout_url=server.url.replace(":secret@", "@")) as service:
-            service.wait_for("fan-out ready")
+            service.wait_for("engine available")
     finally:
         server.remove()
 
