@@ -10,6 +10,7 @@ from litestar.middleware import ASGIMiddleware, DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
 from litestar.testing import TestClient
 from litestar.types import ASGIApp, Receive, Scope, Send
+
 from my_service.realtime import ConnectionInfo, Socket, listener
 from my_service.realtime.sessions.frames import EXTENSION, text_frame
 from my_service.realtime.sessions.middleware import PassThroughMiddleware

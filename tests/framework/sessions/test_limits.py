@@ -8,6 +8,8 @@ from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
+from structlog.testing import capture_logs
+
 from my_service.realtime import Listener, Reason, Socket, listener
 from my_service.realtime.sessions.collector import SessionCollector
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
