@@ -25,7 +25,6 @@ EVERYTHING = {"auth": "jwt", "fanout": "redis", "telemetry": "opentelemetry"}
 PRIVATE = {
     "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_owner", "_receive_mode", "_send_mode"},
     "realtime/server/drain.py": {"_exit"},  # of `os`, and documented
-    "realtime/server/event_queue.py": {"uvicorn._types"},
     "realtime/server/websocket_protocol.py": {"uvicorn._types"},
 }
 """Names of others that begin with an underscore, in code or in a text."""

@@ -115,26 +115,28 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "sessions/lifespan.py",
             "await pair.on_disconnect(socket, session.ensure_connection(), cause)",
-            "other = min(session.registry, key=lambda each: each.opened_at)\n"
+            "from .plugin import Sessions\n\n"
+            "            registry = socket.app.plugins.get(Sessions).registry\n"
+            "            other = min(registry, key=lambda each: each.opened_at)\n"
             "            await pair.on_disconnect(socket, other.ensure_connection(), cause)",
         ),
     ],
     "the wrong cause": [
         (
-            "sessions/disconnect.py",
+            "sessions/cause.py",
             "return Cause(Reason.CLIENT_CLOSED, code)",
             "return Cause(Reason.CONNECTION_LOST, code)",
         ),
     ],
     "sockets are not forgotten": [
-        ("sessions/session.py", "self.registry.remove(self)", "pass"),
+        ("sessions/handshake.py", "self._registry.remove(session)", "pass"),
     ],
     "any origin may connect": [
-        ("sessions/origin.py", "return origin in allowed or origin == own_origin(scope)", "return True"),
+        ("sessions/handshake.py", "return origin in allowed or origin == own_origin(scope)", "return True"),
     ],
     "an origin that ends alike may connect": [
         (
-            "sessions/origin.py",
+            "sessions/handshake.py",
             "origin == own_origin(scope)",
             "origin.endswith(own_origin(scope).partition('://')[2])",
         ),
@@ -249,7 +251,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "handshake.py",
             "seconds_left(token), self.close, session,",
-            "seconds_left(token), lambda *_: [self.close(each, '') for each in session.registry], session,",
+            "seconds_left(token), lambda *_: [self.close(each, '') for each in registry], session,",
         )
     ],
     "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],

@@ -21,8 +21,7 @@ from ..internals import frames_of, function_of
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_context
-from ..sessions.runtime import HookPair
-from ..sessions.session import Session, Socket
+from ..sessions.session import HookPair, Session, Socket
 from .codecs import Decode, make_decoder, make_receive, make_send
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
 from .messages import PINGS

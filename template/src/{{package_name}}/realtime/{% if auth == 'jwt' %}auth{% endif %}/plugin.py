@@ -16,7 +16,7 @@ from msgspec import Struct
 from ..fanout.plugin import Fanout
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
-from ..sessions.state import State
+from ..sessions.session import State
 from .authenticator import Authenticator
 from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
