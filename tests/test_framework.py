@@ -49,3 +49,10 @@ def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "format", "--check", "tests")
     check(overlaid, "mypy", "tests")
     check(overlaid, "pyright", "--pythonpath", sys.executable, "tests")
+
+
+def test_the_service_imports_nothing_of_what_its_tests_are_made_of(default_project: Path) -> None:
+    look = "import sys; from my_service.app import create_app; create_app(); print(*sys.modules, sep='\\n')"
+    imported = check(default_project, "python", "-c", look).splitlines()
+    assert "my_service.realtime.plugin" in imported
+    assert [name for name in imported if name == "pytest" or name.startswith("my_service.realtime.testing")] == []

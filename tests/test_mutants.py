@@ -153,7 +153,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a user has any number of sockets": [
         ("sessions/registry.py", "if 0 < limit <= len(sessions):", "if False:"),
     ],
-    "a slow reader is waited for without end": [
+    "a slow consumer is waited for without end": [
         ("server/websocket_protocol.py", "if self._settings.send_seconds:", "if False:"),
     ],
     "any proxy is trusted": [
@@ -182,7 +182,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "msgspec.json.decode",
         ),
     ],
-    "a sender hears what was for the others": [
+    "a sender receives what was for the others": [
         ("fanout/subscription.py", "(message.exclude and message.exclude == self._connection_id)", "False"),
     ],
     "who resumes receives twice": [
@@ -193,10 +193,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a client that resumes is told of no gap": [
         ("fanout/history.py", "            if missed:\n", "            if False:\n"),
     ],
-    "a slow reader is told of no gap": [
+    "a slow consumer is told of no gap": [
         ("fanout/subscription.py", "        if self._missed:\n", "        if False:\n"),
     ],
-    "the backlog of a slow reader has no end": [
+    "the backlog of a slow consumer has no end": [
         ("fanout/subscription.py", "if len(self._backlog) >= self._settings.max_backlog:", "if False:"),
     ],
     "a user comes with each tab": [
