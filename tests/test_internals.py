@@ -78,7 +78,7 @@ MOVING = {
         "realtime/asyncapi/channels.py",
         "realtime/internals.py",
         "realtime/plugin.py",
-        "realtime/testing/paths.py",
+        "realtime/testing/observation.py",
     },
     "litestar.security": {
         "realtime/auth/authenticator.py",
