@@ -77,7 +77,7 @@ MOVING = {
         "realtime/asyncapi/channels.py",
         "realtime/internals.py",
         "realtime/plugin.py",
-        "realtime/testing/paths.py",
+        "realtime/testing/observation.py",
     },
     "litestar.security": {
         "realtime/auth/authenticator.py",
