@@ -127,6 +127,7 @@ class History:
             if whose(name) == YOURS:
                 (project / name).parent.mkdir(parents=True, exist_ok=True)
                 (project / name).write_text(text, "utf-8")
+        commit(project)
         return project
 
 
@@ -135,7 +136,8 @@ def update(project: Path, version: str, **options: Any) -> None:
     copier.run_update(
         project, vcs_ref=version, defaults=True, overwrite=True, unsafe=False, quiet=True, context_lines=3, **options
     )
-    assert conflicts(project) == []
+    found = conflicts(project)
+    assert found == [], found
     commit(project)
 
 

@@ -32,15 +32,15 @@ HOSTILE = {
 FRAMEWORK = ROOT / "tests" / "framework"
 """The tests of the framework, one folder for each concern. They import `my_service`, and run in what is rendered."""
 
-NEEDED_ANSWERS: dict[str, tuple[str, Any]] = {
-    "asyncapi": ("asyncapi", True),
-    "auth": ("auth", "jwt"),
-    "page": ("demo_page", True),
-    "postgres": ("fanout", "postgres"),
-    "redis": ("fanout", "redis"),
-    "telemetry": ("telemetry", "opentelemetry"),
+NEEDED_ANSWERS: dict[str, tuple[str, set[Any]]] = {
+    "asyncapi": ("asyncapi", {True}),
+    "auth": ("auth", {"jwt"}),
+    "engine": ("fanout", {"redis", "postgres"}),
+    "page": ("demo_page", {True}),
+    "postgres": ("fanout", {"postgres"}),
+    "redis": ("fanout", {"redis"}),
 }
-"""The folders of them that are about what only some answers bring."""
+"""The folders of them that are about what only some answers bring: the question, and these answers."""
 
 
 def copy_of_the_template(target: Path) -> Path:
@@ -98,7 +98,7 @@ class Renders:
 def add_framework_tests(project: Path) -> None:
     """Copy the tests of the framework into a project, as far as its answers have brought what they are about."""
     answers = answers_of(project)
-    left_out = [folder for folder, (question, answer) in NEEDED_ANSWERS.items() if answers[question] != answer]
+    left_out = [folder for folder, (question, wanted) in NEEDED_ANSWERS.items() if answers[question] not in wanted]
     ignore = shutil.ignore_patterns("__pycache__", *left_out)
     shutil.copytree(FRAMEWORK, project / "tests" / "framework", ignore=ignore)
 

@@ -129,7 +129,7 @@ def test_without_docker_nothing_of_it_is_there(rendered: Rendered) -> None:
 @each_engine
 def test_a_secret_that_is_missing_has_an_error_of_its_own(rendered: Rendered, fanout: str, auth: str) -> None:
     project = rendered(docker=True, fanout=fanout, auth=auth)
-    secrets = re.findall(r"\$\{(\w+):\?([^}]+), see the README}", (project / "compose.yaml").read_text())
+    secrets = re.findall(r"\$\{(\w+):\?([^}]+), see (?:the |deploy/)README(?:\.md)?}", (project / "compose.yaml").read_text())
     wanted = {"PGPASSWORD"} if fanout == "postgres" else set()
     wanted |= {"MY_SERVICE_AUTH_SECRET"} if auth == "jwt" else set()
     assert {name for name, _ in secrets} == wanted
@@ -148,7 +148,7 @@ def test_the_password_of_postgresql_comes_by_its_own_variable(
         server.start()
         monkeypatch.setenv("PGPASSWORD", "secret")
         with running(project, fanout_url=server.url.replace(":secret@", "@")) as service:
-            service.wait_for("fan-out ready")
+            service.wait_for("engine available")
     finally:
         server.remove()
 

@@ -14,7 +14,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "everything": {"auth": "jwt", "fanout": "postgres", "telemetry": "opentelemetry", "docker": True},
     "redis, nothing else": {"fanout": "redis", "asyncapi": False, "demo_page": False},
 }
-WITH_PROCESSES = {"auth", "fanout", "postgres", "redis", "server"}
+WITH_PROCESSES = {"auth", "engine", "fanout", "server"}
 """The folders whose tests start processes, so that each of them takes as long as all others together."""
 FOLDERS = sorted(path.name for path in FRAMEWORK.iterdir() if (path / "__init__.py").exists())
 
@@ -28,7 +28,7 @@ def overlaid(renders: Renders, tmp_path: Path, answers: str) -> Path:
 def test_every_folder_has_tests() -> None:
     assert set(FOLDERS) > WITH_PROCESSES
     for folder in FOLDERS:
-        assert list((FRAMEWORK / folder).glob("test_*.py")), folder
+        assert list((FRAMEWORK / folder).rglob("test_*.py")), folder
 
 
 @pytest.mark.parametrize("folder", [*sorted(WITH_PROCESSES), "all others"])
@@ -49,3 +49,10 @@ def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "format", "--check", "tests")
     check(overlaid, "mypy", "tests")
     check(overlaid, "pyright", "--pythonpath", sys.executable, "tests")
+
+
+def test_the_service_imports_nothing_of_what_its_tests_are_made_of(default_project: Path) -> None:
+    look = "import sys; from my_service.app import create_app; create_app(); print(*sys.modules, sep='\\n')"
+    imported = check(default_project, "python", "-c", look).splitlines()
+    assert "my_service.realtime.plugin" in imported
+    assert [name for name in imported if name == "pytest" or name.startswith("my_service.realtime.testing")] == []

@@ -1,4 +1,4 @@
-"""The tests of a generated service are worth something: each of these mistakes, planted into it, makes them fail.
+"""The tests are worth something: each of these mistakes, planted into a project, makes some of them fail.
 
 A mistake counts as found when a test fails or the service refuses to start; not when the code cannot be imported.
 """
@@ -8,11 +8,11 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from .rendering import Renders, replace, run
+from .rendering import Renders, replace, run_pytest
 
 PACKAGE = Path("src/my_service")
 
-MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+USER_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "state in a module global": [
         ("listeners/echo.py", "@listener(", 'counts = {"count": 0}\n\n\n@listener('),
         ("listeners/echo.py", "connection.count += 1", 'counts["count"] += 1'),
@@ -31,6 +31,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "class Shared(list[int]):\n    __hash__ = object.__hash__\n\n\nSHARED = Shared()\n\n\n@dataclass",
         ),
     ],
+    "state that on_accept shares": [
+        ("state.py", "count: int = 0", "counts: list[int] = None\n    count: int = 0"),
+        ("hooks.py", "async def on_accept", "COUNTS: list[int] = []\n\n\nasync def on_accept"),
+        ("hooks.py", "async def on_disconnect", "    connection.counts = COUNTS\n\n\nasync def on_disconnect"),
+    ],
     "state on the listener": [
         ("listeners/rooms.py", '"""Tell everybody in the room."""', "self.latest = data.text"),
     ],
@@ -47,149 +52,172 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("listeners/echo.py", "connection.count += 1", "socket.app.state.count = socket.app.state.get('count', 0) + 1"),
         ("listeners/echo.py", "count=connection.count", "count=socket.app.state.count"),
     ],
+    "a clean-up that needs what on_accept has acquired": [
+        ("state.py", "count: int = 0", "resource: list[int] | None = None\n    count: int = 0"),
+        ("hooks.py", "async def on_disconnect", "    connection.resource = []\n\n\nasync def on_disconnect"),
+        ("hooks.py", "cause: Cause) -> None:", "cause: Cause) -> None:\n    connection.resource.clear()"),
+    ],
+    "what clients receive is not declared": [
+        ("listeners/rooms.py", "sends = Joined | Left | SaidInRoom", "sends = Joined | Left"),
+    ],
+    "a message that nobody sends": [
+        ("messages.py", "class Left(", 'class Unused(Struct, tag="unused"):\n    pass\n\n\nclass Left('),
+    ],
+    "a setting that the example does not list": [
+        (
+            "settings.py",
+            "class Settings(RealtimeSettings):",
+            "class Settings(RealtimeSettings):\n    unlisted: int = 1\n",
+        ),
+    ],
+    "another default than the example lists": [
+        (
+            "settings.py",
+            "class Settings(RealtimeSettings):",
+            "class Settings(RealtimeSettings):\n    port: int = 9000\n",
+        ),
+    ],
+}
+"""Mistakes of a user. The tests of the generated project alone have to find them."""
+
+MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "state in a cached dependency": [
-        ("connections/plugin.py", "Provide(_provide_connection,", "Provide(_provide_connection, use_cache=True,"),
+        ("sessions/plugin.py", "Provide(_provide_connection,", "Provide(_provide_connection, use_cache=True,"),
     ],
     "one Connection for all": [
         (
-            "connections/plugin.py",
-            "self.make_connection = connection",
-            "self.make_connection = lambda c=connection(): c",
+            "sessions/plugin.py",
+            "Runtime(settings, connection,",
+            "Runtime(settings, lambda made=connection(): made,",
         ),
     ],
     "no clean-up": [
-        ("connections/lifespan.py", "await stage.on_disconnect(socket, connection, cause)", "pass"),
+        ("sessions/lifespan.py", "await pair.on_disconnect(socket, session.ensure_connection(), cause)", "pass"),
     ],
     "no clean-up when the initialization fails": [
-        ("connections/lifespan.py", "await stage.on_accept(socket, connection)", "pass"),
+        ("sessions/lifespan.py", "            await pair.on_accept(socket, connection)\n", ""),
         (
-            "connections/lifespan.py",
-            "            life.push_async_exit(partial(_clean_up",
-            "            await stage.on_accept(socket, connection)\n            life.push_async_exit(partial(_clean_up",
+            "sessions/lifespan.py",
+            "            exit_stack.push_async_exit(partial(_disconnect",
+            "            await pair.on_accept(socket, connection)\n"
+            "            exit_stack.push_async_exit(partial(_disconnect",
         ),
     ],
     "clean-up twice": [
         (
-            "connections/lifespan.py",
-            "await stage.on_disconnect(socket, connection, cause)",
-            "await stage.on_disconnect(socket, connection, cause)\n"
-            "            await stage.on_disconnect(socket, connection, cause)",
+            "sessions/lifespan.py",
+            "await pair.on_disconnect(socket, session.ensure_connection(), cause)",
+            "await pair.on_disconnect(socket, session.ensure_connection(), cause)\n"
+            "            await pair.on_disconnect(socket, session.ensure_connection(), cause)",
         ),
     ],
     "clean-up of the wrong connection": [
         (
-            "connections/lifespan.py",
-            "await stage.on_disconnect(socket, connection, cause)",
-            "other = next(iter(entry.connections.registry)).connection or connection\n"
-            "            await stage.on_disconnect(socket, other, cause)",
-        ),
-        (
-            "connections/registry.py",
-            "return iter(tuple(self._open))",
-            "return iter(sorted(self._open, key=lambda e: e.since))",
+            "sessions/lifespan.py",
+            "await pair.on_disconnect(socket, session.ensure_connection(), cause)",
+            "other = min(session.registry, key=lambda each: each.opened_at)\n"
+            "            await pair.on_disconnect(socket, other.ensure_connection(), cause)",
         ),
     ],
     "the wrong cause": [
         (
-            "connections/registry.py",
+            "sessions/disconnect.py",
             "return Cause(Reason.CLIENT_CLOSED, code)",
             "return Cause(Reason.CONNECTION_LOST, code)",
         ),
     ],
     "sockets are not forgotten": [
-        ("connections/gate.py", "self._connections.registry.remove(entry)", "pass"),
+        ("sessions/session.py", "self.registry.remove(self)", "pass"),
     ],
     "any origin may connect": [
-        ("connections/origin.py", "return origin in allowed or origin == own_origin(scope)", "return True"),
+        ("sessions/origin.py", "return origin in allowed or origin == own_origin(scope)", "return True"),
     ],
     "an origin that ends alike may connect": [
         (
-            "connections/origin.py",
+            "sessions/origin.py",
             "origin == own_origin(scope)",
             "origin.endswith(own_origin(scope).partition('://')[2])",
         ),
     ],
     "a bad message ends the connection": [
-        ("connections/listener.py", "await _answer_bad_message(socket, error)", "raise"),
+        ("handlers/codecs.py", "await _answer_bad_message(socket, error)", "raise"),
     ],
     "bad messages without end": [
-        ("connections/listener.py", "if not entry.bad_messages.allows_another(entry.messages_in):", "if False:"),
+        ("sessions/session.py", "if not self._bad_messages.allows_another(self.messages_in):", "if False:"),
     ],
     "a client may be silent for ever": [
-        ("connections/lifespan.py", "        silence.start()\n", ""),
+        ("sessions/lifespan.py", "        silence.start()\n", ""),
     ],
     "a user has any number of sockets": [
-        ("connections/registry.py", "if 0 < most <= len(claimed):", "if False:"),
+        ("sessions/registry.py", "if 0 < limit <= len(sessions):", "if False:"),
     ],
-    "a slow reader is waited for without end": [
-        ("connections/protocol.py", "if self._settings.send_seconds:", "if False:"),
+    "a slow consumer is waited for without end": [
+        ("server/websocket_protocol.py", "if self._settings.send_seconds:", "if False:"),
     ],
     "any proxy is trusted": [
-        ("server.py", "forwarded_allow_ips=settings.trusted_proxies", 'forwarded_allow_ips="*"'),
+        ("server/serve.py", "forwarded_allow_ips=settings.trusted_proxies", 'forwarded_allow_ips="*"'),
     ],
     "no content security policy": [
-        ("headers.py", "{**policy, **HEADERS}", "HEADERS"),
-    ],
-    "what clients hear is not documented": [
-        ("listeners/rooms.py", "sends = Joined | Left | SaidInRoom", "sends = Joined | Left"),
-    ],
-    "a message that nobody says or hears": [
-        ("messages.py", "class Left(", 'class Unused(Struct, tag="unused"):\n    pass\n\n\nclass Left('),
+        ("http/headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
     "the error message is not documented": [
-        ("asyncapi/channels.py", "(handler.sends, ErrorMessage, Pong", "(handler.sends, None, Pong"),
+        ("handlers/declared.py", "(handler.sends, ErrorMessage, Pong", "(handler.sends, None, Pong"),
     ],
     "answers are not documented": [
-        ("asyncapi/channels.py", "fields = [handler.parsed_return_field]", "fields: list[FieldDefinition | None] = []"),
+        (
+            "handlers/declared.py",
+            "fields = [handler.parsed_return_field]",
+            "fields: list[FieldDefinition | None] = []",
+        ),
     ],
     "a path is not documented": [
         ("asyncapi/channels.py", "isinstance(handler, ListenerRouteHandler) and", 'route.path != "/ws/echo" and'),
     ],
     "messages are not validated": [
         (
-            "connections/listener.py",
-            "msgspec.json.Decoder(field.raw, dec_hook=self.default_deserializer).decode",
+            "handlers/codecs.py",
+            "msgspec.json.Decoder(field.raw, dec_hook=dec_hook).decode",
             "msgspec.json.decode",
         ),
     ],
-    "a sender hears what was for the others": [
-        ("fanout/reader.py", "message.sequence <= self._floor or message.skipped == self._id", "False"),
+    "a sender receives what was for the others": [
+        ("fanout/subscription.py", "(message.exclude and message.exclude == self._connection_id)", "False"),
     ],
-    "who comes back hears twice": [
-        ("fanout/reader.py", "if isinstance(each, Hole) or each.sequence > history.sequence]", "]"),
-        ("fanout/memory.py", "each.sequence > after", "each.sequence >= after"),
+    "who resumes receives twice": [
+        ("fanout/memory.py", "message.sequence > after", "message.sequence >= after"),
+        ("fanout/history.py", "        elif message.sequence > last:", "        else:"),
+        ("fanout/history.py", "            if missed:", "            if missed > 0:"),
     ],
-    "a client that comes back is told of no gap": [
-        ("fanout/reader.py", "gap.append(Hole.of(self.channel, missed))", "pass"),
+    "a client that resumes is told of no gap": [
+        ("fanout/history.py", "            if missed:\n", "            if False:\n"),
     ],
-    "a slow reader is told of no gap": [
-        ("fanout/reader.py", "        if self._missed:\n", "        if False:\n"),
+    "a slow consumer is told of no gap": [
+        ("fanout/subscription.py", "        if self._missed:\n", "        if False:\n"),
     ],
-    "the backlog of a slow reader has no end": [
-        ("fanout/reader.py", "if len(self._backlog) >= self._most:", "if False:"),
+    "the backlog of a slow consumer has no end": [
+        ("fanout/subscription.py", "if len(self._backlog) >= self._settings.max_backlog:", "if False:"),
     ],
     "a user comes with each tab": [
-        ("fanout/engine.py", "        if presence is None:", "        if True:"),
-        ("fanout/memory.py", "if member not in members:", "if True:"),
+        ("fanout/presence.py", "        if entry is None:", "        if True:"),
     ],
     "channels are never forgotten": [
-        ("fanout/plugin.py", "            del self._here[channel.name]", "            return await reader.stop()"),
+        ("fanout/dispatch.py", "            del self._subscribers[channel]", "            pass"),
     ],
     "channels are not left at the end": [
-        ("fanout/plugin.py", "life.push_async_callback(self._leave_all, readers)", "pass"),
+        ("fanout/plugin.py", "exit_stack.push_async_callback(self._leave_all, socket)", "pass"),
     ],
     "a message that is published is lost": [
         (
             "fanout/memory.py",
-            "        kept.messages.append(published)\n",
+            "        kept.messages.append(message)\n",
             "        if kept.sequence % 100 == 0:\n            return 0\n",
         ),
     ],
     "no drain": [
-        ("connections/drain.py", "self._registry.draining = True", "return await super().shutdown(sockets)"),
+        ("server/drain.py", "        await self._drain()\n", ""),
     ],
     "no check of lifespans": [
-        ("connections/checks.py", "        check_lifespan(lifespan)", "        pass"),
+        ("plugin.py", "                check_lifespan(lifespan)", "                pass"),
     ],
 }
 
@@ -203,94 +231,93 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("credentials.py", "by_cookie=True) if token", "by_cookie=False) if token"),
     ],
-    "a cookie counts without an Origin": [("plugin.py", "required=True", "required=False")],
+    "a cookie counts without an Origin": [("authenticator.py", "required=True", "required=False")],
     "a cookie goes before a header": [
         ("credentials.py", 'if scheme.lower() == "bearer":', "if not connection.cookies:")
     ],
-    "a token needs no id": [("plugin.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
-    "the issuer does not count": [("plugin.py", "self._settings.issuer or None", "None")],
-    "the audience does not count": [("plugin.py", "self._settings.audience or None", "None")],
-    "what is claimed in public is not checked": [("handshake.py", "self._auth.is_claimed(connection)", "False")],
-    "an old cookie closes what is public": [("plugin.py", " and not credentials.by_cookie", "")],
-    "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
-    "a token is looked at once": [("handshake.py", "            self._auth.check(token)", "            pass")],
-    "connections outlive their token": [
-        ("handshake.py", "expiry = self._auth.close_when_expired(entry, token)", "expiry = None")
+    "a token needs no id": [("authenticator.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
+    "the issuer does not count": [("authenticator.py", "self._settings.auth_issuer or None", "None")],
+    "the audience does not count": [("authenticator.py", "self._settings.auth_audience or None", "None")],
+    "what is claimed in public is not checked": [
+        ("handshake.py", "self._authenticator.has_explicit_token(connection)", "False")
     ],
+    "an old cookie closes what is public": [("authenticator.py", " and not credentials.by_cookie", "")],
+    "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
+    "a token is looked at once": [("handshake.py", "            self._authenticator.check(token)", "            pass")],
+    "connections outlive their token": [("handshake.py", "seconds_left(token), self.close,", "3600, self.close,")],
     "the end of one token closes every connection": [
         (
-            "plugin.py",
-            "self._close, entry,",
-            "lambda *_: [self._close(each, '') for each in entry.connections.registry],",
+            "handshake.py",
+            "seconds_left(token), self.close, session,",
+            "seconds_left(token), lambda *_: [self.close(each, '') for each in session.registry], session,",
         )
     ],
-    "a token is good after its logout": [("plugin.py", "in self.revoked:", "in ():")],
-    "revoked tokens are kept for ever": [("plugin.py", " if exp > now}", "}")],
-    "a logout closes nothing": [("plugin.py", 'self._close(entry, "logged out")', "pass")],
-    "a logout closes everybody": [("plugin.py", "registry.by_user.get(logout.user, ())", "registry")],
-    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(connection.headers),")],
-    "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES = 32", "MIN_SECRET_BYTES = 5")],
+    "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],
+    "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
+    "a logout closes nothing": [("plugin.py", 'self._middleware.close(session, "logged out")', "pass")],
+    "a logout closes everybody": [("plugin.py", "registry.of_user(logout.user)", "registry")],
+    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
+    "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
+        ("settings.py", "secret: SecretStr) -> SecretStr", "secret: str) -> str"),
         ("settings.py", "secret.get_secret_value()", "secret"),
-        ("plugin.py", ".get_secret_value()", ""),
+        ("authenticator.py", ".get_secret_value()", ""),
     ],
-    "a user may have any number of connections": [("handshake.py", "self._auth.max_connections_per_user", "0")],
+    "a user may have any number of connections": [("handshake.py", "limit=self._max_connections_per_user", "limit=0")],
     "a user has no name in the state": [
-        ("../connections/lifespan.py", "entry.connection.user = entry.user", 'entry.connection.user = ""')
+        ("../sessions/session.py", "self.connection.user = self.user", 'self.connection.user = ""')
     ],
 }
 
+GENERATED = ("tests", "--ignore", "tests/framework")
+"""The tests of a generated project, without those of the framework."""
 
-WITHOUT_PROCESSES_OF_AUTH = ("tests/auth/test_handshake.py", "tests/auth/test_logout.py")
+WITHOUT_PROCESSES_OF_AUTH = ("tests/framework/auth", "--ignore", "tests/framework/auth/test_served.py")
+"""Those of the authentication that start no process: seconds, and most of what there is to find."""
 
-TEST = (
-    "pytest",
-    "-q",
-    "-x",
-    "-n0",
-    "--timeout",
-    "20",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:faker",
-    "-p",
-    "no:hypothesispytest",
-)
+OPTIONS = ("-q", "-x", "-n0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 
-def near(project: Path, file: str) -> tuple[str, ...]:
-    """The tests of a file, or of its folder, where there are some."""
-    path = PurePath(file)
-    places = [f"tests/{path.parent}/test_{path.stem}.py", *([f"tests/{path.parent}"] if path.parent.name else [])]
-    return next(((place,) for place in places if (project / place).exists()), ("tests/listeners", "tests/asyncapi"))
+def near(file: str) -> tuple[str, ...]:
+    """The tests of the folder in which a file of the framework is."""
+    return (f"tests/framework/{PurePath(file).parent}",)
 
 
-def plant(project: Path, *mistake: tuple[str, str, str]) -> None:
+def copy_with(mistake: list[tuple[str, str, str]], project: Path, target: Path, folder: str = "") -> Path:
+    copied = Path(shutil.copytree(project, target))
     for file, old, new in mistake:
-        replace(project / PACKAGE / file, old, new)
+        replace(copied / PACKAGE / folder / file, old, new)
+    return copied
 
 
 def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     """Run some of the tests, and more as long as they find nothing."""
+    status, written = 0, ""
     for some in tests:
-        result = run(project, *TEST, *some)
-        if result.returncode:
+        seconds = "20" if some is tests[-1] else "10"  # a mistake may well make a test wait in vain
+        status, written = run_pytest(project, *OPTIONS, "--timeout", seconds, *some)
+        if status:
             break
-    assert result.returncode == 1, f"exit status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr}"
-    assert "SyntaxError" not in result.stdout
+    assert status == 1, f"exit status {status}\n{written[-3000:]}"
+    assert "SyntaxError" not in written
+
+
+@pytest.mark.parametrize("mutant", USER_MUTANTS)
+def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
+    project = copy_with(USER_MUTANTS[mutant], renders.compiled(), tmp_path / "project")
+    shutil.rmtree(project / "tests" / "framework")
+    assert_found(project, ("tests",))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
+    mistake = MUTANTS[mutant]
+    project = copy_with(mistake, renders.compiled(), tmp_path / "project", "realtime")
+    assert_found(project, near(mistake[0][0]), GENERATED, ("tests",))
 
 
 @pytest.mark.parametrize("mutant", AUTH_MUTANTS)
 def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = Path(shutil.copytree(renders.compiled(auth="jwt"), tmp_path / "project"))
-    plant(project, *((f"auth/{file}", old, new) for file, old, new in AUTH_MUTANTS[mutant]))
-    assert_found(project, WITHOUT_PROCESSES_OF_AUTH, ("tests/auth",))
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_planted_mistake_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = Path(shutil.copytree(renders.compiled(), tmp_path / "project"))
-    plant(project, *MUTANTS[mutant])
-    assert_found(project, near(project, MUTANTS[mutant][0][0]), WITHOUT_PROCESSES, ())
+    project = copy_with(AUTH_MUTANTS[mutant], renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
+    assert_found(project, WITHOUT_PROCESSES_OF_AUTH, ("tests/framework/auth",))

@@ -77,7 +77,8 @@ def test_every_question_has_a_default_and_a_help() -> None:
         if not name.startswith("_"):
             assert "default" in question, name
             assert "help" in question or question.get("when") is False, name
-            assert len(f"?? {question.get('help', '')} (y/N) ") < COLUMNS, f"{name}: its help is cut"
+            suffix = "(y/N) " if question["type"] == "bool" else ""
+            assert len(f"?? {question.get('help', '')} {suffix}") < COLUMNS, f"{name}: its help is cut"
 
 
 def test_the_questions_are_those_of_the_contract() -> None:

@@ -148,7 +148,7 @@ def test_an_edit_lands_in_its_own_block_where_two_look_alike(history: History, t
     repository = Path(shutil.copytree(history.repository, tmp_path / "template"))
     replace(repository / "template" / "{% if docker %}compose.yaml{% endif %}.jinja", "services:\n", ALIKE)
     commit(repository)
-    git(repository, "tag", "1002.0.0")
+    git(repository, "tag", "1003.0.0")
     project = history.render(PRESENT, tmp_path)
     compose = project / "compose.yaml"
     replace(compose, "    restart: unless-stopped\n", "    restart: always\n")

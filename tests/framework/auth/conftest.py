@@ -1,4 +1,4 @@
-"""A service that is nothing but the wiring, the authentication and two handlers."""
+"""A service that is nothing but sessions, authentication and two handlers."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ async def who(data: str, socket: Socket, connection: NamedDependency[ConnectionI
 
 @listener("/public", opt={"public": True})
 async def public(data: str, connection: NamedDependency[ConnectionInfo]) -> str:
-    return connection.user or "a stranger"
+    return connection.user or "anonymous"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The life of a connection: it is counted, accepted, initialized, and whatever happens, cleaned up once."""
+"""The lifecycle of a connection: it is counted, accepted, initialized, and whatever happens, cleaned up once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable

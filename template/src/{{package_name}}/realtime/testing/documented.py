@@ -1,4 +1,4 @@
-"""Whatever a test hears has to be documented: each message is looked up in what its listener says that it sends."""
+"""Whatever a test receives has to be documented: each message is looked up in what its listener says that it sends."""
 
 from typing import Any
 

@@ -68,7 +68,7 @@ def app(settings: CoreSettings) -> Litestar:
 def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
     """A client with any number of sockets; leaving it waits for the clean-up of all of them.
 
-    What its sockets receive has to be documented: a test that hears anything else fails.
+    What its sockets receive has to be documented: a test that receives anything else fails.
     """
     undocumented = UndocumentedMessages(app)
     with TestClient(app) as client:

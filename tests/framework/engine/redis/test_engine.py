@@ -2,7 +2,7 @@
 
 from my_service.realtime.fanout.engine.redis import RedisBackend
 
-from ..engines import EngineTests
+from ..conformance import EngineTests
 from .server import Server
 
 
