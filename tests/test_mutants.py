@@ -142,7 +142,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a bad message ends the connection": [
-        ("handlers/codecs.py", "await _answer_bad_message(socket, error)", "raise"),
+        ("handlers/messages.py", "                detail = str(error)", "                raise"),
     ],
     "bad messages without end": [
         ("sessions/session.py", "if not self._bad_messages.allows_another(self.messages_in):", "if False:"),
@@ -163,13 +163,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("http/headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
     "the error message is not documented": [
-        ("handlers/declared.py", "(handler.sends, ErrorMessage, Pong", "(handler.sends, None, Pong"),
+        ("handlers/route_handler.py", "(self.sends, ErrorMessage, Pong", "(self.sends, None, Pong"),
     ],
     "answers are not documented": [
         (
-            "handlers/declared.py",
-            "fields = [handler.parsed_return_field]",
-            "fields: list[FieldDefinition | None] = []",
+            "handlers/route_handler.py",
+            "fields = [self.parsed_return_field, *(",
+            "fields = [*(",
         ),
     ],
     "a path is not documented": [
@@ -177,8 +177,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "messages are not validated": [
         (
-            "handlers/codecs.py",
-            "msgspec.json.Decoder(field.raw, dec_hook=dec_hook).decode",
+            "handlers/messages.py",
+            "msgspec.json.Decoder(data.raw, dec_hook=handler.default_deserializer).decode",
             "msgspec.json.decode",
         ),
     ],

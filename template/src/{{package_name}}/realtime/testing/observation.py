@@ -18,7 +18,6 @@ from litestar.routes import WebSocketRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import source_location
-from ..handlers.declared import sent_types
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of, lifespan_of, query_of
 from ..plugin import Realtime
@@ -103,7 +102,7 @@ class UndocumentedMessages:
             handler = found.get("route_handler")
             if message["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
                 frame = message["text"] if message.get("text") is not None else message["bytes"]
-                if not any(_is(frame, declared.raw, handler) for declared in sent_types(handler)):
+                if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
                     self.found.append(
                         f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
                         "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
