@@ -13,8 +13,7 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
-from my_service.realtime.fanout.engine.backend import Backend
-from my_service.realtime.fanout.engine.operations import Publish, ReadHistory
+from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
@@ -15,17 +16,27 @@ from litestar.serialization import get_serializer
 from msgspec import Struct
 
 from ..sessions.session import Session, Socket
-from .broker import Broker
-from .dispatch import Dispatcher, Subscriber
+from .broker import Broker, Presence
+from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .metrics import FanoutMetrics
-from .nodes import MAX_NAME_BYTES, NodeMessage, NodeSubscriber, node_channel
-from .presence import Presence
+from .messages import GapMarker, Message
 from .settings import FanoutSettings
 from .subscription import Subscription
 
+log = structlog.get_logger(__name__)
+NodeMessage = TypeVar("NodeMessage", bound=Struct)
+
 MAX_BATCH: Final = 200
 """Messages of a channel that are delivered in one turn of the event loop, at most."""
+
+MAX_NAME_BYTES: Final = 255
+"""Bytes of UTF-8 in the name of a channel; it often comes from a URL, so from untrusted clients."""
+
+NODE_CHANNEL_PREFIX: Final = ":" * (MAX_NAME_BYTES + 1)
+"""Longer than the name of any other channel may be, so none can be that of a channel of the nodes."""
+
+MAX_NODE_BACKLOG: Final = 1000
+"""Messages of other nodes that wait for a callback; for more, the oldest are dropped."""
 
 SUBSCRIPTIONS_KEY: Final = "_fanout_subscriptions"
 """Where the state of a connection has its subscriptions, by channel."""
@@ -55,7 +66,7 @@ class Fanout(InitPlugin):
     @property
     def channels(self) -> frozenset[str]:
         """The channels with a subscriber on this node."""
-        return self._dispatcher.channels
+        return frozenset(self._dispatcher.channels)
 
     async def check(self) -> None:
         """Look before the service starts whether the settings are right.
@@ -111,7 +122,7 @@ class Fanout(InitPlugin):
             return
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
         subscriptions[channel] = subscription
-        self._dispatcher.add(channel, subscription)
+        self._dispatcher.add(channel, subscription.deliver)
         try:
             self._broker.subscribe(channel)
             await self._broker.wait_subscribed(channel)
@@ -132,12 +143,12 @@ class Fanout(InitPlugin):
         """
         subscription = _subscriptions_of(socket).pop(channel, None)
         if subscription is not None:
-            self._unsubscribe(channel, subscription)
+            self._unsubscribe(channel, subscription.deliver)
             await subscription.stop()
 
-    def _unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
-        self._dispatcher.remove(channel, subscriber)
-        if not self._dispatcher.has(channel):
+    def _unsubscribe(self, channel: str, deliver: Deliver) -> None:
+        self._dispatcher.remove(channel, deliver)
+        if channel not in self._dispatcher.channels:
             self._broker.unsubscribe(channel)
 
     async def _leave_all(self, socket: Socket) -> None:
@@ -184,10 +195,10 @@ class Fanout(InitPlugin):
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
         session = Session.of(socket)
-        if session.exit_stack is None or session.connection is None:
+        if session.exit_stack is None:
             raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
         _check_name(channel)
-        member = session.user or session.connection.id
+        member = session.user or session.ensure_connection().id
         await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
         session.exit_stack.callback(self._presence.leave, channel, member)
 
@@ -214,7 +225,7 @@ class Fanout(InitPlugin):
         Returns:
             A future like that of `publish`.
         """
-        return self._broker.publish(node_channel(type(message)), self._encoder.encode(message))
+        return self._broker.publish(_node_channel(type(message)), self._encoder.encode(message))
 
     @asynccontextmanager
     async def subscribe_to_nodes(
@@ -226,14 +237,33 @@ class Fanout(InitPlugin):
             kind: The type of the messages.
             callback: Called with one message after the other. What it raises is logged.
         """
-        channel, subscriber = node_channel(kind), NodeSubscriber(kind, callback)
-        self._dispatcher.add(channel, subscriber)
+        channel = _node_channel(kind)
+        backlog: asyncio.Queue[Message] = asyncio.Queue(MAX_NODE_BACKLOG)
+
+        def deliver(batch: Batch) -> None:
+            for message in batch.messages:
+                if backlog.full():
+                    backlog.get_nowait()
+                backlog.put_nowait(message)
+
+        async def handle() -> None:
+            while True:
+                message = await backlog.get()
+                if isinstance(message, GapMarker):
+                    log.warning("messages of other nodes are lost", kind=kind.__name__)
+                    continue
+                try:
+                    await callback(msgspec.json.decode(message.data, type=kind))
+                except Exception:
+                    log.exception("a message of another node could not be handled")
+
+        self._dispatcher.add(channel, deliver)
         self._broker.subscribe(channel)
-        task = asyncio.create_task(subscriber.run())
+        task = asyncio.create_task(handle())
         try:
             yield
         finally:
-            self._unsubscribe(channel, subscriber)
+            self._unsubscribe(channel, deliver)
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
@@ -242,6 +272,10 @@ class Fanout(InitPlugin):
 def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
     subscriptions: dict[str, Subscription] = socket.scope["state"].setdefault(SUBSCRIPTIONS_KEY, {})
     return subscriptions
+
+
+def _node_channel(kind: type[Struct]) -> str:
+    return f"{NODE_CHANNEL_PREFIX}{kind.__name__}"
 
 
 def _check_name(channel: str) -> None:
