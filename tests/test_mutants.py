@@ -278,7 +278,7 @@ GENERATED = ("tests", "--ignore", "tests/framework")
 WITHOUT_PROCESSES_OF_AUTH = ("tests/framework/auth", "--ignore", "tests/framework/auth/test_served.py")
 """Those of the authentication that start no process: seconds, and most of what there is to find."""
 
-OPTIONS = ("-q", "-x", "-n0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+OPTIONS = ("-q", "-x", "-n0", "--timeout", "20", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 
 def near(file: str) -> tuple[str, ...]:
@@ -297,8 +297,7 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     """Run some of the tests, and more as long as they find nothing."""
     status, written = 0, ""
     for some in tests:
-        seconds = "20" if some is tests[-1] else "10"  # a mistake may well make a test wait in vain
-        status, written = run_pytest(project, *OPTIONS, "--timeout", seconds, *some)
+        status, written = run_pytest(project, *OPTIONS, *some)
         if status:
             break
     assert status == 1, f"exit status {status}\n{written[-3000:]}"
