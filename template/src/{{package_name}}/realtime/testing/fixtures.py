@@ -41,7 +41,7 @@ class LoggingForTests(Logging):
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of this machine, of its `.env` too, out of every test; and the log out of their output."""
     for name in os.environ:
-        if name.startswith(PREFIX):
+        if name.startswith((PREFIX, "LITESTAR_")):
             monkeypatch.delenv(name)
     settings = import_module(f"{PACKAGE}.settings").Settings
     monkeypatch.setitem(settings.model_config, "env_file", None)
