@@ -153,7 +153,10 @@ def contents(project: Path) -> dict[str, str]:
 
 PACKAGE = "src/{{package_name}}"
 CHANGES: dict[str, tuple[str, str]] = {
-    "pyproject.toml": ("    # Yours from here on.\n", '    "newer",\n    "litestar>=2.25.0",  # newer\n    # Yours from here on.\n'),
+    "pyproject.toml": (
+        "    # Yours from here on.\n",
+        '    "newer",\n    "litestar>=2.25.0",  # newer\n    # Yours from here on.\n',
+    ),
     ".env.example": ("# The address to listen on.\n", "# Newer.\n{{ prefix }}NEWER=0\n\n# The address to listen on.\n"),
     ".gitattributes": ("* text", "*.newer binary\n* text"),
     ".gitignore": ("dist/\n", "dist/\nnewer/\n"),
