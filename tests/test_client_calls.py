@@ -14,14 +14,15 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route
+from playwright.sync_api import BrowserContext, Page
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from .browser import ELSEWHERE, missing
 
 CLIENT = Path("src/my_service/realtime/client/client.js")
-PAGE = f"http://{ELSEWHERE}/"
 
 BODY = """
 const received = [], others = [], states = [];
@@ -39,7 +40,10 @@ const failed = async (promise) => {
   }
 };
 const until = async (condition) => {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let i = 0; !condition(); i++) {
+    if (i > 4000) throw new Error(`never: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 };
 const opened = () => until(() => socket.open().state.status === "open");
 const controller = new AbortController();
@@ -67,12 +71,13 @@ CHROMIUM = """async ([url, options, body]) => {
 
 
 class Scripted:
-    """A service that does what each message says, and remembers them all."""
+    """A service that does what each message says, and remembers them all. Over HTTP: a page and a script."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str) -> None:
+        self._script = script
         self.received: list[dict[str, Any]] = []
         self.connections = 0
-        self._server = serve(self._handle, "127.0.0.1", 0)
+        self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond)
         self._thread = Thread(target=self._server.serve_forever)
         self._thread.start()
         self.port: int = self._server.socket.getsockname()[1]
@@ -83,6 +88,14 @@ class Scripted:
     def stop(self) -> None:
         self._server.shutdown()
         self._thread.join()
+
+    def _respond(self, _: ServerConnection, request: Request) -> Response | None:
+        if "upgrade" in request.headers:
+            return None
+        kind, body = (
+            ("text/javascript", self._script) if request.path == "/client.js" else ("text/html", "<!doctype html>")
+        )
+        return Response(200, "OK", Headers({"content-type": kind, "content-length": str(len(body))}), body.encode())
 
     def _handle(self, socket: ServerConnection) -> None:
         self.connections += 1
@@ -112,8 +125,8 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    scripted = Scripted()
+def scripted(default_project: Path) -> Iterator[Scripted]:
+    scripted = Scripted((default_project / CLIENT).read_text())
     yield scripted
     scripted.stop()
 
@@ -122,18 +135,10 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def chromium_page(context: BrowserContext, default_project: Path) -> Page:
-    """An empty document with `client.js` beside it, on a host that is not this machine."""
-
-    def answer(route: Route) -> None:
-        if route.request.url.endswith("/client.js"):
-            route.fulfill(body=(default_project / CLIENT).read_text(), content_type="text/javascript")
-        else:
-            route.fulfill(body="<!doctype html>", content_type="text/html")
-
+def chromium_page(context: BrowserContext, scripted: Scripted) -> Page:
+    """An empty page of the service, on a host that does not look like this machine."""
     page = context.new_page()
-    page.route(f"{PAGE}**", answer)
-    page.goto(PAGE)
+    page.goto(f"http://{ELSEWHERE}:{scripted.port}/")
     return page
 
 
@@ -170,7 +175,7 @@ def body(code: str) -> str:
 def run_in(page: Page, scripted: Scripted, code: str, **options: Any) -> Any:
     """Run code in a page, in which nothing may raise unseen."""
     errors: list[Any] = []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     result = page.evaluate(CHROMIUM, [f"ws://{ELSEWHERE}:{scripted.port}/", options, body(code)])
     assert errors == []
     return result
@@ -326,6 +331,7 @@ def test_a_stream_that_fails_throws_after_what_came_before(
         result = [];
         const loop = async () => {{
           for await (const token of socket.stream({{ type: "ask", answers: {json.dumps(TOKENS)} }})) {{
+            if (!result.length) await socket.request({{ type: "ask", answers: [{{ type: "all have come" }}] }});
             if (!result.length) socket.send({json.dumps({"type": "fail"} | failure)});
             result.push(token);
             await new Promise((resolve) => setTimeout(resolve, 20)); // so it breaks while nobody waits
@@ -348,11 +354,11 @@ def test_leaving_or_aborting_cancels_a_stream(run: Run, scripted: Scripted, leav
             if (tokens.length === {3 if "set" in leave else 2}) {leave};
           }}
         }};
-        result = [await failed(loop()), tokens.length];
+        result = [(await failed(loop())).name ?? "left", tokens.length];
         await socket.request({{ type: "ask", answers: [{{ type: "ok" }}] }}); // all that is late has come
         result.push(received);
     """)
-    assert result == [{} if leave == "break" else {"name": "AbortError"}, 3 if "set" in leave else 2, []]
+    assert result == ["left" if leave == "break" else "AbortError", 3 if "set" in leave else 2, []]
     assert scripted.of_type("cancel") == [{"type": "cancel", "ref": scripted.received[0]["ref"]}]
 
 
