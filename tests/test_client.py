@@ -93,7 +93,7 @@ def test_what_is_sent_meanwhile_is_queued_within_a_bound_and_sent_in_order(page:
     assert [message["text"] for message in wait_for_messages(page, 2)] == ["one", "two"]
 
 
-def test_its_defaults_fit_those_of_the_service(page: Page, service: Service, default_project: Path) -> None:
+def test_its_defaults_fit_those_of_the_service(page: Page, default_project: Path) -> None:
     page.evaluate("import('/page/client.js')")
     begin(page, pingInterval=20_000)  # the heartbeat, as it is by default
     fates = page.evaluate("Array.from({ length: 150 }, (_, i) => socket.send({ type: 'say', text: String(i) }))")
