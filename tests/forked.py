@@ -60,7 +60,7 @@ def _run(project: Path, options: tuple[str, ...], environment: dict[str, str], o
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(project)
-    sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
+    sys.path[:0] = [str(project), *environment["PYTHONPATH"].split(os.pathsep)]
     sys.dont_write_bytecode = True
     for standard in (1, 2):
         os.dup2(output.fileno(), standard)

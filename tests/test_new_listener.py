@@ -39,14 +39,17 @@ for arguments in json.loads(sys.argv[1]):
 """
 """Run the command with each of some arguments, in one process."""
 
+NOT_A_MODULE = "is not one for a module"
+RULE = "use up to 40 lower-case letters, digits and underscores, and no keyword, such as price_feed"
 REFUSED = [
-    (["PriceFeed"], "The name 'PriceFeed' is not one for a module", "such as price_feed"),
-    (["price-feed"], "The name 'price-feed' is not one for a module", "such as price_feed"),
-    (["../chat"], "The name '../chat' is not one for a module", "such as chat"),
-    (["7"], "The name '7' is not one for a module", "such as price_feed"),
-    (["größe"], "The name 'größe' is not one for a module", "such as"),
-    (["x" * 41], "has 41 characters", "use at most 40"),
-    (["class"], "The name 'class' is taken in Python", "such as class_feed"),
+    (["PriceFeed"], f"The name 'PriceFeed' {NOT_A_MODULE}", RULE),
+    (["price-feed"], f"The name 'price-feed' {NOT_A_MODULE}", RULE),
+    (["../chat"], f"The name '../chat' {NOT_A_MODULE}", RULE),
+    (["7"], f"The name '7' {NOT_A_MODULE}", RULE),
+    (["größe"], f"The name 'größe' {NOT_A_MODULE}", RULE),
+    (["x" * 41], NOT_A_MODULE, RULE),
+    (["class"], f"The name 'class' {NOT_A_MODULE}", RULE),
+    (["class", "--class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["input"], "The name 'input' is taken in Python", "such as input_feed"),
     (["warning", "--class"], "The name 'Warning' is taken in Python", "such as warning_feed"),
     (["settings"], "The name 'settings' is taken in app.py", "such as settings_feed"),
@@ -138,32 +141,29 @@ def test_without_a_name_it_says_what_it_takes(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edited", "expected"),
+    "edited",
     [
-        (LIST.replace("Rooms,", "Rooms"), LIST.replace("Rooms,", "Rooms,\n            chat,")),
-        (
-            LIST.replace("Rooms,", "Rooms  # one, two\n            # three"),
-            LIST.replace("Rooms,", "Rooms,  # one, two\n            # three\n            chat,"),
-        ),
-        ("        route_handlers=[echo, Rooms],\n", "        route_handlers=[echo, Rooms, chat],\n"),
-        ("        route_handlers=[],\n", "        route_handlers=[chat],\n"),
-        ("        route_handlers=[\n            # none yet\n        ],\n", None),
-        (LIST.replace("\n", "\r\n"), LIST.replace("Rooms,", "Rooms,\n            chat,").replace("\n", "\r\n")),
+        LIST.replace("Rooms,", "Rooms,  # one, two\n            # three"),
+        LIST.replace("Rooms,", "*OTHERS,"),
+        LIST.replace("            echo,\n            Rooms,\n", ""),
+        LIST.replace("\n", "\r\n"),
     ],
-    ids=["no last comma", "comments", "one line", "empty", "empty lines", "Windows"],
+    ids=["comments", "other handlers", "empty", "Windows"],
 )
-def test_an_edited_list_is_added_to(project: Path, edited: str, expected: str | None) -> None:
+def test_a_list_with_a_name_on_each_line_is_added_to(project: Path, edited: str) -> None:
     app = project / "src/my_service/app.py"
-    replace(app, LIST, LIST)
-    source = app.read_bytes().decode().replace(LIST, edited.replace("\r", ""))
-    app.write_bytes(source.replace("\n", "\r\n" if "\r" in edited else "\n").encode())
+    end = "\r\n" if "\r" in edited else "\n"
+    replace(app, LIST, edited.replace("\r", ""))
+    before = app.read_bytes().replace(b"\n", end.encode())
+    app.write_bytes(before)
     assert "Registered chat in src/my_service/app.py" in new_listener(project, "chat").stdout
-    text = app.read_bytes().decode()
-    assert (expected or "            chat,\n") in text
-    assert text.count("\r") in (0, text.count("\n"))
-    if edited.count("\r") == 0:
-        check(project, "ruff", "check", "--ignore", "F401", str(app))
-        check(project, "ruff", "format", "--check", str(app))
+    lines = app.read_bytes().decode().splitlines(keepends=True)
+    imported, named = f"from .listeners.chat import chat{end}", f"            chat,{end}"
+    assert lines[lines.index(imported) + 1] == f"from .listeners.echo import echo{end}"
+    assert lines[lines.index(named) + 1] == f"        ],{end}"
+    lines.remove(imported)
+    lines.remove(named)
+    assert "".join(lines).encode() == before
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,13 @@ def test_an_edited_list_is_added_to(project: Path, edited: str, expected: str | 
     [
         "        route_handlers=HANDLERS,\n",
         "        route_handlers=(echo, Rooms),\n",
-        "        route_handlers=[(Rooms)],\n" + LIST,
-        "        route_handlers=[echo, Rooms, " + ", ".join(f"handler_{n}" for n in range(8)) + "],\n",
+        "        route_handlers=[echo, Rooms],\n",
+        LIST.replace("Rooms,", "Rooms"),
+        LIST.replace("Rooms,", 'Router("/", route_handlers=[Rooms]),'),
+        LIST.replace("[", "[["),
+        LIST + LIST,
     ],
-    ids=["a name", "a tuple", "not Python", "no room in the line"],
+    ids=["a name", "a tuple", "one line", "no last comma", "a router", "not Python", "twice"],
 )
 def test_where_the_list_is_another_it_says_what_to_add(project: Path, edited: str) -> None:
     app = project / "src/my_service/app.py"
@@ -185,6 +188,16 @@ def test_where_the_list_is_another_it_says_what_to_add(project: Path, edited: st
     assert result.stdout.endswith("\n\n    from .listeners.chat import chat\n    chat,  # among the route handlers\n")
     assert app.read_bytes() == before
     assert files_of(project, "chat")[0].exists()
+
+
+def test_where_no_import_is_relative_it_says_what_to_add(project: Path) -> None:
+    app = project / "src/my_service/app.py"
+    app.write_text(
+        app.read_text().replace("from .", "from my_service.").replace("my_service. import", "my_service import")
+    )
+    before = app.read_bytes()
+    assert "from .listeners.chat import chat" in new_listener(project, "chat").stdout
+    assert app.read_bytes() == before
 
 
 def test_the_listeners_of_the_template_may_be_gone(project: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from .rendering import HOSTILE, check, replace, run
+from . import forked
+from .rendering import HOSTILE, check, environment, replace, run
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -79,3 +80,12 @@ def test_without_its_listeners_it_is_green(rendered: Callable[..., Path], demo_p
     (package / "messages.py").write_text('"""What clients and service say."""\n')
     assert_clean(project)
     assert_tests_pass(project)
+
+
+def test_its_tests_pass_in_a_subfolder(project: Path) -> None:
+    """As in a repository of several services, from its root."""
+    status, written = forked.run_pytest(
+        project.parent, "-q", "-n0", project.name, environment=environment(project), timeout=240
+    )
+    assert status == 0, written
+    assert " passed" in written

@@ -1,4 +1,4 @@
-"""The fixtures of the tests of the wiring."""
+"""The fixtures of the tests of the framework."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Hooks that record, and an application that is nothing but the wiring and the handlers of one test."""
+"""Hooks that record, and an application that is nothing but sessions and the handlers of one test."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

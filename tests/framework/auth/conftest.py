@@ -1,4 +1,4 @@
-"""A service that is nothing but the wiring, the authentication and two handlers."""
+"""A service that is nothing but sessions, authentication and two handlers."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,7 @@ from litestar.di import NamedDependency
 from litestar.testing import TestClient
 
 from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
-from my_service.realtime.auth.logout import logout
-from my_service.realtime.auth.plugin import Auth
+from my_service.realtime.auth.plugin import Auth, logout
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
@@ -23,7 +22,7 @@ async def who(data: str, socket: Socket, connection: NamedDependency[ConnectionI
 
 @listener("/public", opt={"public": True})
 async def public(data: str, connection: NamedDependency[ConnectionInfo]) -> str:
-    return connection.user or "a stranger"
+    return connection.user or "anonymous"
 
 
 @pytest.fixture

@@ -138,11 +138,11 @@ def test_an_issuer_and_an_audience_count_where_they_are_set(claim: str, monkeypa
             user_of(auth, token(**others))
 
 
-def test_a_public_handler_lets_strangers_in_and_checks_what_is_claimed(server: Server) -> None:
-    assert ask(server, "/public") == "a stranger"
+def test_a_public_handler_lets_anonymous_clients_in_and_verifies_a_token_that_is_sent(server: Server) -> None:
+    assert ask(server, "/public") == "anonymous"
     assert ask(server, "/public", headers=bearer(token("ada"))) == "ada"
     assert ask(server, "/public", **in_cookie(token("cleo"), **OWN)) == "cleo"
-    assert ask(server, "/public", **in_cookie("old", **OWN)) == "a stranger"  # the browser sends it without being told
+    assert ask(server, "/public", **in_cookie("old", **OWN)) == "anonymous"  # the browser sends it without being told
     assert refused(server, "/public", headers=bearer("x")) == "the token is not valid"
 
 

@@ -19,7 +19,7 @@ Server = TestClient[Litestar]
 def test_it_closes_all_connections_of_the_user_and_nobody_elses(server: Server, hooks: Hooks) -> None:
     phone, laptop = token("ada"), token("ada")
     with (
-        server.websocket_connect("/public") as stranger,
+        server.websocket_connect("/public") as anonymous,
         server.websocket_connect("/who", headers=bearer(token("bob"))) as bob,
     ):
         with (
@@ -33,7 +33,7 @@ def test_it_closes_all_connections_of_the_user_and_nobody_elses(server: Server, 
                 assert (ended.value.code, ended.value.detail) == (1008, "logged out")
         causes = [hooks.ended.get(timeout=20) for _ in range(2)]
         assert {(connection.user, cause.reason) for connection, cause in causes} == {("ada", Reason.ACCESS_ENDED)}
-        for socket, user in ((bob, "bob"), (stranger, "a stranger")):
+        for socket, user in ((bob, "bob"), (anonymous, "anonymous")):
             socket.send_text("still here?")
             assert socket.receive_text(timeout=20).startswith(user)
 

@@ -169,25 +169,25 @@ def test_what_is_right_starts(lifespan: Any) -> None:
 
 class TestSharedState:
     MISTAKE = "that is the application's state, and every connection shares it"
-    MEND = "add a field to Connection"
+    FIX = "add a field to Connection"
 
     def test_in_a_listener(self) -> None:
         @listener("/")
         async def sharing(data: str, state: State) -> None: ...
 
-        refused("sharing", self.MISTAKE, self.MEND, sharing)
+        refused("sharing", self.MISTAKE, self.FIX, sharing)
 
     def test_in_a_plain_listener(self) -> None:
         @websocket_listener("/")
         async def sharing(data: str, state: State) -> None: ...
 
-        refused("sharing", self.MISTAKE, self.MEND, sharing)
+        refused("sharing", self.MISTAKE, self.FIX, sharing)
 
     def test_in_a_handler(self) -> None:
         @websocket("/")
         async def sharing(socket: Socket, state: State) -> None: ...
 
-        refused("sharing", self.MISTAKE, self.MEND, sharing)
+        refused("sharing", self.MISTAKE, self.FIX, sharing)
 
     def test_in_a_lifespan(self) -> None:
         @asynccontextmanager
@@ -197,7 +197,7 @@ class TestSharedState:
         @websocket_listener("/", connection_lifespan=sharing)
         async def handler(data: str) -> None: ...
 
-        refused("sharing", self.MISTAKE, self.MEND, handler)
+        refused("sharing", self.MISTAKE, self.FIX, handler)
 
     def test_in_the_hook_of_a_listener(self) -> None:
         class Sharing(Listener):
@@ -207,7 +207,7 @@ class TestSharedState:
 
             async def on_receive(self, data: str) -> None: ...
 
-        refused("Sharing.on_accept", self.MISTAKE, self.MEND, Sharing)
+        refused("Sharing.on_accept", self.MISTAKE, self.FIX, Sharing)
 
     def test_in_a_plain_listener_class(self) -> None:
         class Sharing(WebsocketListener):
@@ -215,7 +215,7 @@ class TestSharedState:
 
             async def on_receive(self, data: str, state: State) -> None: ...
 
-        refused("Sharing.on_receive", self.MISTAKE, self.MEND, Sharing)
+        refused("Sharing.on_receive", self.MISTAKE, self.FIX, Sharing)
 
     def test_unless_it_says_so(self) -> None:
         @listener("/", opt={"allow": ["state"]})
@@ -236,20 +236,20 @@ async def make_counter() -> list[int]:
 
 class TestCachedDependency:
     MISTAKE = "with use_cache=True: the first connection's value goes to every later one"
-    MEND = 'leave use_cache out; one connection gets one value all the same. To share it, add opt={"allow": ["'
+    FIX = 'leave use_cache out; one connection gets one value all the same. To share it, add opt={"allow": ["'
 
     def test_of_a_handler(self) -> None:
         @listener("/", dependencies={"counter": Provide(make_counter, use_cache=True)})
         async def counting(data: str, counter: NamedDependency[list[int]]) -> None: ...
 
-        refused("counting", self.MISTAKE, self.MEND, counting)
+        refused("counting", self.MISTAKE, self.FIX, counting)
 
     def test_of_the_application(self) -> None:
         @websocket_listener("/")
         async def counting(data: str, counter: NamedDependency[list[int]]) -> None: ...
 
         cached = {"counter": Provide(make_counter, use_cache=True)}
-        refused("counting", self.MISTAKE, self.MEND, counting, dependencies=cached)
+        refused("counting", self.MISTAKE, self.FIX, counting, dependencies=cached)
 
     def test_behind_another_dependency(self) -> None:
         async def make_total(counter: NamedDependency[list[int]]) -> int:
@@ -259,7 +259,7 @@ class TestCachedDependency:
         async def counting(data: str, total: NamedDependency[int]) -> None: ...
 
         both = {"counter": Provide(make_counter, use_cache=True), "total": Provide(make_total)}
-        refused("make_counter", self.MISTAKE, self.MEND, counting, dependencies=both)
+        refused("make_counter", self.MISTAKE, self.FIX, counting, dependencies=both)
 
     def test_unless_it_says_so(self) -> None:
         cached = {"counter": Provide(make_counter, use_cache=True)}
@@ -270,7 +270,7 @@ class TestCachedDependency:
         start(counting)
 
 
-class TestMisspeltKeyword:
+class TestUnknownKeyword:
     def test_of_a_plain_listener(self) -> None:
         @websocket_listener("/", connection_lifspan=connection_lifespan)
         async def unknown(data: str) -> None: ...
@@ -303,7 +303,7 @@ class TestMisspeltKeyword:
         assert "which has no such keyword" in str(error.value)
 
     def test_of_a_method(self) -> None:
-        class Misspelt(Listener):
+        class Misnamed(Listener):
             path = "/"
 
             async def on_receive(self, data: str) -> None: ...
@@ -311,22 +311,22 @@ class TestMisspeltKeyword:
             async def on_disconect(self) -> None: ...
 
         refused(
-            "Misspelt.on_disconect",
+            "Misnamed.on_disconect",
             "is never called",
             'rename it to on_disconnect, or keep the name with opt={"allow": ["on_disconect"]}',
-            Misspelt,
+            Misnamed,
         )
 
     def test_of_an_attribute(self) -> None:
-        class Misspelt(Listener):
+        class Misnamed(Listener):
             path = "/"
             client_speak_first = True
 
             async def on_receive(self, data: str) -> None: ...
 
         mistake = "has 'client_speak_first', which is never read"
-        refused("Misspelt", mistake, "rename it to client_speaks_first", Misspelt)
-        refused("Misspelt", mistake, "rename it to client_speaks_first", Router("/x", route_handlers=[Misspelt]))
+        refused("Misnamed", mistake, "rename it to client_speaks_first", Misnamed)
+        refused("Misnamed", mistake, "rename it to client_speaks_first", Router("/x", route_handlers=[Misnamed]))
 
     def test_unless_it_says_so(self) -> None:
         @websocket_listener("/", guard="a key of its own", opt={"allow": ["guard", "unmanaged"]})
@@ -389,7 +389,7 @@ class TestListener:
         with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and not a ConnectionInfo"):
             Realtime(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
-    def test_what_the_wiring_gives_to_a_hook_needs_no_annotation(self) -> None:
+    def test_what_the_framework_passes_to_a_hook_needs_no_annotation(self) -> None:
         class Plain(Listener):
             path = "/"
 

@@ -1,4 +1,4 @@
-"""The hooks of the service: a module or an object; one that is missing, misspelt or not callable is refused."""
+"""The hooks of the service: a module or an object; one that is missing, misnamed or not callable is refused."""
 
 import re
 from pathlib import Path

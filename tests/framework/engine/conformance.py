@@ -13,8 +13,7 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
-from my_service.realtime.fanout.engine.backend import Backend
-from my_service.realtime.fanout.engine.operations import Publish, ReadHistory
+from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
@@ -74,9 +73,8 @@ class EngineTests:
         with ExitStack() as stack:
             one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
             assert hear(one)["type"] == "joined"
-            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall"))
-            if not credentials():  # else it is the same user: nobody is told of another tab
-                assert hear(one)["connection"] == hear(other)["connection"], "both hear who comes"
+            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall", additional_headers=credentials("eve")))
+            assert hear(one)["connection"] == hear(other)["connection"], "both receive who joins"
             one.send('{"type":"say","text":"before"}')
             said = hear(one)
             assert (said["text"], hear(other)["text"]) == ("before", "before")

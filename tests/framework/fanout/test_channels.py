@@ -1,4 +1,4 @@
-"""What a connection hears of the channels that it joins, with the engine of one process."""
+"""What a connection receives of the channels that it joins, within one process."""
 
 import json
 from collections.abc import Iterator
@@ -108,7 +108,7 @@ def enter(rooms: TestClient[Litestar], path: str) -> AbstractContextManager[WebS
 
 
 def say(socket: WebSocketTestSession, text: str) -> str:
-    """Tell it something; return its answer, whatever it hears before."""
+    """Tell it something; return its answer, whatever it receives before."""
     socket.send_text(text)
     while (answer := socket.receive_text(timeout=20)).startswith("{"):
         pass
@@ -178,7 +178,7 @@ def test_a_request_can_publish_too(rooms: TestClient[Litestar]) -> None:
         assert rooms.post("/tell/hall").json()["sequence"] == sequence + 1
 
 
-def test_who_comes_back_hears_what_was_missed_in_order_and_once(rooms: TestClient[Litestar]) -> None:
+def test_a_client_that_resumes_receives_what_it_missed_in_order_and_once(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall") as speaker:
         say(speaker, "1")
         with enter(rooms, "/hall?after=0") as client:
@@ -196,7 +196,7 @@ def test_who_comes_back_hears_what_was_missed_in_order_and_once(rooms: TestClien
             assert hear(client)["text"] == "6"
 
 
-def test_who_comes_back_too_late_is_told_how_much_is_missing(rooms: TestClient[Litestar]) -> None:
+def test_a_client_that_resumes_too_late_is_told_how_much_is_missing(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall") as speaker:
         say(speaker, "first")
         with enter(rooms, "/hall?after=0") as client:
@@ -211,7 +211,7 @@ def test_who_comes_back_too_late_is_told_how_much_is_missing(rooms: TestClient[L
 
 
 @pytest.mark.parametrize("path", ["/hall?after=-1", f"/{'x' * 256}"])
-def test_what_a_stranger_writes_wrong_closes_with_1008(rooms: TestClient[Litestar], path: str) -> None:
+def test_a_wrong_path_or_query_closes_with_1008(rooms: TestClient[Litestar], path: str) -> None:
     with pytest.raises(WebSocketDisconnect) as closed, enter(rooms, path) as client:
         client.receive_text(timeout=20)
     assert closed.value.code == 1008

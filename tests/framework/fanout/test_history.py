@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from my_service.realtime.fanout.history import History, resume
-from my_service.realtime.fanout.messages import GapMarker, Message, add_sequence
+from my_service.realtime.fanout.messages import GapMarker, History, Message, add_sequence, resume
 
 BEGAN = 100
 

@@ -74,7 +74,7 @@ def test_a_message_too_big_closes_with_1009(start: Start) -> None:
     assert (line := service.wait_for("connection closed"))["code"] == 1009, line
 
 
-def test_a_foreign_page_gets_a_real_403_and_a_full_house_a_real_503(start: Start) -> None:
+def test_a_foreign_page_gets_a_real_403_and_a_full_service_a_real_503(start: Start) -> None:
     service = start(max_connections=1)
     with pytest.raises(InvalidStatus) as refused, service.connect(origin="https://evil.net"):
         pass
@@ -85,7 +85,7 @@ def test_a_foreign_page_gets_a_real_403_and_a_full_house_a_real_503(start: Start
     assert [service.wait_for("handshake refused")["reason"] for _ in range(2)] == ["origin", "full"]
 
 
-def test_nothing_that_a_stranger_does_is_an_error_in_the_log(start: Start) -> None:
+def test_nothing_that_a_client_does_is_an_error_in_the_log(start: Start) -> None:
     service = start()
     for path in ("/", "/nowhere", "/ws/echo?token=secret"):
         with suppress(InvalidStatus, ConnectionClosed), service.connect(path) as socket:

@@ -1,10 +1,11 @@
-"""the server between a real process and real clients: slow readers, proxies, a full house."""
+"""The server between a real process and real clients: slow consumers, proxies, a full service."""
 
 import asyncio
 import json
 import socket
 import struct
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_client_that_reads_nothing_is_closed_with_1013_and_its_descriptor_free
     assert [line for line in service.log if line["level"] == "error"] == []
 
 
-def test_a_client_that_reads_too_late_hears_why(start: Start) -> None:
+def test_a_client_that_reads_too_late_receives_the_reason(start: Start) -> None:
     service = start(send_seconds=1, **UNLIMITED)
     with service.connect(max_queue=1) as client:
         for _ in range(400):
@@ -219,7 +220,7 @@ def test_behind_a_proxy_each_client_has_its_own_count(start: Start) -> None:
         assert metric(service, 'websocket_refused_total{reason="address"}') == 1
 
 
-def test_the_health_checks_are_answered_in_a_full_house(start: Start) -> None:
+def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
     service = start(max_connections=3)
     with ExitStack() as stack:
         for _ in range(3):
@@ -241,6 +242,7 @@ def command_with_few_descriptors(*arguments: Any) -> None:
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "command", command_with_few_descriptors)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):

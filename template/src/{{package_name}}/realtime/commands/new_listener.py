@@ -9,14 +9,13 @@ import builtins
 import keyword
 import re
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
 from ..errors import ConfigurationError
 from ..settings import PACKAGE
-from .registration import register
 
 DESCRIPTION: Final = (
     "Write src/<package>/listeners/NAME.py and tests/listeners/test_NAME.py, and register the listener in app.py at "
@@ -26,7 +25,16 @@ DESCRIPTION: Final = (
 MAX_LENGTH: Final = 40
 """Characters of a name with which every generated line fits into 120 columns."""
 
-MESSAGES: Final = '''\
+MODULE: Final = '''\
+"""/ws/$name: a listener and its messages."""
+
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from ..realtime import $imports
+from ..state import Connection
+
+
 class Send(Struct, tag="send"):
     """A client sends a text."""
 
@@ -38,38 +46,18 @@ class Sent(Struct, tag="sent"):
 
     text: str
     connection: str
+
+
 '''
 
-FUNCTION: Final = f'''\
-"""/ws/$name: a listener as a function, with its messages."""
-
-from litestar.di import NamedDependency
-from msgspec import Struct
-
-from ..realtime import listener
-from ..state import Connection
-
-
-{MESSAGES}
-
+FUNCTION: Final = '''\
 @listener("/ws/$name")
 async def $symbol(data: Send, connection: NamedDependency[Connection]) -> Sent:
     """Answer each message with the same text."""
     return Sent(text=data.text, connection=connection.id)
 '''
 
-CLASS: Final = f'''\
-"""/ws/$name: a listener as a class, with its messages."""
-
-from litestar.di import NamedDependency
-from msgspec import Struct
-
-from ..realtime import Cause, Listener
-from ..state import Connection
-
-
-{MESSAGES}
-
+CLASS: Final = '''\
 class $symbol(Listener):
     """Send each text back to the connection that sent it."""
 
@@ -100,6 +88,11 @@ def test_it_answers(client: TestClient[Litestar]) -> None:
         assert (answer["type"], answer["text"]) == ("sent", "hi")
 '''
 
+HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(\r?\n)(?:\1 .*\n)*(?=\1\])", re.MULTILINE)
+"""The list in app.py as the template writes it: one name on a line, the brackets on lines of their own."""
+
+RELATIVE_IMPORT: Final = re.compile(r"^from \.([\w.]*) import ", re.MULTILINE)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
@@ -121,12 +114,20 @@ def run(options: argparse.Namespace) -> None:
         )
     name: str = options.name
     symbol = "".join(word.capitalize() for word in name.split("_")) if options.as_class else name
-    source = CLASS if options.as_class else FUNCTION
+    template = MODULE + (CLASS if options.as_class else FUNCTION)
+    imports = "Cause, Listener" if options.as_class else "listener"
     app = package / "app.py"
-    _check_name(name, symbol, source, app)
+    source = app.read_bytes().decode() if app.is_file() else ""
+    taken = {
+        "Python": set(dir(builtins)),
+        "the file of a listener": _names_in(Template(template).substitute(name="_", symbol="_", imports=imports)),
+        "app.py": _names_in(source),
+        f"the package {PACKAGE}": {path.stem for path in package.iterdir()},
+    }
+    _check_name(name, symbol, taken)
     files = {
-        package / "listeners" / f"{name}.py": Template(source).substitute(name=name, symbol=symbol),
-        project / "tests" / "listeners" / f"test_{name}.py": Template(TEST).substitute(name=name),
+        package / "listeners" / f"{name}.py": template,
+        project / "tests" / "listeners" / f"test_{name}.py": TEST,
     }
     for file in files:
         if file.exists():
@@ -135,71 +136,71 @@ def run(options: argparse.Namespace) -> None:
             )
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(Template(text).substitute(name=name, symbol=symbol, imports=imports))
         sys.stdout.write(f"Wrote {file.relative_to(project)}\n")
-    where = app.relative_to(project)
-    if app.is_file() and register(app, name, symbol):
-        sys.stdout.write(f"Registered {symbol} in {where}\n")
+    if registered := _register(source, name, symbol):
+        app.write_bytes(registered.encode())
+        sys.stdout.write(f"Registered {symbol} in {app.relative_to(project)}\n")
     else:
         sys.stdout.write(
-            f"{where} has no list route_handlers=[...] in which to register it. Add these two lines yourself:\n\n"
-            f"    from .listeners.{name} import {symbol}\n"
-            f"    {symbol},  # among the route handlers\n"
+            f"The list of route handlers in {app.relative_to(project)} is not as it was generated. Add these two lines "
+            f"yourself:\n\n    from .listeners.{name} import {symbol}\n    {symbol},  # among the route handlers\n"
         )
 
 
-def _check_name(name: str, symbol: str, source: str, app: Path) -> None:
+def _check_name(name: str, symbol: str, taken: dict[str, set[str]]) -> None:
     """Refuse a name with which the files would be wrong.
 
+    Args:
+        name: The name of the module.
+        symbol: The name of the listener in it.
+        taken: The names that it cannot have, by the place where they are.
+
     Raises:
-        ConfigurationError: The name is not an identifier, too long, or taken.
+        ConfigurationError: The name is not one for a module, or taken.
     """
-    suggestion = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
-    suggestion = suggestion if re.fullmatch("[a-z][a-z0-9_]*", suggestion[:MAX_LENGTH]) else "price_feed"
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or len(name) > MAX_LENGTH or keyword.iskeyword(name):
         raise ConfigurationError(
             f"The name {name!r}",
             "is not one for a module",
-            f"use lower-case letters, digits and underscores, such as {suggestion[:MAX_LENGTH]}",
+            f"use up to {MAX_LENGTH} lower-case letters, digits and underscores, and no keyword, such as price_feed",
         )
-    if len(name) > MAX_LENGTH:
-        raise ConfigurationError(
-            f"The name {name!r}", f"has {len(name)} characters", f"use at most {MAX_LENGTH}, such as {name[:12]}"
-        )
-    own = set(_bound_names(Template(source).substitute(name="_", symbol="_")))
-    modules = {path.stem for path in app.parent.iterdir()}
-    where = (
-        "Python"
-        if keyword.iskeyword(name) or hasattr(builtins, symbol)
-        else "the file of a listener"
-        if symbol in own
-        else app.name
-        if app.is_file() and symbol in _bound_names(app.read_text())
-        else f"the package {PACKAGE}"
-        if name in modules
-        else None
-    )
-    if where:
-        raise ConfigurationError(
-            f"The name {symbol!r}", f"is taken in {where}", f"choose another, such as {name[: MAX_LENGTH - 5]}_feed"
-        )
+    for place, names in taken.items():
+        if symbol in names:
+            raise ConfigurationError(
+                f"The name {symbol!r}", f"is taken in {place}", f"choose another, such as {name[: MAX_LENGTH - 5]}_feed"
+            )
 
 
-def _bound_names(source: str) -> Iterator[str]:
-    """Yield the names that a module or its functions import, define or assign; none of a module that is not valid."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return
-    for node in ast.walk(tree):
-        match node:
-            case ast.alias():
-                yield (node.asname or node.name).partition(".")[0]
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield node.name
-            case ast.arg():
-                yield node.arg
-            case ast.Name(ctx=ast.Store()):
-                yield node.id
-            case _:
-                pass
+def _names_in(source: str) -> set[Any]:
+    """Return the names and modules that occur in Python code; none where it is not valid."""
+    names: set[Any] = set()
+    with suppress(SyntaxError):
+        for node in ast.walk(ast.parse(source)):
+            names |= {getattr(node, attribute, None) for attribute in ("module", "asname", "name", "arg", "id")}
+    return names
+
+
+def _register(source: str, name: str, symbol: str) -> str | None:
+    """Add a listener to the source of app.py: one line among the imports, in ruff's order, and one in the list.
+
+    Returns:
+        The source; None where the list or the imports are not as the template writes them.
+    """
+    handlers = HANDLERS.search(source)
+    if handlers is None or source.count("route_handlers=") != 1:
+        return None
+    module = f"listeners.{name}"
+    imports = RELATIVE_IMPORT.finditer(source, 0, handlers.start())
+    line = next((each.start() for each in imports if _natural(each[1]) > _natural(module)), None)
+    if line is None:
+        return None
+    indent, end = handlers.groups()
+    upper, lower = source[line : handlers.end()], source[handlers.end() :]
+    registered = f"{source[:line]}from .{module} import {symbol}{end}{upper}{indent}    {symbol},{end}{lower}"
+    return registered if module in _names_in(registered) else None
+
+
+def _natural(name: str) -> list[Any]:
+    """Return a key to sort by, with numbers as numbers: chat2 before chat10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

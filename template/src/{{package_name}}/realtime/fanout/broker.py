@@ -3,13 +3,13 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from litestar.exceptions import ServiceUnavailableException
 from prometheus_client.core import Metric
 
-from .history import History
-from .messages import Message
+from .messages import History, Message
 
 Dispatch = Callable[[str, Message], None]
 """Called with a channel and a message for its subscribers on this node, in the order of the channel."""
@@ -74,23 +74,62 @@ class Broker(ABC):
         """Publish JSON to all but the connection with the id `exclude`; return its sequence."""
 
     @abstractmethod
-    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
+    async def read_history(self, channel: str, after: int) -> History:
         """Return what a channel has after a sequence."""
 
     @abstractmethod
-    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
+    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[Any]:
         """Note that a member is in a channel on this node; publish `joined` if it was not there before on any.
 
         `left` is published when the member is gone from all nodes.
         """
 
     @abstractmethod
-    def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
+    def leave_presence(self, channel: str, member: str) -> asyncio.Future[Any]:
         """Note that a member has left a channel on this node."""
 
     @abstractmethod
-    def members(self, channel: str) -> asyncio.Future[list[str]]:
+    async def members(self, channel: str) -> list[str]:
         """Return who is in a channel, over all nodes."""
+
+
+@dataclass(slots=True)
+class _Member:
+    joining: asyncio.Future[Any]
+    connections: int = 0
+
+
+class Presence:
+    """Tells the broker of the first connection of each member of a channel on this node, and of the end of the last."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._members: dict[tuple[str, str], _Member] = {}
+
+    async def join(self, channel: str, member: str, joined: bytes, left: bytes) -> None:
+        """Count a connection of a member, until `leave` is called. Where this raises, it is not counted.
+
+        Raises:
+            FanoutUnavailableError: The broker could not be told in time.
+        """
+        entry = self._members.get((channel, member))
+        if entry is None:
+            joining = self._broker.join_presence(channel, member, joined, left)
+            entry = self._members[channel, member] = _Member(joining)
+        entry.connections += 1
+        try:
+            await asyncio.shield(entry.joining)
+        except BaseException:
+            self.leave(channel, member)
+            raise
+
+    def leave(self, channel: str, member: str) -> None:
+        """Count a connection of a member no longer."""
+        entry = self._members[channel, member]
+        entry.connections -= 1
+        if not entry.connections:
+            del self._members[channel, member]
+            self._broker.leave_presence(channel, member)
 
 
 def fail(result: asyncio.Future[Any], detail: str) -> None:

@@ -1,21 +1,22 @@
 """From a channel to its subscribers on this node: what comes in one turn of the event loop is delivered together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .broker import Broker
 from .messages import Message
 
 MAX_WRITE_BYTES: Final = 65536
 """Bytes after which it is looked anew whether a client still reads."""
 
 
-class Subscriber(Protocol):
-    """Whatever receives the messages of a channel."""
-
-    def deliver(self, batch: "Batch") -> None:
-        """Take messages of the channel, in order, without waiting."""
+Deliver = Callable[["Batch"], None]
+"""Takes messages of a channel, in order, without waiting."""
 
 
 class Dispatcher:
@@ -27,17 +28,13 @@ class Dispatcher:
 
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
-        self._subscribers: dict[str, set[Subscriber]] = {}
+        self._subscribers: dict[str, set[Deliver]] = {}
         self._pending: dict[str, list[Message]] = {}
 
     @property
-    def channels(self) -> frozenset[str]:
+    def channels(self) -> KeysView[str]:
         """The channels that have a subscriber."""
-        return frozenset(self._subscribers)
-
-    def has(self, channel: str) -> bool:
-        """Return whether a channel has a subscriber."""
-        return channel in self._subscribers
+        return self._subscribers.keys()
 
     def dispatch(self, channel: str, message: Message) -> None:
         """Deliver a message to the subscribers of a channel soon, with what else comes in this turn of the loop."""
@@ -57,19 +54,19 @@ class Dispatcher:
             asyncio.get_running_loop().call_soon(self._dispatch, channel)
         if messages:
             batch = Batch(messages)
-            for subscriber in tuple(self._subscribers.get(channel, ())):
-                subscriber.deliver(batch)
+            for deliver in tuple(self._subscribers.get(channel, ())):
+                deliver(batch)
 
-    def add(self, channel: str, subscriber: Subscriber) -> None:
+    def add(self, channel: str, deliver: Deliver) -> None:
         """Subscribe to what is published on a channel from now on."""
         self._flush(channel)
-        self._subscribers.setdefault(channel, set()).add(subscriber)
+        self._subscribers.setdefault(channel, set()).add(deliver)
 
-    def remove(self, channel: str, subscriber: Subscriber) -> None:
+    def remove(self, channel: str, deliver: Deliver) -> None:
         """Unsubscribe, after what was published until now."""
         self._flush(channel)
         subscribers = self._subscribers[channel]
-        subscribers.remove(subscriber)
+        subscribers.remove(deliver)
         if not subscribers:
             del self._subscribers[channel]
 
@@ -97,3 +94,21 @@ class Batch:
     def numbered_frames(self) -> bytes:
         """The frames of the messages, each with its sequence."""
         return b"".join([message.frame(numbered=True) for message in self.messages])
+
+
+class FanoutMetrics(Collector):
+    """Counts since the process began, for Prometheus."""
+
+    def __init__(self, dispatcher: Dispatcher, broker: Broker) -> None:
+        self._dispatcher = dispatcher
+        self._broker = broker
+        self.published = self.dropped = self.gaps = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Iterate over all metrics of the fan-out."""
+        channels = len(self._dispatcher.channels)
+        yield GaugeMetricFamily("fanout_channels", "Channels with a subscriber on this node", channels)
+        yield CounterMetricFamily("fanout_published", "Messages published on this node", self.published)
+        yield CounterMetricFamily("fanout_dropped", "Messages dropped for slow consumers", self.dropped)
+        yield CounterMetricFamily("fanout_gaps", "Gaps that clients were told of, slow consumers aside", self.gaps)
+        yield from self._broker.collect()

@@ -3,11 +3,10 @@
 import asyncio
 from collections import OrderedDict, deque
 from time import monotonic, time_ns
-from typing import Any, Final
+from typing import Final
 
 from .broker import Broker, Dispatch, closed
-from .history import History
-from .messages import Message
+from .messages import History, Message
 from .settings import FanoutSettings
 
 MAX_CHANNELS: Final = 10_000
@@ -37,19 +36,15 @@ class MemoryBroker(Broker):
         """Publish; whoever awaits it goes on after the message has been handed to the connections of this node."""
         if self._dispatch is None:
             return closed()
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[int] = loop.create_future()
-        sequence = self._publish(self._dispatch, channel, data, exclude)
-        loop.call_soon(_resolve, result, sequence)  # one turn of the loop: a sender must not outrun its receivers
-        return result
-
-    def _publish(self, dispatch: Dispatch, channel: str, data: bytes, exclude: str = "") -> int:
         kept = self._channel(channel)
         kept.sequence += 1
         message = Message(data, kept.sequence, exclude)
         kept.messages.append(message)
-        dispatch(channel, message)
-        return kept.sequence
+        self._dispatch(channel, message)
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[int] = loop.create_future()
+        loop.call_soon(_resolve, result, kept.sequence)  # one turn: a sender must not outrun its receivers
+        return result
 
     def _channel(self, name: str) -> "_Channel":
         """Return a channel, and forget those that were silent for too long."""
@@ -64,33 +59,25 @@ class MemoryBroker(Broker):
             self._channels.popitem(last=False)
         return channel
 
-    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
-        if self._dispatch is None:
-            return closed()
+    async def read_history(self, channel: str, after: int) -> History:
         kept = self._channel(channel)
-        messages = [message for message in kept.messages if message.sequence > after]
-        return _done(History(kept.began, kept.sequence, messages))
+        return History(kept.began, kept.sequence, [message for message in kept.messages if message.sequence > after])
 
-    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
-        if self._dispatch is None:
-            return closed()
+    def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
         self._members.setdefault(channel, {})[member] = left
-        self._publish(self._dispatch, channel, joined)
-        return _done(None)
+        return self.publish(channel, joined)
 
-    def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
-        if self._dispatch is None:
-            return closed()
+    def leave_presence(self, channel: str, member: str) -> asyncio.Future[int]:
         members = self._members[channel]
-        self._publish(self._dispatch, channel, members.pop(member))
+        left = members.pop(member)
         if not members:
             del self._members[channel]
-        return _done(None)
+        return self.publish(channel, left)
 
-    def members(self, channel: str) -> asyncio.Future[list[str]]:
+    async def members(self, channel: str) -> list[str]:
         if self._dispatch is None:
-            return closed()
-        return _done(list(self._members.get(channel, ())))
+            await closed()
+        return list(self._members.get(channel, ()))
 
     def subscribe(self, channel: str) -> None:
         """Do nothing: all that is published here is dispatched here."""
@@ -111,12 +98,6 @@ class _Channel:
         self.began = self.sequence = time_ns() // 1000
         self.messages: deque[Message] = deque(maxlen=history)
         self.used_at = monotonic()
-
-
-def _done(value: Any) -> asyncio.Future[Any]:
-    result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    result.set_result(value)
-    return result
 
 
 def _resolve(result: asyncio.Future[int], sequence: int) -> None:

@@ -1,6 +1,8 @@
-"""What is published on a channel, and what the fan-out itself tells a client."""
+"""What is published on a channel, what the channel keeps of it, and what the fan-out itself tells a client."""
 
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +20,7 @@ class Gap(Struct, tag="gap"):
     missed: int | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Message:
     """A published message: one object for all connections of this node that receive it.
 
@@ -29,15 +32,12 @@ class Message:
         exclude: The id of the connection that does not receive it, or "".
     """
 
-    __slots__ = ("_frame", "_numbered", "_numbered_frame", "data", "exclude", "sequence")
-
-    def __init__(self, data: bytes, sequence: int, exclude: str = "") -> None:
-        self.data = data
-        self.sequence = sequence
-        self.exclude = exclude
-        self._frame = b""
-        self._numbered = b""
-        self._numbered_frame = b""
+    data: bytes
+    sequence: int
+    exclude: str = ""
+    _frame: bytes = field(default=b"", init=False)
+    _numbered: bytes = field(default=b"", init=False)
+    _numbered_frame: bytes = field(default=b"", init=False)
 
     def payload(self, *, numbered: bool) -> bytes:
         """Return the message as JSON; `numbered` adds its `sequence`."""
@@ -68,6 +68,54 @@ class GapMarker(Message):
 
     def payload(self, *, numbered: bool) -> bytes:  # noqa: ARG002  it has no sequence
         return self.data
+
+
+class History(NamedTuple):
+    """The messages of a channel after some sequence, in order, as far as they are kept."""
+
+    began: int
+    """The sequence with which the channel began; its first message has the next one."""
+    sequence: int
+    """The last sequence that it gave."""
+    messages: Sequence[Message]
+
+
+def resume(channel: str, after: int, history: History, received: Iterable[Message] = ()) -> Iterator[Message]:
+    """Yield what follows a sequence, each message once and in order, and a `GapMarker` for each hole.
+
+    The one rule for whoever receives a channel again: a client that reconnects, and a node whose messages do not follow
+    each other.
+
+    Args:
+        channel: The name of the channel.
+        after: The last sequence that was received; 0 yields all that is kept.
+        history: What the channel has after that sequence.
+        received: Messages that arrived before the history did. One without data is known to be lost.
+    """
+    kept = {message.sequence: message for message in history.messages}
+    late: list[Message] = []
+    for message in received:
+        if isinstance(message, GapMarker) or message.sequence > history.sequence:
+            late.append(message)
+        elif message.data:
+            kept[message.sequence] = message
+    last = after
+    if not history.began <= after <= history.sequence:
+        if after:
+            yield GapMarker(channel)  # the channel has begun anew: nobody knows how many
+        last = min(kept, default=history.sequence + 1) - 1
+    for message in (*[kept[sequence] for sequence in sorted(kept)], Message(b"", history.sequence), *late):
+        if isinstance(message, GapMarker):
+            yield message
+            last = 0
+        elif message.sequence > last:
+            first_missed = last + 1 if last else message.sequence
+            missed = message.sequence - first_missed + (not message.data)
+            if missed:
+                yield GapMarker(channel, missed)
+            if message.data:
+                yield message
+            last = message.sequence
 
 
 def add_sequence(data: bytes, sequence: int) -> bytes:

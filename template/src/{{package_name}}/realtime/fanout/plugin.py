@@ -1,8 +1,8 @@
 """`Fanout`: channels that connections join and publish to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -15,17 +15,17 @@ from litestar.serialization import get_serializer
 from msgspec import Struct
 
 from ..sessions.session import Session, Socket
-from .broker import Broker
-from .dispatch import Dispatcher, Subscriber
+from .broker import Broker, Presence
+from .dispatch import Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .metrics import FanoutMetrics
-from .nodes import MAX_NAME_BYTES, NodeMessage, NodeSubscriber, node_channel
-from .presence import Presence
 from .settings import FanoutSettings
 from .subscription import Subscription
 
 MAX_BATCH: Final = 200
 """Messages of a channel that are delivered in one turn of the event loop, at most."""
+
+MAX_NAME_BYTES: Final = 255
+"""Bytes of UTF-8 in the name of a channel; it often comes from a URL, so from untrusted clients."""
 
 SUBSCRIPTIONS_KEY: Final = "_fanout_subscriptions"
 """Where the state of a connection has its subscriptions, by channel."""
@@ -41,29 +41,21 @@ class Fanout(InitPlugin):
 
     def __init__(self, settings: FanoutSettings, broker: Broker | None = None) -> None:
         self._settings = settings
-        self._broker = broker or MemoryBroker(settings)
+        self.broker = broker or MemoryBroker(settings)
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
-        self._presence = Presence(self._broker)
+        self._presence = Presence(self.broker)
         self._encoder = msgspec.json.Encoder()
-        self.metrics = FanoutMetrics(self._dispatcher, self._broker)
+        self.metrics = FanoutMetrics(self._dispatcher, self.broker)
 
     @property
     def available(self) -> bool:
         """Whether messages are carried now. While they are not, `publish` and `join` wait."""
-        return self._broker.available
+        return self.broker.available
 
     @property
     def channels(self) -> frozenset[str]:
         """The channels with a subscriber on this node."""
-        return self._dispatcher.channels
-
-    async def check(self) -> None:
-        """Look before the service starts whether the settings are right.
-
-        Raises:
-            SettingsError: Only another setting helps.
-        """
-        await self._broker.check()
+        return frozenset(self._dispatcher.channels)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Provide `fanout`, and start and stop with the application."""
@@ -75,11 +67,11 @@ class Fanout(InitPlugin):
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncGenerator[None, None]:
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
-        await self._broker.start(self._dispatcher.dispatch)
+        await self.broker.start(self._dispatcher.dispatch)
         try:
             yield
         finally:
-            await self._broker.stop()
+            await self.broker.stop()
 
     async def join(self, socket: Socket, channel: str, *, after: int | None = None) -> None:
         """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
@@ -111,14 +103,13 @@ class Fanout(InitPlugin):
             return
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
         subscriptions[channel] = subscription
-        self._dispatcher.add(channel, subscription)
+        self.subscribe(channel, subscription.deliver)
         try:
-            self._broker.subscribe(channel)
-            await self._broker.wait_subscribed(channel)
+            await self.broker.wait_subscribed(channel)
             if after is None:
                 subscription.start()
             else:
-                subscription.start_after(after, await self._broker.read_history(channel, after))
+                subscription.start_after(after, await self.broker.read_history(channel, after))
         except BaseException:
             await self.leave(socket, channel)  # else joining again would do nothing
             raise
@@ -132,17 +123,29 @@ class Fanout(InitPlugin):
         """
         subscription = _subscriptions_of(socket).pop(channel, None)
         if subscription is not None:
-            self._unsubscribe(channel, subscription)
+            self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
-
-    def _unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
-        self._dispatcher.remove(channel, subscriber)
-        if not self._dispatcher.has(channel):
-            self._broker.unsubscribe(channel)
 
     async def _leave_all(self, socket: Socket) -> None:
         for channel in tuple(_subscriptions_of(socket)):
             await self.leave(socket, channel)
+
+    def subscribe(self, channel: str, deliver: Deliver) -> None:
+        """Subscribe the service itself to a channel, on this node.
+
+        Args:
+            channel: The name of the channel; it may be longer than one that a connection joins.
+            deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
+                not wait.
+        """
+        self._dispatcher.add(channel, deliver)
+        self.broker.subscribe(channel)
+
+    def unsubscribe(self, channel: str, deliver: Deliver) -> None:
+        """Unsubscribe a function from a channel."""
+        self._dispatcher.remove(channel, deliver)
+        if channel not in self._dispatcher.channels:
+            self.broker.unsubscribe(channel)
 
     def publish(self, message: Struct, channel: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
         """Send a message to all connections that have joined a channel, in the order in which this is called.
@@ -163,7 +166,7 @@ class Fanout(InitPlugin):
         _check_name(channel)
         connection = Session.of(exclude).connection if exclude else None
         self.metrics.published += 1
-        return self._broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
+        return self.broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
 
     async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
         """Note that the user of a connection is present in a channel, until the connection ends, whatever ends it.
@@ -184,10 +187,10 @@ class Fanout(InitPlugin):
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
         session = Session.of(socket)
-        if session.exit_stack is None or session.connection is None:
+        if session.exit_stack is None:
             raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
         _check_name(channel)
-        member = session.user or session.connection.id
+        member = session.user or session.ensure_connection().id
         await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
         session.exit_stack.callback(self._presence.leave, channel, member)
 
@@ -203,40 +206,7 @@ class Fanout(InitPlugin):
         Raises:
             FanoutUnavailableError: The fan-out is unavailable.
         """
-        return sorted(await self._broker.members(channel))
-
-    def broadcast_to_nodes(self, message: Struct) -> asyncio.Future[int]:
-        """Send a message to all nodes of the service, this one too; no connection can receive it.
-
-        Args:
-            message: An instance of a type that `subscribe_to_nodes` knows.
-
-        Returns:
-            A future like that of `publish`.
-        """
-        return self._broker.publish(node_channel(type(message)), self._encoder.encode(message))
-
-    @asynccontextmanager
-    async def subscribe_to_nodes(
-        self, kind: type[NodeMessage], callback: Callable[[NodeMessage], Awaitable[None]]
-    ) -> AsyncGenerator[None, None]:
-        """Call a function with each message of a type that a node broadcasts, as long as the context lasts.
-
-        Args:
-            kind: The type of the messages.
-            callback: Called with one message after the other. What it raises is logged.
-        """
-        channel, subscriber = node_channel(kind), NodeSubscriber(kind, callback)
-        self._dispatcher.add(channel, subscriber)
-        self._broker.subscribe(channel)
-        task = asyncio.create_task(subscriber.run())
-        try:
-            yield
-        finally:
-            self._unsubscribe(channel, subscriber)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return sorted(await self.broker.members(channel))
 
 
 def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:

@@ -2,22 +2,22 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass, field
 
 import structlog
 from litestar.exceptions import WebSocketDisconnect
 from websockets.frames import CloseCode
 
-from ..sessions.cause import Reason
+from ..sessions.cause import Cause, Reason
 from ..sessions.session import Session, Socket
-from .dispatch import MAX_WRITE_BYTES, Batch
-from .history import History, resume
-from .messages import GapMarker, Message
-from .metrics import FanoutMetrics
+from .dispatch import MAX_WRITE_BYTES, Batch, FanoutMetrics
+from .messages import GapMarker, History, Message, resume
 from .settings import FanoutSettings
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Subscription:
     """Sends the messages of a channel to a connection.
 
@@ -33,40 +33,25 @@ class Subscription:
         numbered: Send each message with its sequence.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_channel",
-        "_closing",
-        "_connection_id",
-        "_last_sequence",
-        "_metrics",
-        "_missed",
-        "_numbered",
-        "_session",
-        "_settings",
-        "_socket",
-        "_started",
-        "_task",
-    )
+    settings: FanoutSettings
+    metrics: FanoutMetrics
+    socket: Socket
+    channel: str
+    numbered: bool = field(kw_only=True)
+    _session: Session = field(init=False)
+    _connection_id: str = field(init=False)
+    _backlog: deque[Message] = field(default_factory=deque[Message], init=False)
+    _missed: int = field(default=0, init=False)
+    """Messages dropped from the backlog since the client was last told of a gap."""
+    _last_sequence: int = field(default=0, init=False)
+    """What comes up to this sequence was sent already, or waits in the backlog."""
+    _started: bool = field(default=False, init=False)
+    _task: asyncio.Task[None] | None = field(default=None, init=False)
+    _closing: asyncio.Task[Cause] | None = field(default=None, init=False)
 
-    def __init__(
-        self, settings: FanoutSettings, metrics: FanoutMetrics, socket: Socket, channel: str, *, numbered: bool
-    ) -> None:
-        self._settings = settings
-        self._metrics = metrics
-        self._socket = socket
-        self._channel = channel
-        self._numbered = numbered
-        self._session = Session.of(socket)
-        self._connection_id = self._session.connection.id if self._session.connection else ""
-        self._backlog: deque[Message] = deque()
-        self._missed = 0
-        """Messages dropped from the backlog since the client was last told of a gap."""
-        self._last_sequence = 0
-        """What comes up to this sequence was sent already, or waits in the backlog."""
-        self._started = False
-        self._task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[object] | None = None
+    def __post_init__(self) -> None:
+        self._session = Session.of(self.socket)
+        self._connection_id = self._session.ensure_connection().id
 
     def deliver(self, batch: Batch) -> None:
         """Send messages of the channel, at once where the client keeps up."""
@@ -78,7 +63,7 @@ class Subscription:
             and batch.first > self._last_sequence
             and self._connection_id not in batch.excluded
             and session.writer is not None
-            and session.write_frames(batch.numbered_frames if self._numbered else batch.frames, len(batch.messages))
+            and session.write_frames(batch.numbered_frames if self.numbered else batch.frames, len(batch.messages))
         ):
             return
         for message in batch.messages:
@@ -93,7 +78,7 @@ class Subscription:
 
     def start_after(self, after: int, history: History) -> None:
         """Begin to send: first what the channel has after a sequence, or a gap for what it has not."""
-        self._backlog = deque(resume(self._channel, after, history, self._backlog))
+        self._backlog = deque(resume(self.channel, after, history, self._backlog))
         self._last_sequence = max(self._last_sequence, history.sequence)
         self.start()
 
@@ -110,16 +95,16 @@ class Subscription:
             self._last_sequence = 0  # the channel may have begun anew, with lower numbers
         elif message.sequence <= self._last_sequence or (message.exclude and message.exclude == self._connection_id):
             return
-        if len(self._backlog) >= self._settings.max_backlog:
+        if len(self._backlog) >= self.settings.max_backlog:
             self._drop_oldest()
         self._backlog.append(message)
 
     def _drop_oldest(self) -> None:
         self._backlog.popleft()
         self._missed += 1
-        self._metrics.dropped += 1
-        if self._settings.backlog_full == "close" and self._closing is None:
-            self._session.metrics.count_limit("max_backlog")
+        self.metrics.dropped += 1
+        if self.settings.backlog_full == "close" and self._closing is None:
+            self._session.metrics.limits["max_backlog"] += 1
             closing = self._session.close(Reason.LIMIT_EXCEEDED, CloseCode.TRY_AGAIN_LATER, "too slow")
             self._closing = asyncio.create_task(closing)
 
@@ -135,7 +120,7 @@ class Subscription:
             frames: list[bytes] = []
             size = 0
             while self._backlog and size < MAX_WRITE_BYTES:
-                frames.append(self._next().frame(numbered=self._numbered))
+                frames.append(self._next().frame(numbered=self.numbered))
                 size += len(frames[-1])
             self._session.write_frames(b"".join(frames), len(frames))
         return True
@@ -149,7 +134,7 @@ class Subscription:
                     if not writer.takes_frames:
                         return  # the connection is ending, and its own task cleans it up
                 else:
-                    await self._socket.send_text(self._next().payload(numbered=self._numbered).decode())
+                    await self.socket.send_text(self._next().payload(numbered=self.numbered).decode())
         except WebSocketDisconnect:
             pass
         except Exception:
@@ -161,7 +146,7 @@ class Subscription:
     def _next(self) -> Message:
         if self._missed:
             missed, self._missed = self._missed, 0
-            return GapMarker(self._channel, missed)
+            return GapMarker(self.channel, missed)
         message = self._backlog.popleft()
-        self._metrics.gaps += isinstance(message, GapMarker)
+        self.metrics.gaps += isinstance(message, GapMarker)
         return message

@@ -10,11 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ...errors import SettingsError
 from ...settings import PREFIX
 from ..broker import Broker, Dispatch, closed
-from ..history import History
 from ..memory import MemoryBroker
-from ..messages import Message
-from .backend import Backend, EngineRefusedError
-from .operations import ListMembers, Publish, ReadHistory
+from ..messages import History, Message
+from .backend import Backend, EngineRefusedError, ListMembers, Publish, ReadHistory
 from .presence import RegisteredPresence
 from .send_queue import ENGINE_SECONDS, SendQueue
 from .settings import EngineSettings
@@ -84,11 +82,11 @@ class EngineBroker(Broker):
     def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
         return self._queue.submit(Publish(channel=channel, data=data, exclude=exclude))
 
-    def read_history(self, channel: str, after: int) -> asyncio.Future[History]:
-        return self._queue.submit(ReadHistory(channel=channel, after=after))
+    async def read_history(self, channel: str, after: int) -> History:
+        return await self._queue.submit(ReadHistory(channel=channel, after=after))
 
-    def members(self, channel: str) -> asyncio.Future[list[str]]:
-        return self._queue.submit(ListMembers(channel=channel))
+    async def members(self, channel: str) -> list[str]:
+        return await self._queue.submit(ListMembers(channel=channel))
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
         return self._presence.join(channel, member, joined, left)

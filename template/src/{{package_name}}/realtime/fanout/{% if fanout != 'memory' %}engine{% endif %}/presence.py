@@ -3,8 +3,7 @@
 import asyncio
 from typing import Any
 
-from .backend import Backend, Heartbeat
-from .operations import Operation, PresenceJoin, PresenceLeave
+from .backend import Backend, Heartbeat, Operation, PresenceJoin, PresenceLeave
 from .send_queue import ENGINE_SECONDS, SendQueue
 from .subscriptions import batches, without_failure
 

@@ -6,8 +6,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ..broker import closed, fail
-from .backend import Backend
-from .operations import Operation, Publish
+from .backend import Backend, Operation, Publish
 
 T = TypeVar("T")
 

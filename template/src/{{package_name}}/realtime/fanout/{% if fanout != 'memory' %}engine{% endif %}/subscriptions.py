@@ -6,10 +6,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ..broker import Dispatch
-from ..history import History, resume
-from ..messages import Message
-from .backend import Backend, Event
-from .operations import ReadHistory
+from ..messages import History, Message, resume
+from .backend import Backend, Event, ReadHistory
 from .send_queue import BATCH, ENGINE_SECONDS
 
 T = TypeVar("T")

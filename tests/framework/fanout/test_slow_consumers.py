@@ -34,7 +34,7 @@ def enter_and_read_nothing(service: Service, stack: ExitStack) -> ClientConnecti
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     narrow.connect((host, int(port)))
-    # With the history, for who is there already does not join again: it hears the first who joined.
+    # With the history: it receives who joined first, because who is present already does not join again.
     return enter(service, stack, f"{ROOM}?after=0", sock=narrow, max_queue=1)
 
 

@@ -1,1 +1,0 @@
-"""The fan-out: what one connection publishes, the others receive."""

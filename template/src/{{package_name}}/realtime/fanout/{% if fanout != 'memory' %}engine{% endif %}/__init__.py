@@ -1,1 +1,0 @@
-"""The fan-out over many nodes, through an engine that may be unavailable at any time."""
