@@ -5,7 +5,7 @@ process, or `start` where it needs a process of its own: for signals, ports and 
 """
 
 from .credentials import credentials
-from .fixtures import app, client, environment, settings, start
+from .fixtures import app, client, environment, pytest_configure, settings, start
 from .process import TIMEOUT, Service, Start, run
 
 __all__ = (
@@ -16,6 +16,7 @@ __all__ = (
     "client",
     "credentials",
     "environment",
+    "pytest_configure",
     "run",
     "settings",
     "start",

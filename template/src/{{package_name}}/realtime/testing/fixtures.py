@@ -37,6 +37,11 @@ class LoggingForTests(Logging):
         return structlog.get_logger
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Import each test by its path: those of two services in one repository have the same names."""
+    config.option.importmode = "importlib"
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of this machine, of its `.env` too, out of every test; and the log out of their output."""
