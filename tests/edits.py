@@ -233,7 +233,6 @@ OTHERS = [
         ".pre-commit-config.yaml",
         "      - id: mine\n        name: mine\n        entry: ./mine\n        language: system\n",
     ),
-    _append("editor", ".editorconfig", "\n[*.sql]\nindent_size = 2\n"),
     _substitute(
         "format on save", ".vscode/settings.json", '"editor.formatOnSave": true', '"editor.formatOnSave": false'
     ),

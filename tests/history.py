@@ -153,11 +153,13 @@ def contents(project: Path) -> dict[str, str]:
 
 PACKAGE = "src/{{package_name}}"
 CHANGES: dict[str, tuple[str, str]] = {
-    "pyproject.toml": ("    # Yours from here on.\n", '    "newer",\n    "litestar>=2.25.0",  # newer\n    # Yours from here on.\n'),
+    "pyproject.toml": (
+        "    # Yours from here on.\n",
+        '    "newer",\n    "litestar>=2.25.0",  # newer\n    # Yours from here on.\n',
+    ),
     ".env.example": ("# The address to listen on.\n", "# Newer.\n{{ prefix }}NEWER=0\n\n# The address to listen on.\n"),
     ".gitattributes": ("* text", "*.newer binary\n* text"),
     ".gitignore": ("dist/\n", "dist/\nnewer/\n"),
-    ".editorconfig": ("charset = utf-8\n", "charset = utf-8\nnewer = true\n"),
     ".pre-commit-config.yaml": ("    hooks:\n", "    hooks:\n      - id: newer\n        language: fail\n"),
     ".github/workflows/ci.yml": ("      - run: uv sync\n", "      - run: uv sync\n      - run: uv run newer\n"),
     ".github/dependabot.yml": ("version: 2\n", "version: 2\nnewer: true\n"),

@@ -25,7 +25,6 @@ EVERYTHING = {"auth": "jwt", "fanout": "redis", "telemetry": "opentelemetry"}
 PRIVATE = {
     "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_owner", "_receive_mode", "_send_mode"},
     "realtime/server/drain.py": {"_exit"},  # of `os`, and documented
-    "realtime/server/event_queue.py": {"uvicorn._types"},
     "realtime/server/websocket_protocol.py": {"uvicorn._types"},
 }
 """Names of others that begin with an underscore, in code or in a text."""
@@ -68,7 +67,8 @@ MOVING = {
     "litestar.channels": set[str](),
     "litestar.handlers.websocket_handlers": {
         "realtime/checks/injection.py",
-        "realtime/checks/keywords.py",
+        "realtime/checks/listeners.py",
+        "realtime/handlers/messages.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/sessions/middleware.py",
@@ -78,7 +78,7 @@ MOVING = {
         "realtime/asyncapi/channels.py",
         "realtime/internals.py",
         "realtime/plugin.py",
-        "realtime/testing/paths.py",
+        "realtime/testing/observation.py",
     },
     "litestar.security": {
         "realtime/auth/authenticator.py",
@@ -87,15 +87,13 @@ MOVING = {
         "realtime/commands/token.py",
     },
     "litestar.types.asgi_types": {
-        "realtime/handlers/codecs.py",
         "realtime/handlers/listener.py",
         "realtime/internals.py",
     },
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
-        "realtime/handlers/codecs.py",
-        "realtime/handlers/declared.py",
+        "realtime/handlers/route_handler.py",
         "realtime/internals.py",
     },
 }

@@ -1,6 +1,6 @@
 """What any listener says about itself stands in the document; what it lets clients hear and does not say is found."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from litestar import Litestar
@@ -9,9 +9,9 @@ from litestar.testing import TestClient
 from msgspec import Meta, Struct
 
 from my_service.realtime import ConfigurationError, Listener, Socket, listener
+from my_service.realtime.asyncapi.json_schema import resolve
 from my_service.realtime.asyncapi.plugin import Documentation
-from my_service.realtime.testing.document import document_of, messages_at
-from my_service.realtime.testing.documented import UndocumentedMessages
+from my_service.realtime.testing.observation import UndocumentedMessages
 
 from ..recording import Hooks, build
 
@@ -71,9 +71,25 @@ async def text(data: str) -> bytes:
 async def hidden(data: str) -> None: ...
 
 
+def document_of(*handlers: Any) -> dict[str, Any]:
+    app = Litestar(list(handlers), plugins=[Documentation("service", "1")])
+    return app.plugins.get(Documentation).get_asyncapi_schema(app)
+
+
+def messages_at(document: dict[str, Any], path: str, action: Literal["receive", "send"]) -> dict[str, Any]:
+    """Return the messages of one direction at a path, by name; `receive` is what the service receives."""
+    found: dict[str, Any] = {}
+    for operation in document["operations"].values():
+        if operation["action"] == action and resolve(document, operation["channel"]["$ref"])["address"] == path:
+            for reference in operation["messages"]:
+                message = resolve(document, reference["$ref"])
+                found[message["name"]] = message
+    return found
+
+
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return document_of(Litestar([add_up, Shelves, text, hidden], plugins=[Documentation("service", "1")]))
+    return document_of(add_up, Shelves, text, hidden)
 
 
 def test_each_message_of_a_union_is_there_in_both_directions(document: dict[str, Any]) -> None:
@@ -135,7 +151,7 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
     @listener("/", sends=make("other"))
     async def handler(data: make("one")) -> None: ...  # type: ignore[valid-type]
 
-    document = document_of(Litestar([handler], plugins=[Documentation("service", "1")]))
+    document = document_of(handler)
     assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
 
 

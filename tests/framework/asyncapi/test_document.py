@@ -8,13 +8,13 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from my_service.realtime.__main__ import main
+from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.sessions.cause import CLOSE_CODES
-from my_service.realtime.testing.document import document_of
 
 
 @pytest.fixture
 def document(app: Litestar) -> dict[str, Any]:
-    return document_of(app)
+    return app.plugins.get(Documentation).get_asyncapi_schema(app)
 
 
 def test_the_close_codes_are_documented(document: dict[str, Any]) -> None:

@@ -8,8 +8,7 @@ from litestar.di import NamedDependency
 from litestar.testing import TestClient
 
 from my_service.realtime import ConnectionInfo, Fanout, Socket, listener
-from my_service.realtime.auth.logout import logout
-from my_service.realtime.auth.plugin import Auth
+from my_service.realtime.auth.plugin import Auth, logout
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 

@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -241,6 +242,7 @@ def command_with_few_descriptors(*arguments: Any) -> None:
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "command", command_with_few_descriptors)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):

@@ -15,8 +15,13 @@ from litestar.exceptions import (
 )
 
 from my_service.realtime import FanoutUnavailableError, Reason
-from my_service.realtime.sessions.cause import CLOSE_CODES, is_sendable, truncate_reason
-from my_service.realtime.sessions.resolution import Resolution, resolve_cause
+from my_service.realtime.sessions.cause import (
+    CLOSE_CODES,
+    Resolution,
+    is_sendable,
+    resolve_cause,
+    truncate_reason,
+)
 
 BUG = RuntimeError("secret")
 GONE = WebSocketDisconnect(detail="gone", code=1006)

@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
-from my_service.realtime.sessions.session import Session
 
 from ..recording import Hooks, Serve
 
@@ -213,7 +212,7 @@ def test_a_lifespan_of_a_listener_that_fails_is_logged_once_and_cleaned_up(
 
 
 def test_sockets_are_counted_from_the_handshake_to_the_clean_up(serve: Serve, hooks: Hooks) -> None:
-    registries: list[Registry[Session]] = []
+    registries: list[Registry] = []
     counts: list[int] = []
 
     def count(socket: Socket) -> None:

@@ -10,13 +10,11 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
-from my_service.realtime import Listener, Reason, Socket, listener
-from my_service.realtime.sessions.collector import SessionCollector
+from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listener
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
-from my_service.realtime.sessions.metrics import Metrics
 from my_service.realtime.sessions.plugin import Sessions
-from my_service.realtime.sessions.registry import Registry
 from my_service.realtime.sessions.session import Session
+from my_service.settings import Settings
 
 from ..recording import Hooks, Serve
 
@@ -194,8 +192,8 @@ def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> N
     admitted: list[bool] = []
 
     def acquire(socket: Socket) -> None:
-        session = Session.of(socket)
-        admitted.append(session.registry.acquire(session, socket.headers["user"], limit=2))
+        registry = socket.app.plugins.get(Sessions).registry
+        admitted.append(registry.acquire(Session.of(socket), socket.headers["user"], limit=2))
 
     hooks.during_accept = acquire
     with serve(count) as client, ExitStack() as stack:
@@ -228,10 +226,9 @@ def test_the_time_of_the_handlers_is_counted(serve: Serve, hooks: Hooks) -> None
 
 
 def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
-    metrics = Metrics()
+    sessions = Sessions(Settings(), ConnectionInfo, Hooks())
     for seconds in (0.0001, 0.001, 0.002, 31.0):
-        metrics.count_handled(seconds)
-    collector = SessionCollector(metrics, Registry())
-    [family] = [each for each in collector.collect() if each.name == "websocket_handler_seconds"]
+        sessions.metrics.count_handled(seconds)
+    [family] = [each for each in sessions.collector.collect() if each.name == "websocket_handler_seconds"]
     counts = {sample.labels.get("le"): sample.value for sample in family.samples}
     assert (counts["0.0005"], counts["0.001"], counts["0.005"], counts["30.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)

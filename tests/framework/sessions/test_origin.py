@@ -7,7 +7,7 @@ from litestar.exceptions import WebSocketDisconnect
 
 from my_service.realtime import listener
 from my_service.realtime.errors import SettingsError
-from my_service.realtime.sessions.origin import origin_allowed
+from my_service.realtime.sessions.handshake import origin_allowed
 from my_service.settings import Settings
 
 from ..recording import Hooks, Serve

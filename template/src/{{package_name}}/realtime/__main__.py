@@ -25,29 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With 0 after `--help`, with 2 for an unknown command or a wrong argument.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {__package__}",
-        usage="%(prog)s COMMAND ...",
-        description="\n".join(
-            [
-                "Commands for working on the project:",
-                "",
-                *(f"  {name:<15}{summary}" for name, summary in COMMANDS.items()),
-                "",
-                "COMMAND --help describes a command and its arguments.",
-            ]
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
-    name = parser.parse_args(given[:1]).command
-
-    command = import_module(f"{__package__}.commands.{name.replace('-', '_')}")
-    command_parser = argparse.ArgumentParser(prog=f"{parser.prog} {name}", description=command.DESCRIPTION)
-    command.add_arguments(command_parser)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Work on the project.")
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = import_module(f"{__package__}.commands.{name.replace('-', '_')}")
+        command_parser = parsers.add_parser(name, help=summary, description=command.DESCRIPTION)
+        command.add_arguments(command_parser)
+        command_parser.set_defaults(run=command.run)
+    options = parser.parse_args(arguments)
     try:
-        command.run(command_parser.parse_args(given[1:]))
+        options.run(options)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return 1

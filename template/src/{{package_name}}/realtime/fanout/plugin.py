@@ -1,12 +1,11 @@
 """`Fanout`: channels that connections join and publish to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import msgspec
-import structlog
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
@@ -17,26 +16,16 @@ from msgspec import Struct
 
 from ..sessions.session import Session, Socket
 from .broker import Broker, Presence
-from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
+from .dispatch import Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .messages import GapMarker, Message
 from .settings import FanoutSettings
 from .subscription import Subscription
-
-log = structlog.get_logger(__name__)
-NodeMessage = TypeVar("NodeMessage", bound=Struct)
 
 MAX_BATCH: Final = 200
 """Messages of a channel that are delivered in one turn of the event loop, at most."""
 
 MAX_NAME_BYTES: Final = 255
 """Bytes of UTF-8 in the name of a channel; it often comes from a URL, so from untrusted clients."""
-
-NODE_CHANNEL_PREFIX: Final = ":" * (MAX_NAME_BYTES + 1)
-"""Longer than the name of any other channel may be, so none can be that of a channel of the nodes."""
-
-MAX_NODE_BACKLOG: Final = 1000
-"""Messages of other nodes that wait for a callback; for more, the oldest are dropped."""
 
 SUBSCRIPTIONS_KEY: Final = "_fanout_subscriptions"
 """Where the state of a connection has its subscriptions, by channel."""
@@ -52,29 +41,21 @@ class Fanout(InitPlugin):
 
     def __init__(self, settings: FanoutSettings, broker: Broker | None = None) -> None:
         self._settings = settings
-        self._broker = broker or MemoryBroker(settings)
+        self.broker = broker or MemoryBroker(settings)
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
-        self._presence = Presence(self._broker)
+        self._presence = Presence(self.broker)
         self._encoder = msgspec.json.Encoder()
-        self.metrics = FanoutMetrics(self._dispatcher, self._broker)
+        self.metrics = FanoutMetrics(self._dispatcher, self.broker)
 
     @property
     def available(self) -> bool:
         """Whether messages are carried now. While they are not, `publish` and `join` wait."""
-        return self._broker.available
+        return self.broker.available
 
     @property
     def channels(self) -> frozenset[str]:
         """The channels with a subscriber on this node."""
         return frozenset(self._dispatcher.channels)
-
-    async def check(self) -> None:
-        """Look before the service starts whether the settings are right.
-
-        Raises:
-            SettingsError: Only another setting helps.
-        """
-        await self._broker.check()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Provide `fanout`, and start and stop with the application."""
@@ -86,11 +67,11 @@ class Fanout(InitPlugin):
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncGenerator[None, None]:
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
-        await self._broker.start(self._dispatcher.dispatch)
+        await self.broker.start(self._dispatcher.dispatch)
         try:
             yield
         finally:
-            await self._broker.stop()
+            await self.broker.stop()
 
     async def join(self, socket: Socket, channel: str, *, after: int | None = None) -> None:
         """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
@@ -122,14 +103,13 @@ class Fanout(InitPlugin):
             return
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
         subscriptions[channel] = subscription
-        self._dispatcher.add(channel, subscription.deliver)
+        self.subscribe(channel, subscription.deliver)
         try:
-            self._broker.subscribe(channel)
-            await self._broker.wait_subscribed(channel)
+            await self.broker.wait_subscribed(channel)
             if after is None:
                 subscription.start()
             else:
-                subscription.start_after(after, await self._broker.read_history(channel, after))
+                subscription.start_after(after, await self.broker.read_history(channel, after))
         except BaseException:
             await self.leave(socket, channel)  # else joining again would do nothing
             raise
@@ -143,17 +123,29 @@ class Fanout(InitPlugin):
         """
         subscription = _subscriptions_of(socket).pop(channel, None)
         if subscription is not None:
-            self._unsubscribe(channel, subscription.deliver)
+            self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
-
-    def _unsubscribe(self, channel: str, deliver: Deliver) -> None:
-        self._dispatcher.remove(channel, deliver)
-        if channel not in self._dispatcher.channels:
-            self._broker.unsubscribe(channel)
 
     async def _leave_all(self, socket: Socket) -> None:
         for channel in tuple(_subscriptions_of(socket)):
             await self.leave(socket, channel)
+
+    def subscribe(self, channel: str, deliver: Deliver) -> None:
+        """Subscribe the service itself to a channel, on this node.
+
+        Args:
+            channel: The name of the channel; it may be longer than one that a connection joins.
+            deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
+                not wait.
+        """
+        self._dispatcher.add(channel, deliver)
+        self.broker.subscribe(channel)
+
+    def unsubscribe(self, channel: str, deliver: Deliver) -> None:
+        """Unsubscribe a function from a channel."""
+        self._dispatcher.remove(channel, deliver)
+        if channel not in self._dispatcher.channels:
+            self.broker.unsubscribe(channel)
 
     def publish(self, message: Struct, channel: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
         """Send a message to all connections that have joined a channel, in the order in which this is called.
@@ -174,7 +166,7 @@ class Fanout(InitPlugin):
         _check_name(channel)
         connection = Session.of(exclude).connection if exclude else None
         self.metrics.published += 1
-        return self._broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
+        return self.broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
 
     async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
         """Note that the user of a connection is present in a channel, until the connection ends, whatever ends it.
@@ -214,68 +206,12 @@ class Fanout(InitPlugin):
         Raises:
             FanoutUnavailableError: The fan-out is unavailable.
         """
-        return sorted(await self._broker.members(channel))
-
-    def broadcast_to_nodes(self, message: Struct) -> asyncio.Future[int]:
-        """Send a message to all nodes of the service, this one too; no connection can receive it.
-
-        Args:
-            message: An instance of a type that `subscribe_to_nodes` knows.
-
-        Returns:
-            A future like that of `publish`.
-        """
-        return self._broker.publish(_node_channel(type(message)), self._encoder.encode(message))
-
-    @asynccontextmanager
-    async def subscribe_to_nodes(
-        self, kind: type[NodeMessage], callback: Callable[[NodeMessage], Awaitable[None]]
-    ) -> AsyncGenerator[None, None]:
-        """Call a function with each message of a type that a node broadcasts, as long as the context lasts.
-
-        Args:
-            kind: The type of the messages.
-            callback: Called with one message after the other. What it raises is logged.
-        """
-        channel = _node_channel(kind)
-        backlog: asyncio.Queue[Message] = asyncio.Queue(MAX_NODE_BACKLOG)
-
-        def deliver(batch: Batch) -> None:
-            for message in batch.messages:
-                if backlog.full():
-                    backlog.get_nowait()
-                backlog.put_nowait(message)
-
-        async def handle() -> None:
-            while True:
-                message = await backlog.get()
-                if isinstance(message, GapMarker):
-                    log.warning("messages of other nodes are lost", kind=kind.__name__)
-                    continue
-                try:
-                    await callback(msgspec.json.decode(message.data, type=kind))
-                except Exception:
-                    log.exception("a message of another node could not be handled")
-
-        self._dispatcher.add(channel, deliver)
-        self._broker.subscribe(channel)
-        task = asyncio.create_task(handle())
-        try:
-            yield
-        finally:
-            self._unsubscribe(channel, deliver)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return sorted(await self.broker.members(channel))
 
 
 def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
     subscriptions: dict[str, Subscription] = socket.scope["state"].setdefault(SUBSCRIPTIONS_KEY, {})
     return subscriptions
-
-
-def _node_channel(kind: type[Struct]) -> str:
-    return f"{NODE_CHANNEL_PREFIX}{kind.__name__}"
 
 
 def _check_name(channel: str) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from types import UnionType
+from functools import cached_property, partial
+from types import NoneType, UnionType
 from typing import Any, Self
 
 import msgspec
@@ -11,21 +11,18 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from litestar.types import AnyCallable
+from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook
+from ..checks.injection import check_parameters
 from ..checks.lifespans import check_lifespan
 from ..checks.listeners import check_listener_function, check_sends
-from ..checks.parameters import check_parameters
 from ..errors import ConfigurationError, source_location
-from ..internals import frames_of, function_of
-from ..sessions.cause import Cause
-from ..sessions.info import ConnectionInfo
+from ..internals import function_of
 from ..sessions.lifespan import connection_context
-from ..sessions.runtime import HookPair
-from ..sessions.session import Session, Socket
-from .codecs import Decode, make_decoder, make_receive, make_send
+from ..sessions.session import HookPair, Session, Socket
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
-from .messages import PINGS
+from .messages import Codec, ErrorMessage, Ping, Pong
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -42,18 +39,6 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         on_accept: The hook of a `Listener`, after that of the service.
         on_disconnect: The hook of a `Listener`, before that of the service.
     """
-
-    __slots__ = (
-        "_call_on_accept",
-        "_call_on_disconnect",
-        "_client_speaks_first",
-        "_decode",
-        "_enter_lifespan",
-        "_receive",
-        "_requested",
-        "_send",
-        "sends",
-    )
 
     def __init__(
         self,
@@ -75,24 +60,17 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 check_parameters(hook, "hook", PASSED)
         self.sends = sends
         self._client_speaks_first = client_speaks_first
-        self._enter_lifespan = bind_arguments(connection_lifespan)
-        self._call_on_accept, self._call_on_disconnect = bind_arguments(on_accept), bind_arguments(on_disconnect)
-        self._decode: Decode | None = None
-        self._receive: Callable[[Socket], Awaitable[Any]] | None = None
-        self._send: Callable[[Socket, Any], Awaitable[None]] | None = None
-        requests = {
-            "on_accept_dependencies": request_arguments(on_accept),
-            "on_disconnect_dependencies": request_arguments(on_disconnect),
-            "lifespan_dependencies": request_arguments(connection_lifespan),
+        self._has_hooks = bool(on_accept or on_disconnect)
+        self._on_accept = bind_arguments(on_accept or _no_hook)
+        self._on_disconnect = bind_arguments(on_disconnect or _no_hook)
+        self._lifespan = bind_arguments(connection_lifespan) if connection_lifespan else None
+        super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
+        functions = {
+            "on_accept_dependencies": on_accept,
+            "on_disconnect_dependencies": on_disconnect,
+            "lifespan_dependencies": connection_lifespan,
         }
-        options |= {"dto": None, "return_dto": None}
-        super().__init__(  # pyright: ignore[reportUnknownMemberType]
-            path,
-            on_accept=requests["on_accept_dependencies"],
-            on_disconnect=requests["on_disconnect_dependencies"],
-            dependencies=dependencies,
-            **options,
-        )
+        requests = {name: request_arguments(function) for name, function in functions.items() if function}
         self._requested = {name: Provide(request) for name, request in requests.items() if request}
         self.dependencies = {**(dependencies or {}), **self._requested}
 
@@ -111,6 +89,25 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         super().on_registration(app)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
 
+    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
+        return self.codec.receive
+
+    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
+        return self.codec.send
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What receives the messages, and sends the answers."""
+        try:
+            return Codec(self)
+        except (TypeError, NameError) as error:
+            raise ConfigurationError(
+                source_location(function_of(self)),
+                f"no message can be decoded as `data`: {error}",
+                "make each message a msgspec.Struct with its own tag, as in messages.py, and import the types of its "
+                "fields outside of `if TYPE_CHECKING:`",
+            ) from None
+
     def default_connection_lifespan(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         socket: Socket,
@@ -118,64 +115,35 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         on_disconnect_dependencies: dict[str, Any] | None = None,
         lifespan_dependencies: dict[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[None]:
-        async def on_accept(socket: Socket, connection: ConnectionInfo) -> None:
-            if self._call_on_accept:
-                await self._call_on_accept({"socket": socket, "connection": connection}, on_accept_dependencies)
-
-        async def on_disconnect(socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
-            if self._call_on_disconnect:
-                passed = {"socket": socket, "connection": connection, "cause": cause}
-                await self._call_on_disconnect(passed, on_disconnect_dependencies)
-
-        has_hooks = self._call_on_accept or self._call_on_disconnect
+        hooks: list[HookPair] = []
+        if self._has_hooks:
+            on_disconnect = partial(self._on_disconnect, on_disconnect_dependencies)
+            hooks.append(HookPair(partial(self._on_accept, on_accept_dependencies), on_disconnect))
         inner = None
-        if self._enter_lifespan:
-            passed = {"socket": socket, "connection": Session.of(socket).ensure_connection()}
-            inner = partial(self._enter_lifespan, passed, lifespan_dependencies)
-        return connection_context(
-            socket,
-            [HookPair(on_accept, on_disconnect)] if has_hooks else [],
-            inner,
-            client_speaks_first=self._client_speaks_first,
-        )
+        if self._lifespan:
+            inner = partial(self._lifespan, lifespan_dependencies, socket, Session.of(socket).ensure_connection())
+        return connection_context(socket, hooks, inner, client_speaks_first=self._client_speaks_first)
 
-    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
-        if self._receive is None:
-            self._receive = make_receive(self._resolve_decoder(), answers_pings=self.answers_pings)
-        return self._receive
+    def received_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients send."""
+        pings = [FieldDefinition.from_annotation(Ping)] if self.codec.answers_pings else []
+        return [*_members(self.parsed_data_field), *pings]
 
-    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
-        if self._send is None:
-            self._send = make_send(self.default_serializer, frames_of(self)[1])
-        return self._send
+    def sent_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients receive: the answers, what `sends` names, and what the
+        framework itself says.
+        """
+        others = (self.sends, ErrorMessage, Pong if self.codec.answers_pings else None)
+        fields = [self.parsed_return_field, *(FieldDefinition.from_annotation(each) for each in others if each)]
+        members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
+        return [member for at, member in enumerate(members) if member not in members[:at]]
 
-    @property
-    def answers_pings(self) -> bool:
-        """Whether a `ping` in JSON is answered here, because it is not a message that the handler takes."""
-        if self._takes_binary:
-            return False
-        try:
-            self._resolve_decoder()({"text": next(iter(PINGS))})
-        except msgspec.DecodeError:
-            return True
-        return False
 
-    @property
-    def _takes_binary(self) -> bool:
-        field = self.parsed_data_field
-        return frames_of(self)[0] == "binary" or (field is not None and field.annotation is bytes)
+async def _no_hook() -> None: ...
 
-    def _resolve_decoder(self) -> Decode:
-        if self._decode is None:
-            try:
-                self._decode = make_decoder(
-                    self.parsed_data_field, self.default_deserializer, binary=self._takes_binary
-                )
-            except (TypeError, NameError) as error:
-                raise ConfigurationError(
-                    source_location(function_of(self)),
-                    f"no message can be decoded as `data`: {error}",
-                    "make each message a msgspec.Struct with its own tag, as in messages.py, and import the types of "
-                    "its fields outside of `if TYPE_CHECKING:`",
-                ) from None
-        return self._decode
+
+def _members(field: Any) -> list[FieldDefinition]:
+    """Return the types in a union, or the one that there is."""
+    if alias := getattr(field.annotation, "__value__", None):  # of the statement `type Incoming = Say | Wave`
+        return _members(FieldDefinition.from_annotation(alias))
+    return [member for inner in field.inner_types for member in _members(inner)] if field.is_union else [field]

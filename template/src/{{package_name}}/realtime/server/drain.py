@@ -21,8 +21,7 @@ from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
 from ..sessions.registry import Registry
-from ..sessions.session import Session
-from ..sessions.state import State
+from ..sessions.session import State
 from ..settings import CoreSettings
 
 log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class DrainingServer(uvicorn.Server):
         settings: How long each step may take.
     """
 
-    def __init__(self, config: uvicorn.Config, registry: Registry[Session], settings: CoreSettings) -> None:
+    def __init__(self, config: uvicorn.Config, registry: Registry, settings: CoreSettings) -> None:
         super().__init__(config)
         self._registry = registry
         self._settings = settings

@@ -67,7 +67,7 @@ def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
         ConfigurationError: The application or a setting has a mistake.
     """
     app = load_app(settings)
-    asyncio.run(app.plugins.get(Fanout).check())
+    asyncio.run(app.plugins.get(Fanout).broker.check())
     server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs

@@ -1,39 +1,20 @@
-"""Why a connection ended: the reasons, and the close codes of RFC 6455, section 7.4, that go with them."""
+"""Why a connection ended: the reasons, what an event or an exception means, and the close codes of RFC 6455, 7.4."""
 
-from dataclasses import dataclass
+from asyncio import CancelledError
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final, Literal
 
+from litestar.exceptions import HTTPException, ServiceUnavailableException, WebSocketDisconnect, WebSocketException
+from litestar.types import ReceiveMessage
 from websockets.frames import CloseCode
 
+PROTOCOL_CODES: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG})
+"""The close codes that a server sends by itself: a broken frame, text that is not UTF-8, a message too big."""
 
-@dataclass(frozen=True, slots=True)
-class CloseCodeMeaning:
-    """One line of the table of close codes."""
-
-    closes: Literal["client", "service", "either", "nobody"]
-    """Who closes with it; `nobody` where no close frame carries it, and software on this side reports it."""
-    meaning: str
-    reconnect: bool
-    """Whether a client should reconnect, after a random delay that grows with each attempt."""
-
-
-CLOSE_CODES: Final = {
-    CloseCode.NORMAL_CLOSURE: CloseCodeMeaning("either", "done", reconnect=False),
-    CloseCode.GOING_AWAY: CloseCodeMeaning("either", "the other end or a proxy goes away", reconnect=True),
-    CloseCode.PROTOCOL_ERROR: CloseCodeMeaning("service", "protocol error", reconnect=False),
-    CloseCode.UNSUPPORTED_DATA: CloseCodeMeaning("service", "wrong kind of frame", reconnect=False),
-    CloseCode.NO_STATUS_RCVD: CloseCodeMeaning("nobody", "closed without a code", reconnect=True),
-    CloseCode.ABNORMAL_CLOSURE: CloseCodeMeaning("nobody", "connection lost or rejected", reconnect=True),
-    CloseCode.INVALID_DATA: CloseCodeMeaning("service", "text that is not UTF-8", reconnect=False),
-    CloseCode.POLICY_VIOLATION: CloseCodeMeaning("service", "against the policy of the service", reconnect=False),
-    CloseCode.MESSAGE_TOO_BIG: CloseCodeMeaning("service", "message too big", reconnect=False),
-    CloseCode.INTERNAL_ERROR: CloseCodeMeaning("service", "error in the service", reconnect=True),
-    CloseCode.SERVICE_RESTART: CloseCodeMeaning("service", "the service restarts", reconnect=True),
-    CloseCode.TRY_AGAIN_LATER: CloseCodeMeaning("service", "full, or too slow: try again later", reconnect=True),
-}
-"""The close codes of the service. The README and `client.js` have the same table. Codes from 4000 to 4999 are your own:
-a client decides what they mean."""
+INTERNAL_ERROR: Final = "internal error"
+"""All that a client learns about a bug."""
 
 MAX_REASON_BYTES: Final = 123
 """Bytes of UTF-8 in a close reason: a control frame carries 125, two of which are the code (RFC 6455, 5.5)."""
@@ -75,6 +56,86 @@ class Cause:
     """The exception behind it, where the service failed."""
 
 
+def cause_of_disconnect(message: ReceiveMessage) -> Cause:
+    """Return the cause in a `websocket.disconnect` event.
+
+    Servers give 1005 both to a client that closes without a code and to a connection that is lost. Only the first comes
+    with a `reason`, because only the first had a close frame.
+    """
+    code = int(message.get("code", CloseCode.NO_STATUS_RCVD))  # type: ignore[call-overload]
+    if code in {CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE} and "reason" not in message:
+        return Cause(Reason.CONNECTION_LOST, code)
+    if code == CloseCode.SERVICE_RESTART and "reason" not in message:
+        return Cause(Reason.SERVICE_RESTARTS, code)
+    if code in PROTOCOL_CODES:
+        return Cause(Reason.PROTOCOL_ERROR, code)
+    return Cause(Reason.CLIENT_CLOSED, code)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a connection ends."""
+
+    reason: Reason
+    code: int
+    """The close code, where the handshake was accepted."""
+    detail: str = ""
+    """What the client is told: the close reason, or the body of the denial response."""
+    status: int = HTTPStatus.FORBIDDEN
+    """The HTTP status, where the handshake was not accepted yet."""
+    error: BaseException | None = None
+    """The exception, where it is more than a way to say how to close."""
+    is_bug: bool = False
+    """Somebody has to fix the service: the exception is logged with its traceback."""
+
+
+def resolve_cause(error: BaseException | None, *, initializing: bool = False, draining: bool = False) -> Resolution:
+    """Return how a connection ends after its handler returned or raised.
+
+    An exception group is treated as what it holds. It is a bug where one of its exceptions is; else the exception that
+    says most about the end counts: how to close, before a cancellation, before a disconnect.
+
+    Args:
+        error: What was raised; None where the handler returned.
+        initializing: It was raised before the connection was initialized, by `on_accept`.
+        draining: The service is about to stop.
+    """
+    match error:
+        case None | WebSocketDisconnect():
+            return Resolution(Reason.SERVICE_CLOSED, CloseCode.NORMAL_CLOSURE)
+        case CancelledError() if draining:
+            return Resolution(Reason.SERVICE_RESTARTS, CloseCode.SERVICE_RESTART, "service restarts", error=error)
+        case CancelledError():
+            return Resolution(Reason.CANCELLED, CloseCode.INTERNAL_ERROR, "cancelled", error=error)
+        case BaseExceptionGroup():
+            held = [resolve_cause(each, initializing=initializing, draining=draining) for each in error.exceptions]
+            if bug := next((each for each in held if each.is_bug), None):
+                return replace(bug, error=error)
+            return max(held, key=_tells)
+        case WebSocketException() if is_sendable(error.code):
+            return Resolution(Reason.SERVICE_CLOSED, error.code, error.detail)
+        case ServiceUnavailableException():
+            return Resolution(Reason.SERVICE_CLOSED, CloseCode.TRY_AGAIN_LATER, error.detail, error.status_code)
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Resolution(Reason.SERVICE_CLOSED, CloseCode.POLICY_VIOLATION, error.detail, error.status_code)
+        case _:
+            return Resolution(
+                Reason.INITIALIZATION_FAILED if initializing else Reason.HANDLER_FAILED,
+                CloseCode.INTERNAL_ERROR,
+                INTERNAL_ERROR,
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                error,
+                is_bug=True,
+            )
+
+
+def _tells(resolution: Resolution) -> int:
+    """Rank a resolution by how much it says about the end."""
+    if resolution.error is not None:
+        return 1  # a cancellation
+    return 0 if resolution.code == CloseCode.NORMAL_CLOSURE else 2
+
+
 def is_sendable(code: int) -> bool:
     """Return whether an endpoint may send this close code (RFC 6455, 7.4.1 and 7.4.2)."""
     return 3000 <= code <= 4999 or (
@@ -85,3 +146,32 @@ def is_sendable(code: int) -> bool:
 def truncate_reason(text: str) -> str:
     """Truncate a close reason to the bytes that fit, never inside a character."""
     return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+@dataclass(frozen=True, slots=True)
+class CloseCodeMeaning:
+    """One line of the table of close codes."""
+
+    closes: Literal["client", "service", "either", "nobody"]
+    """Who closes with it; `nobody` where no close frame carries it, and software on this side reports it."""
+    meaning: str
+    reconnect: bool
+    """Whether a client should reconnect, after a random delay that grows with each attempt."""
+
+
+CLOSE_CODES: Final = {
+    CloseCode.NORMAL_CLOSURE: CloseCodeMeaning("either", "done", reconnect=False),
+    CloseCode.GOING_AWAY: CloseCodeMeaning("either", "the other end or a proxy goes away", reconnect=True),
+    CloseCode.PROTOCOL_ERROR: CloseCodeMeaning("service", "protocol error", reconnect=False),
+    CloseCode.UNSUPPORTED_DATA: CloseCodeMeaning("service", "wrong kind of frame", reconnect=False),
+    CloseCode.NO_STATUS_RCVD: CloseCodeMeaning("nobody", "closed without a code", reconnect=True),
+    CloseCode.ABNORMAL_CLOSURE: CloseCodeMeaning("nobody", "connection lost or rejected", reconnect=True),
+    CloseCode.INVALID_DATA: CloseCodeMeaning("service", "text that is not UTF-8", reconnect=False),
+    CloseCode.POLICY_VIOLATION: CloseCodeMeaning("service", "against the policy of the service", reconnect=False),
+    CloseCode.MESSAGE_TOO_BIG: CloseCodeMeaning("service", "message too big", reconnect=False),
+    CloseCode.INTERNAL_ERROR: CloseCodeMeaning("service", "error in the service", reconnect=True),
+    CloseCode.SERVICE_RESTART: CloseCodeMeaning("service", "the service restarts", reconnect=True),
+    CloseCode.TRY_AGAIN_LATER: CloseCodeMeaning("service", "full, or too slow: try again later", reconnect=True),
+}
+"""The close codes of the service. The README and `client.js` have the same table. Codes from 4000 to 4999 are your own:
+a client decides what they mean."""

@@ -1,10 +1,10 @@
 """The response to a handshake that is not accepted: a real HTTP status, where the server can send one."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
-from litestar.types import Send
 from websockets.frames import CloseCode
 
 from .cause import truncate_reason
@@ -13,7 +13,7 @@ EXTENSION: Final = "websocket.http.response"
 """ASGI's "WebSocket Denial Response"."""
 
 
-async def deny(scope: dict[str, Any], send: Send, status: int, detail: str) -> None:
+async def deny(scope: dict[str, Any], send: Callable[[Any], Awaitable[None]], status: int, detail: str) -> None:
     """Send a denial response.
 
     Without the ASGI extension, the server turns the close into a bare 403. A client that is gone is not an error.
@@ -34,9 +34,5 @@ async def deny(scope: dict[str, Any], send: Send, status: int, detail: str) -> N
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         if status == HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b"Bearer"))  # a 401 must name a scheme (RFC 9110, 15.5.2)
-        response: list[Any] = [  # not in Litestar's types of ASGI messages
-            {"type": "websocket.http.response.start", "status": status, "headers": headers},
-            {"type": "websocket.http.response.body", "body": body, "more_body": False},
-        ]
-        for message in response:
-            await send(message)
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

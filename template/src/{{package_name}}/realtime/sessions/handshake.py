@@ -11,9 +11,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from .denial import deny
 from .middleware import PassThroughMiddleware
-from .origin import origin_allowed
-from .runtime import Runtime
-from .session import RESTARTING, SESSION_KEY, Session, client_address
+from .registry import Registry
+from .session import RESTARTING, SESSION_KEY, Runtime, Session, client_address
 
 log = structlog.get_logger(__name__)
 
@@ -23,40 +22,42 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
     Args:
         runtime: What the sessions share.
+        registry: All sessions of this node.
         allowed_origins: Origins that may connect besides the service's own.
     """
 
     scopes = (ScopeType.WEBSOCKET,)
 
-    def __init__(self, runtime: Runtime, allowed_origins: frozenset[str]) -> None:
+    def __init__(self, runtime: Runtime, registry: Registry, allowed_origins: frozenset[str]) -> None:
         self._runtime = runtime
+        self._registry = registry
         self._allowed_origins = allowed_origins
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
-        registry = self._runtime.registry
         if denial := self._denial(handshake):
             reason, status, detail = denial
-            self._runtime.metrics.count_refused(reason)
+            self._runtime.metrics.refused[reason] += 1
             path, client = quote(handshake["path"]), client_address(handshake)
             log.warning("handshake refused", path=path, client=client, reason=reason, detail=detail)
             await deny(handshake, send, status, detail)
             return
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
-        registry.add(session)
+        self._registry.add(session)
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
-            if not registry.draining:
+            if not self._runtime.draining:
                 raise
             # The drain cancelled a handler that was too slow; its clean-up has run, and nobody waits for more.
         finally:
             session.leave()
+            self._registry.remove(session)
 
     def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
-        settings, registry = self._runtime.settings, self._runtime.registry
+        settings, registry = self._runtime.settings, self._registry
         if registry.draining:
             return "draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING
         if not origin_allowed(handshake, self._allowed_origins, required=settings.require_origin):
@@ -68,18 +69,50 @@ class HandshakeMiddleware(PassThroughMiddleware):
         return None
 
 
-class NoConnectionError(AttributeError):
-    """`socket.state.connection` was read before there is one."""
-
-
 class SocketState(dict[str, Any]):
-    """`scope["state"]` of a socket, which says so where `connection` is read too early."""
+    """`scope["state"]` of a socket, which says so where `connection` is read before there is one."""
 
     def __missing__(self, key: str) -> Any:
         if key == "connection":
-            raise NoConnectionError(
+            raise AttributeError(
                 "socket.state.connection does not exist yet. It is made after the guards, when the dependencies of "
                 "the handler are resolved, and only for handlers inside connection_lifespan. In a guard or a "
                 "middleware, read what you need from the handshake itself: its headers, path and query."
             )
         raise KeyError(key)
+
+
+def origin_allowed(scope: dict[str, Any], allowed: frozenset[str], *, required: bool) -> bool:
+    """Say whether the page behind a handshake may connect.
+
+    A browser lets any page open a WebSocket to any host and sends the host's cookies along (cross-site WebSocket
+    hijacking); CORS does not apply. What the browser does send, and no page can forge, is the `Origin` header (RFC
+    6455, section 10.2), so it is compared here, exactly, before the handshake is accepted.
+
+    Args:
+        scope: The ASGI scope of the handshake.
+        allowed: Origins let in besides the service's own, each as scheme://host or scheme://host:port.
+        required: Refuse clients that send no Origin at all (they are no browsers).
+    """
+    origins = [value for name, value in scope["headers"] if name == b"origin"]
+    if not origins:
+        return not required
+    if len(origins) > 1:
+        return False
+    origin = origins[0].decode("latin-1").lower()
+    return origin in allowed or origin == own_origin(scope)
+
+
+def own_origin(scope: dict[str, Any]) -> str:
+    """Return the origin of a page of this very service, or "" where the client names no host."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) != 1:
+        return ""
+    scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+    return normal_origin(f"{scheme}://{hosts[0].decode('latin-1')}")
+
+
+def normal_origin(origin: str) -> str:
+    """Write an origin as browsers do: lower case, without the port that its scheme implies."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(scheme, ':'))}"

@@ -6,17 +6,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import structlog
 from litestar.exceptions import WebSocketException
 from websockets.frames import CloseCode
 
-from .resolution import resolve_cause
-from .runtime import HookPair
-from .session import Session, Socket
-from .silence import SilenceLimit
+from .cause import resolve_cause
+from .session import HookPair, Session, Socket
 
 log = structlog.get_logger(__name__)
 
@@ -80,12 +77,7 @@ async def connection_context(
 
 
 async def _disconnect(
-    pair: HookPair,
-    socket: Socket,
-    session: Session,
-    _: type[BaseException] | None,
-    error: BaseException | None,
-    __: TracebackType | None,
+    pair: HookPair, socket: Socket, session: Session, _: object, error: BaseException | None, __: object
 ) -> bool:
     """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing.
 
@@ -108,9 +100,7 @@ async def _disconnect(
     return _is_over(error)
 
 
-async def _close(
-    session: Session, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-) -> bool:
+async def _close(session: Session, _: object, error: BaseException | None, __: object) -> bool:
     """Write the one log line about the end.
 
     Returns:
@@ -137,3 +127,53 @@ def _is_over(error: BaseException | None) -> bool:
     A cancellation does, so that the task is cancelled.
     """
     return isinstance(error, Exception | BaseExceptionGroup)
+
+
+class SilenceLimit:
+    """Seconds until the first message, and seconds between one message and the next.
+
+    It has one timer for each connection with such a limit. A message only leaves its time in the session. The timer
+    looks at it when it is due, and is set again for the rest. While a message is handled, nothing is overdue.
+
+    Args:
+        session: A session whose `on_accept` hooks have returned.
+        first: Seconds until its first message. 0 lifts the limit.
+        idle: Seconds between messages. 0 lifts the limit.
+    """
+
+    __slots__ = ("_closing", "_first", "_idle", "_session", "_timer")
+
+    def __init__(self, session: Session, *, first: float, idle: float) -> None:
+        self._session = session
+        self._first = first
+        self._idle = idle
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        """Kept, because the event loop itself keeps no task alive."""
+
+    def start(self) -> None:
+        """Begin to count the seconds. Nothing happens where there is no limit."""
+        if limits := [seconds for seconds in (self._first, self._idle) if seconds]:
+            self._wait(min(limits))
+
+    def stop(self) -> None:
+        """Count no further."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _wait(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        session = self._session
+        waits_for_first = self._first and not session.messages_in
+        seconds = self._first if waits_for_first else self._idle
+        if not seconds:
+            return
+        silent = monotonic() - session.last_received_at if session.awaiting_message else 0.0
+        if silent < seconds:
+            self._wait(seconds - silent)
+            return
+        setting = "first_message_seconds" if waits_for_first else "idle_seconds"
+        detail = "no message came in time" if waits_for_first else "idle for too long"
+        self._closing = asyncio.create_task(session.close_for_limit(setting, detail))

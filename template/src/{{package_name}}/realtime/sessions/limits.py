@@ -1,9 +1,6 @@
 """How much one connection may send. What a slow consumer may leave unread is in `server/websocket_protocol.py`."""
 
 from time import monotonic
-from typing import Self
-
-from ..settings import CoreSettings
 
 
 class MessageLimit:
@@ -20,11 +17,6 @@ class MessageLimit:
         self._rate = rate
         self._burst = self._tokens = max(float(burst), 1.0)
         self._refilled_at = monotonic()
-
-    @classmethod
-    def from_settings(cls, settings: CoreSettings) -> Self:
-        """Return the limit of a new connection."""
-        return cls(settings.max_messages_per_second, settings.message_burst)
 
     def allows_message(self, now: float) -> bool:
         """Count one message.

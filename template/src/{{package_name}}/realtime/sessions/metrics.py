@@ -39,20 +39,7 @@ class Metrics:
         """Messages by the time that their handler took: one number for each of BUCKETS, and one for all above."""
         self.handled_seconds = 0.0
 
-    def count_refused(self, reason: str) -> None:
-        """Count a handshake that was rejected."""
-        self.refused[reason] += 1
-
-    def count_limit(self, setting: str) -> None:
-        """Count a connection that is closed for a limit, by the name of its setting."""
-        self.limits[setting] += 1
-
     def count_handled(self, seconds: float) -> None:
         """Count a message by the seconds from its arrival until its handler was ready for the next one."""
         self.handled[bisect_left(BUCKETS, seconds)] += 1
         self.handled_seconds += seconds
-
-    def count_closed(self, messages_in: int, messages_out: int) -> None:
-        """Add the messages of a session that is closed."""
-        self.messages_in += messages_in
-        self.messages_out += messages_out

@@ -14,14 +14,11 @@ from litestar.plugins import InitPlugin
 from litestar.types import Scope
 
 from ..settings import CoreSettings
-from .collector import SessionCollector
-from .handshake import HandshakeMiddleware
+from .cause import resolve_cause
+from .handshake import HandshakeMiddleware, normal_origin
 from .info import ConnectionInfo
-from .origin import normal_origin
-from .registry import Registry
-from .resolution import resolve_cause
-from .runtime import HookPair, Runtime
-from .session import SESSION_KEY, Session
+from .registry import Registry, SessionCollector
+from .session import SESSION_KEY, HookPair, Runtime, Session
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +36,7 @@ class Sessions(InitPlugin):
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
         self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
         self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
-        self.registry: Registry[Session] = self._runtime.registry
+        self.registry = Registry(self._runtime)
         """All sessions of this node."""
         self.metrics = self._runtime.metrics
         """The counters of all sessions."""
@@ -49,7 +46,7 @@ class Sessions(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the handshake middleware before any other: what comes first may await, uncounted."""
         config: Any = app_config  # its types are partly unknown
-        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.allowed_origins))
+        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.allowed_origins))
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)

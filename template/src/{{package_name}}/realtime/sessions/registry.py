@@ -2,65 +2,61 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .cause import Reason
+from .metrics import BUCKETS, LIMITS, Metrics
+from .session import Runtime, Session
 
 
-class Registered(Protocol):
-    """What the registry needs to know of a session."""
+class Registry:
+    """The sessions that are not closed yet, counted by address and by user.
 
-    @property
-    def client(self) -> str:
-        """The address of the client, without its port."""
-        ...
+    Args:
+        runtime: What the sessions share.
+    """
 
-    @property
-    def user(self) -> str:
-        """The user; "" where nobody has authenticated."""
-        ...
-
-    def identify(self, user: str) -> None:
-        """Note who connected."""
-
-
-Entry = TypeVar("Entry", bound=Registered)
-
-
-class Registry(Generic[Entry]):
-    """The sessions that are not closed yet, counted by address and by user."""
-
-    def __init__(self) -> None:
-        self._sessions: set[Entry] = set()
-        self._by_user: dict[str, set[Entry]] = {}
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._sessions: set[Session] = set()
+        self._by_user: dict[str, set[Session]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self.by_address: Counter[str] = Counter()
         """The sessions of each client address."""
-        self.draining = False
-        """Whether new handshakes are rejected, because the service is about to stop."""
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Session]:
         """Iterate over a copy: sessions come and go while the caller awaits."""
         return iter(tuple(self._sessions))
 
+    @property
+    def draining(self) -> bool:
+        """Whether new handshakes are rejected, because the service is about to stop."""
+        return self._runtime.draining
+
     def admit_handshakes(self) -> None:
         """Begin, or begin again, to let sessions in."""
-        self.draining = False
+        self._runtime.draining = False
 
     def begin_drain(self) -> None:
         """Let no new session in."""
-        self.draining = True
+        self._runtime.draining = True
 
-    def add(self, session: Entry) -> None:
+    def add(self, session: Session) -> None:
         """Count a session."""
         self._sessions.add(session)
         self._empty.clear()
         self.by_address[session.client] += 1
 
-    def remove(self, session: Entry) -> None:
+    def remove(self, session: Session) -> None:
         """Forget a session whose clean-up is done."""
         self._sessions.remove(session)
         self.by_address[session.client] -= 1
@@ -73,7 +69,7 @@ class Registry(Generic[Entry]):
         if not self._sessions:
             self._empty.set()
 
-    def acquire(self, session: Entry, user: str, limit: int) -> bool:
+    def acquire(self, session: Session, user: str, limit: int) -> bool:
         """Count a session as one of a user's until it is removed.
 
         Nothing is awaited between the check and the count, so a burst of handshakes cannot exceed the limit.
@@ -90,10 +86,10 @@ class Registry(Generic[Entry]):
         if 0 < limit <= len(sessions):
             return False
         sessions.add(session)
-        session.identify(user)
+        session.user = user
         return True
 
-    def of_user(self, user: str) -> tuple[Entry, ...]:
+    def of_user(self, user: str) -> tuple[Session, ...]:
         """Return the sessions of a user."""
         return tuple(self._by_user.get(user, ()))
 
@@ -106,9 +102,51 @@ class Registry(Generic[Entry]):
         Returns:
             Whether none is left.
         """
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True
+        return self._empty.is_set()
+
+
+class SessionCollector(Collector):
+    """Turn the counters of the sessions into Prometheus' metrics."""
+
+    def __init__(self, metrics: Metrics, registry: Registry) -> None:
+        self._metrics = metrics
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric; the messages of open sessions are added to those of the closed."""
+        metrics = self._metrics
+        received = metrics.messages_in + sum(session.messages_in for session in self._registry)
+        sent = metrics.messages_out + sum(session.messages_out for session in self._registry)
+        yield GaugeMetricFamily("websocket_open", "Connections open now", len(self._registry))
+        yield GaugeMetricFamily("websocket_draining", "1 while the service drains", int(self._registry.draining))
+        yield CounterMetricFamily("websocket_accepted", "Handshakes accepted", metrics.accepted)
+        yield _labelled("websocket_refused", "Handshakes refused, by reason", "reason", metrics.refused)
+        yield _labelled("websocket_ended", "Connections ended, by reason", "reason", metrics.ended, Reason)
+        over = "Connections closed for a limit, by its setting"
+        yield _labelled("websocket_limit_exceeded", over, "limit", metrics.limits, LIMITS)
+        yield CounterMetricFamily("websocket_messages_received", "Messages from clients", received)
+        yield CounterMetricFamily("websocket_messages_sent", "Messages to clients", sent)
+        yield CounterMetricFamily("websocket_bad_messages", "Invalid messages", metrics.bad_messages)
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        yield HistogramMetricFamily(
+            "websocket_handler_seconds",
+            "Seconds from a message's arrival until its handler is ready for the next",
+            buckets=list(zip(bounds, accumulate(metrics.handled), strict=True)),
+            sum_value=metrics.handled_seconds,
+        )
+        yield CounterMetricFamily(
+            "websocket_slow_disconnects", "on_disconnect hooks that exceeded HOOK_SECONDS", metrics.slow_disconnects
+        )
+
+
+def _labelled(
+    name: str, documentation: str, label: str, counts: Mapping[str, int], known: Iterable[str] = ()
+) -> CounterMetricFamily:
+    """Count by a label. Known values are there from the start, at 0: else Prometheus misses their first increase."""
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, count in {**dict.fromkeys(known, 0), **counts}.items():
+        family.add_metric([value], count)
+    return family

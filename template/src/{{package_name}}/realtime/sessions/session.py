@@ -1,31 +1,29 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import structlog
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
+from litestar.handlers import BaseRouteHandler
 from litestar.types import Message, Receive, ReceiveMessage, Send
 from websockets.frames import CloseCode
 
 from ..settings import CoreSettings
-from .cause import Cause, Reason, is_sendable, truncate_reason
+from .cause import Cause, Reason, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
 from .denial import deny
-from .disconnect import cause_of_disconnect
 from .frames import EXTENSION, FrameWriter, text_frame
 from .info import ConnectionInfo
 from .limits import BadMessageLimit, MessageLimit
 from .metrics import Metrics
 from .middleware import is_direct
-from .registry import Registry
-from .resolution import resolve_cause
-from .runtime import HookPair, Runtime
-from .state import NEXT_STATES, State
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +36,51 @@ SESSION_KEY: Final = "_session"
 RESTARTING: Final = "the service is about to restart"
 
 
+class State(Enum):
+    """How far a session has come. It has a cause exactly where it is closing or closed."""
+
+    CONNECTING = auto()
+    """The handshake is not answered yet."""
+    OPEN = auto()
+    """The handshake was accepted; messages go both ways."""
+    CLOSING = auto()
+    """It is decided why it ends; its handler and its clean-up may still run."""
+    CLOSED = auto()
+    """Its clean-up is done."""
+
+
+NEXT_STATES: Final = {
+    State.CONNECTING: (State.OPEN, State.CLOSING),
+    State.OPEN: (State.CLOSING,),
+    State.CLOSING: (State.CLOSED,),
+    State.CLOSED: (),
+}
+"""The transitions that there are."""
+
+
+class HookPair(NamedTuple):
+    """A pair of hooks: once the first has begun, the second runs, whatever happens."""
+
+    on_accept: Callable[[Socket, Any], Awaitable[None]]
+    on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The one object that every session of an application refers to."""
+
+    settings: CoreSettings
+    make_connection: Callable[[], ConnectionInfo]
+    hooks: HookPair
+    """The hooks of the service, for every connection."""
+    metrics: Metrics = field(default_factory=Metrics)
+    direct: dict[BaseRouteHandler, bool] = field(default_factory=dict[BaseRouteHandler, bool])
+    """For each handler that had a connection, whether nothing stands between it and the session."""
+    draining: bool = False
+    """The service is about to stop."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Session:
     """One WebSocket between the server and Litestar.
 
@@ -45,65 +88,48 @@ class Session:
     and how many messages went each way. The first thing that ends it is the cause; nothing that follows changes it.
     """
 
-    __slots__ = (
-        "_bad_messages",
-        "_before_accept",
-        "_limit",
-        "_receive",
-        "_runtime",
-        "_send",
-        "_send_failed",
-        "_task",
-        "awaiting_message",
-        "cause",
-        "connection",
-        "exit_stack",
-        "initializing",
-        "last_received_at",
-        "messages_in",
-        "messages_out",
-        "opened_at",
-        "receive_event",
-        "scope",
-        "state",
-        "user",
-        "writer",
-    )
+    scope: dict[str, Any]
+    _receive: Receive
+    _send: Send
+    _runtime: Runtime
+    state: State = State.CONNECTING
+    cause: Cause | None = None
+    """What ended it; None as long as it is connecting or open."""
+    user: str = ""
+    """Who connected; "" where nobody has authenticated."""
+    connection: ConnectionInfo | None = None
+    """The state of the connection; None until it is first asked for."""
+    before_accept: Callable[[Message], None] | None = None
+    """Called with the `websocket.accept` event before it is sent. It may change the event, or raise."""
+    exit_stack: AsyncExitStack | None = None
+    """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
+    initializing: bool = False
+    """Its `on_accept` hooks have not returned yet."""
+    receive_event: Receive = field(init=False)
+    """Receives the next event as the handler does, through all that wants to see it."""
+    writer: FrameWriter | None = None
+    """Where whole frames can be written; None where something wants to see each message as an event: a middleware,
+    compression, a WebSocket class of the service, another server."""
+    opened_at: float = field(default_factory=monotonic)
+    """When the handshake began."""
+    last_received_at: float = field(init=False)
+    """When the last message came, or the handshake began."""
+    awaiting_message: bool = True
+    """No message is handled at the moment."""
+    messages_in: int = 0
+    messages_out: int = 0
+    _limit: MessageLimit = field(init=False)
+    _bad_messages: BadMessageLimit | None = None
+    _send_failed: bool = False
+    """The server could not send; it says why when it is asked for the next event."""
+    _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
+    """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, runtime: Runtime) -> None:
-        self._receive = receive
-        self._send = send
-        self._runtime = runtime
-        self._task = asyncio.current_task()
-        """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
-        self._before_accept: Callable[[Message], None] | None = None
-        self._limit = MessageLimit.from_settings(runtime.settings)
-        self._bad_messages: BadMessageLimit | None = None
-        self._send_failed = False
-        """The server could not send; it says why when it is asked for the next event."""
-        self.scope = scope
-        self.state = State.CONNECTING
-        self.cause: Cause | None = None
-        """What ended it; None as long as it is connecting or open."""
-        self.user = ""
-        """Who connected; "" where nobody has authenticated."""
-        self.connection: ConnectionInfo | None = None
-        """The state of the connection; None until it is first asked for."""
-        self.exit_stack: AsyncExitStack | None = None
-        """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
-        self.initializing = False
-        """Its `on_accept` hooks have not returned yet."""
-        self.receive_event: Receive = self.receive
-        """Receives the next event as the handler does, through all that wants to see it."""
-        self.writer: FrameWriter | None = None
-        """Where whole frames can be written; None where something wants to see each message as an event: a middleware,
-        compression, a WebSocket class of the service, another server."""
-        self.opened_at = self.last_received_at = monotonic()
-        """When the handshake began, and when the last message came."""
-        self.awaiting_message = True
-        """No message is handled at the moment."""
-        self.messages_in = 0
-        self.messages_out = 0
+    def __post_init__(self) -> None:
+        settings = self._runtime.settings
+        self.receive_event = self.receive
+        self.last_received_at = self.opened_at
+        self._limit = MessageLimit(settings.max_messages_per_second, settings.message_burst)
 
     @staticmethod
     def of(socket: Socket) -> "Session":
@@ -135,11 +161,6 @@ class Session:
     def metrics(self) -> Metrics:
         """The counters of all sessions."""
         return self._runtime.metrics
-
-    @property
-    def registry(self) -> "Registry[Session]":
-        """All sessions of this node."""
-        return self._runtime.registry
 
     @property
     def client(self) -> str:
@@ -239,7 +260,7 @@ class Session:
     async def close_for_limit(self, setting: str, detail: str) -> None:
         """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self.metrics.count_limit(setting)
+            self.metrics.limits[setting] += 1
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
     def close_slow_consumer(self) -> Cause:
@@ -249,7 +270,7 @@ class Session:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self.metrics.count_limit("send_seconds")
+            self.metrics.limits["send_seconds"] += 1
         return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(CloseCode.TRY_AGAIN_LATER)))
 
     async def count_bad_message(self) -> None:
@@ -273,14 +294,6 @@ class Session:
         if self.cause is None:
             self._end_with(Cause(Reason.SERVICE_CLOSED, int(CloseCode.POLICY_VIOLATION)))
             await deny(self.scope, self._send, status, detail)
-
-    def call_before_accept(self, callback: Callable[[Message], None]) -> None:
-        """Call a function with the `websocket.accept` event before it is sent. It may change the event, or raise."""
-        self._before_accept = callback
-
-    def identify(self, user: str) -> None:
-        """Note who connected."""
-        self.user = user
 
     def ensure_connection(self) -> ConnectionInfo:
         """Return the one `Connection` of this session; make it on the first call."""
@@ -336,7 +349,7 @@ class Session:
         self._task = None
         await self._read_cause()
         self.message_handled()
-        resolution = resolve_cause(error, initializing=self.initializing, draining=self.registry.draining)
+        resolution = resolve_cause(error, initializing=self.initializing, draining=self._runtime.draining)
         connecting = self.state is State.CONNECTING
         if resolution.is_bug:
             event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
@@ -354,11 +367,11 @@ class Session:
             self._task.cancel()
 
     def leave(self) -> None:
-        """Count it as closed, and forget it: its clean-up is done."""
+        """Count it as closed: its clean-up is done."""
         self._end_with(LOST)  # only where a handler without the lifespan left it open: the server drops it
         self._advance(State.CLOSED)
-        self.metrics.count_closed(self.messages_in, self.messages_out)
-        self.registry.remove(self)
+        self.metrics.messages_in += self.messages_in
+        self.metrics.messages_out += self.messages_out
 
     def _advance(self, state: State) -> None:
         """Change the state, here alone."""
@@ -374,11 +387,11 @@ class Session:
         return self.cause
 
     async def _accept(self, message: Message) -> None:
-        if self.registry.draining:  # the drain began after its admission
+        if self._runtime.draining:  # the drain began after its admission
             await self.deny(503, RESTARTING)
             raise WebSocketDisconnect(detail=RESTARTING, code=CloseCode.SERVICE_RESTART)
-        if self._before_accept is not None:
-            self._before_accept(message)
+        if self.before_accept is not None:
+            self.before_accept(message)
         await self._pass_on(message)
         self._advance(State.OPEN)
         self.metrics.accepted += 1
@@ -415,7 +428,7 @@ class Session:
         if self.cause is None:
             cause = self._end_with(cause_of_disconnect(message))
             if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self.metrics.count_limit("max_message_size")
+                self.metrics.limits["max_message_size"] += 1
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are

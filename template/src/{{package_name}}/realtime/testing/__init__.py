@@ -4,8 +4,24 @@
 process, or `start` where it needs a process of its own: for signals, ports and the network.
 """
 
-from .credentials import credentials
-from .fixtures import app, client, environment, pytest_configure, settings, start
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import structlog
+from litestar import Litestar
+from litestar.testing import TestClient
+from litestar.types import GetLogger
+
+from .. import plugin
+from ..observability.logs import Logging
+from ..project import load_app, load_settings
+from ..settings import PACKAGE, PREFIX, CoreSettings
+from .credentials import SETTINGS, credentials
+from .observation import UndocumentedMessages
 from .process import TIMEOUT, Service, Start, run
 
 __all__ = (
@@ -21,3 +37,78 @@ __all__ = (
     "settings",
     "start",
 )
+
+
+class LoggingForTests(Logging):
+    """Hands the log of the service to `logging`, so that pytest shows it for a test that fails, and for no other."""
+
+    def configure(self) -> GetLogger:
+        structlog.configure(
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.format_exc_info,
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )
+        return structlog.get_logger
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import each test by its path: those of two services in one repository have the same names."""
+    config.option.importmode = "importlib"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of this machine, of its `.env` too, out of every test; and the log out of their output."""
+    for name in os.environ:
+        if name.startswith((PREFIX, "LITESTAR_")):
+            monkeypatch.delenv(name)
+    settings = import_module(f"{PACKAGE}.settings").Settings
+    monkeypatch.setitem(settings.model_config, "env_file", None)
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(f"{PREFIX}{name}", value)
+    if "fanout_url" in settings.model_fields:
+        monkeypatch.setenv(f"{PREFIX}FANOUT_URL", "memory://")  # no engine is needed, and none is disturbed
+    monkeypatch.setattr(plugin, "Logging", LoggingForTests)
+
+
+@pytest.fixture
+def settings() -> CoreSettings:
+    """The settings of the service under test: the defaults, without a limit on the rate of messages."""
+    return load_settings(max_messages_per_second=0)
+
+
+@pytest.fixture
+def app(settings: CoreSettings) -> Litestar:
+    """The application under test."""
+    return load_app(settings)
+
+
+@pytest.fixture
+def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
+    """A client with any number of sockets; leaving it waits for the clean-up of all of them.
+
+    What its sockets receive has to be documented: a test that receives anything else fails.
+    """
+    undocumented = UndocumentedMessages(app)
+    with TestClient(app) as client:
+        client.headers.update(credentials())
+        yield client
+    if undocumented.found:
+        pytest.fail("\n".join(undocumented.found))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the service with some settings, in a process of its own; it is stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> Service:
+            service = Service(tmp_path, **settings)
+            stack.callback(service.stop)
+            return service
+
+        yield start

@@ -14,7 +14,6 @@ from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDef
 from litestar_asyncapi.spec import OperationAction, Parameter, Reference
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.declared import received_types, sent_types
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
@@ -44,8 +43,8 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     fields = fields_of(handler)
     messages = _messages(handler)
     directions = [
-        (OperationAction.RECEIVE, "Messages the service receives", function, received_types(handler)),
-        (OperationAction.SEND, "Messages the service sends", listener, sent_types(handler)),
+        (OperationAction.RECEIVE, "Messages the service receives", function, handler.received_types()),
+        (OperationAction.SEND, "Messages the service sends", listener, handler.sent_types()),
     ]
     wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
@@ -82,7 +81,7 @@ def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
     """Describe the messages of both directions, each once, under a name of its own."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
-    for members, frames in ((received_types(handler), received_in), (sent_types(handler), sent_in)):
+    for members, frames in ((handler.received_types(), received_in), (handler.sent_types(), sent_in)):
         for member in members:
             if all(member != message.payload for message in messages.values()):
                 name = getattr(member.annotation, "__name__", "Message")

@@ -7,7 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.security.jwt import Token
 
-from ..sessions.origin import origin_allowed
+from ..sessions.handshake import origin_allowed
 from ..sessions.plugin import Sessions
 from .credentials import find_credentials
 from .settings import AuthSettings

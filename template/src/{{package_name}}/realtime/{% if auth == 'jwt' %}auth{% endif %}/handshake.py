@@ -14,6 +14,7 @@ from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
 from ..sessions.middleware import PassThroughMiddleware
+from ..sessions.plugin import Sessions
 from ..sessions.session import SESSION_KEY, Session
 from .authenticator import Authenticator, seconds_left
 from .credentials import SUBPROTOCOL
@@ -61,7 +62,8 @@ class AuthenticationMiddleware(PassThroughMiddleware):
         if token is None:
             await next_app(scope, receive, send)
             return
-        if not session.registry.acquire(session, token.sub, limit=self._max_connections_per_user):
+        registry = connection.app.plugins.get(Sessions).registry
+        if not registry.acquire(session, token.sub, limit=self._max_connections_per_user):
             await _reject(session, TooManyRequestsException("too many connections of this user"))
             return
         scope["user"], scope["auth"] = token.sub, token
@@ -78,7 +80,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
                 seconds_left(token), self.close, session, "the token has expired"
             )
 
-        session.call_before_accept(accept)  # a wrapper of `send` would be called for each message
+        session.before_accept = accept  # a wrapper of `send` would be called for each message
         try:
             await next_app(scope, receive, send)
         finally:
@@ -99,7 +101,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
 
 async def _reject(session: Session, error: HTTPException) -> None:
     reason = REASONS[error.status_code]
-    session.metrics.count_refused(reason)
+    session.metrics.refused[reason] += 1
     # Of the cause only the kind: the text of the decoder might quote the token.
     kind = type(error.__cause__).__name__ if error.__cause__ else None
     log.warning(

@@ -1,25 +1,34 @@
-"""`Auth`: the plugin that asks every WebSocket for a token."""
+"""`Auth`: the plugin that asks every WebSocket for a token, and `POST /logout`, which revokes one."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from litestar import Litestar
+import msgspec
+import structlog
+from litestar import Litestar, Request, post
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
 from msgspec import Struct
 
-from ..fanout.plugin import Fanout
+from ..fanout.dispatch import Batch
+from ..fanout.messages import GapMarker
+from ..fanout.plugin import MAX_NAME_BYTES, Fanout
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
-from ..sessions.state import State
+from ..sessions.session import State
 from .authenticator import Authenticator
 from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
+
+log = structlog.get_logger(__name__)
+
+NODE_CHANNEL: Final = f"{':' * (MAX_NAME_BYTES + 1)}LoggedOut"
+"""Where the nodes of the service tell each other of logouts. Its name is longer than one that a connection may join."""
 
 
 class LoggedOut(Struct, tag="logged_out"):
@@ -46,7 +55,7 @@ class Auth(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
-        config.lifespan.append(self._subscribe)
+        config.lifespan.append(self._follow_logouts)
         middleware: list[Any] = config.middleware
         outer = sum(isinstance(each, HandshakeMiddleware) for each in middleware)
         middleware.insert(outer, self._middleware)  # behind the admission, in front of everything else
@@ -71,23 +80,46 @@ class Auth(InitPlugin):
         Raises:
             FanoutUnavailableError: It is done on this node, and the other nodes could not be told (503).
         """
-        logout = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
-        self._log_out(logout, app)
-        await app.plugins.get(Fanout).broadcast_to_nodes(logout)
+        logged_out = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
+        self._log_out(logged_out, app)
+        await app.plugins.get(Fanout).broker.publish(NODE_CHANNEL, msgspec.json.encode(logged_out))
 
-    def _log_out(self, logout: LoggedOut, app: Litestar) -> None:
-        self.authenticator.revoke(logout.jti, logout.exp)
-        for session in app.plugins.get(Sessions).registry.of_user(logout.user):
+    def _log_out(self, logged_out: LoggedOut, app: Litestar) -> None:
+        self.authenticator.revoke(logged_out.jti, logged_out.exp)
+        for session in app.plugins.get(Sessions).registry.of_user(logged_out.user):
             if session.state is State.OPEN:
                 self._middleware.close(session, "logged out")
 
     @asynccontextmanager
-    async def _subscribe(self, app: Litestar) -> AsyncGenerator[None, None]:
+    async def _follow_logouts(self, app: Litestar) -> AsyncGenerator[None, None]:
         """Follow the logouts on other nodes. What this node did itself comes back too, and is done already."""
 
-        async def follow(logout: LoggedOut) -> None:
-            if logout.jti not in self.authenticator.revoked:
-                self._log_out(logout, app)
+        def deliver(batch: Batch) -> None:
+            for message in batch.messages:
+                if isinstance(message, GapMarker):
+                    log.warning("logouts on other nodes are lost")
+                    continue
+                try:
+                    logged_out = msgspec.json.decode(message.data, type=LoggedOut)
+                    if logged_out.jti not in self.authenticator.revoked:
+                        self._log_out(logged_out, app)
+                except Exception:
+                    log.exception("a logout on another node could not be followed")
 
-        async with app.plugins.get(Fanout).subscribe_to_nodes(LoggedOut, follow):
+        fanout = app.plugins.get(Fanout)
+        fanout.subscribe(NODE_CHANNEL, deliver)
+        try:
             yield
+        finally:
+            fanout.unsubscribe(NODE_CHANNEL, deliver)
+
+
+@post("/logout", status_code=204)
+async def logout(request: Request[Any, Any, Any], auth: NamedDependency[Auth]) -> None:
+    """Revoke the token in the header or the cookie of the request, and close all connections of its user with 1008, on
+    every node.
+
+    Other tokens of the user stay valid until they expire. A node that starts later does not know what was revoked
+    before.
+    """
+    await auth.log_out(auth.authenticate(request), request.app)
