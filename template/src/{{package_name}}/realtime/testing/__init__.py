@@ -32,6 +32,7 @@ __all__ = (
     "client",
     "credentials",
     "environment",
+    "pytest_configure",
     "run",
     "settings",
     "start",
