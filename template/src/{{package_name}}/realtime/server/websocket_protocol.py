@@ -5,8 +5,10 @@ websockets 17.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
+from litestar.types import ReceiveMessage
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
@@ -31,6 +33,12 @@ MASKED: Final = 0x80
 
 MAX_WRITE_BYTES: Final = 65536
 """Bytes of answers that are written together."""
+
+READ_AHEAD_BYTES: Final = 65536
+"""Bytes of messages that are read ahead of the handler. Further data is left to the kernel, and so to the client."""
+
+EVENT_BYTES: Final = 256
+"""What a message that waits takes besides its payload."""
 
 TOO_SLOW: Final = "too slow"
 
@@ -86,10 +94,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reads_frames:
-            busy = not self.queue.empty()
             self._read_frames(data)
-            if busy and not self.read_paused and not self.close_sent:
-                self.read_paused = True  # until the handler has taken what came before this
+            if self.queue.unread > READ_AHEAD_BYTES and not self.read_paused and not self.close_sent:
+                self.read_paused = True
                 self.transport.pause_reading()
         elif self.handshake_initiated and not self.handshake_complete:
             self._rest = (self._rest or bytearray()) + data  # the parser would answer it before the handshake
@@ -146,8 +153,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             event = {"type": "websocket.receive", "bytes": payload}
         if not self.close_sent:
-            self.queue.put_nowait(event)
+            self.queue.put(event, len(payload) + EVENT_BYTES)
         return True
+
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message in fragments, or a compressed one."""
+        frames, self.frames = self.frames, []
+        if not self._receive(TEXT if self.curr_msg_data_type == "text" else 0, b"".join(frames)):
+            self.conn.send_close(int(CloseCode.INVALID_DATA))
+            self.handle_parser_exception()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        event: ASGIReceiveEvent = await self.queue.get()
+        if self.read_paused and not self.queue.unread:
+            self.read_paused = False
+            self.transport.resume_reading()
+            if self.pong_timer is not None:  # the pong may wait behind what was not read
+                self.pong_timer.cancel()
+                self._wait_for_pong()
+        return event
+
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        self.queue.notify_disconnect(callback)
 
     def _end_reading(self, data: bytes | bytearray) -> None:
         self._reads_frames = False
@@ -239,10 +266,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
+        if self.read_paused and self.writable.is_set():
+            self._wait_for_pong()  # it cannot be read, for the handler is busy; the client need not be dead
+            return
         self._write_unsent()
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # a peer that answers no ping does not read the rest
+
+    def _wait_for_pong(self) -> None:
+        self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
 
     def shutdown(self) -> None:
         self._write_unsent()
@@ -291,21 +324,40 @@ class EventQueue:
     reverse order.
     """
 
-    __slots__ = ("_arrived", "_loop", "_reversed", "_waiter")
+    __slots__ = ("_arrived", "_disconnect", "_loop", "_notify", "_reversed", "_waiter", "unread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._arrived: list[ASGIReceiveEvent] = []
         self._reversed: list[ASGIReceiveEvent] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._disconnect: Any = None
+        self._notify: Callable[[ReceiveMessage], None] | None = None
+        self.unread = 0
+        """Bytes of the messages that arrived since the reader last took over what there was; all of them are unread."""
 
     def empty(self) -> bool:
         """Return whether no event waits."""
         return not (self._arrived or self._reversed)
 
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        """Call back once with the event of the end, as soon as there is one."""
+        self._notify = callback
+        if self._disconnect is not None:
+            callback(self._disconnect)
+
     def put_nowait(self, event: ASGIReceiveEvent) -> None:
-        """Append an event."""
+        """Append an event that is not a message."""
+        self.put(event, 0)
+        if event["type"] == "websocket.disconnect" and self._disconnect is None:
+            self._disconnect = event
+            if self._notify:
+                self._notify(self._disconnect)
+
+    def put(self, event: ASGIReceiveEvent, size: int) -> None:
+        """Append an event that takes so many bytes."""
         self._arrived.append(event)
+        self.unread += size
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -325,6 +377,7 @@ class EventQueue:
                 await self._waiter
             finally:
                 self._waiter = None
+        self.unread = 0
         self._arrived, self._reversed = self._reversed, self._arrived
         self._reversed.reverse()
         return self._reversed.pop()
