@@ -6,7 +6,9 @@ from typing import Final
 
 LIMITS: Final = (
     "max_message_size",
+    "message_seconds",
     "max_messages_per_second",
+    "max_frames_per_second",
     "max_bad_messages",
     "first_message_seconds",
     "idle_seconds",
