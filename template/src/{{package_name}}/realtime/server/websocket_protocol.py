@@ -147,10 +147,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _read_frames(self, data: bytes | bytearray) -> None:
         """Queue each message in one frame, give each other frame to the parser, and keep what is not complete."""
         limit = self.conn.max_message_size
-        at, end, needed = 0, len(data), 0
-        for _ in range(MAX_FRAMES_AT_ONCE):
-            if end - at < 2:
+        at, end, needed, left = 0, len(data), 0, MAX_FRAMES_AT_ONCE
+        while end - at >= 2:
+            if not left:
+                self._pause_reading()
+                self._read_on_soon()
                 break
+            left -= 1
             first, size = data[at], data[at + 1] - MASKED
             begin = at + 6  # of the payload: there are two bytes before the mask, and four in it
             if size > 125:
@@ -183,11 +186,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     self._end_reading(data[begin + size :])
                     return
             at = begin + size
-        else:
-            self._pause_reading()
-            self._read_on_soon()
-        self._needed = needed
         if at < end:
+            self._needed = needed
+            if at and self.conn.current_size is None:
+                self._message_began = 0.0  # of the message before
             if isinstance(data, bytearray):
                 del data[:at]  # without a copy
                 self._rest = data
@@ -262,13 +264,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return False
         else:
             event = {"type": "websocket.receive", "bytes": payload}
-        self._message_began = 0.0
         self.queue.put(event, len(payload) + EVENT_BYTES)
         return True
 
     def send_receive_event_to_app(self) -> None:
         """Queue a message in fragments, or a compressed one."""
         frames, self.frames = self.frames, []
+        self._message_began = 0.0
         if not self._receive(TEXT if self.curr_msg_data_type == "text" else 0, b"".join(frames)):
             self.conn.send_close(int(CloseCode.INVALID_DATA))
             self.handle_parser_exception()
