@@ -80,6 +80,12 @@ class CoreSettings(SettingsGroup):
     """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
     message_burst: int = Field(default=100, ge=1)
     """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
+    max_frames_per_second: float = Field(default=100, ge=0)
+    """Frames per second from one connection that are no message of their own, on average: pings, pongs, fragments. Ten
+    seconds' worth may come at once. More close it with 1008. 0 lifts the limit."""
+    message_seconds: float = Field(default=30, ge=0)
+    """Seconds from the first to the last byte of one message. A slower one closes the connection with 1008. 0 lifts the
+    limit."""
     max_connections: int = Field(default=10_000, ge=0)
     """Connections of this node. Further handshakes are rejected with 503. 0 lifts the limit."""
     max_connections_per_address: int = Field(default=1000, ge=0)
