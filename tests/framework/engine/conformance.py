@@ -18,6 +18,8 @@ from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
 
+MIB = 1024**2
+
 
 class Server(Protocol):
     """An engine that keeps its data in a folder, to be killed and started again."""
@@ -67,6 +69,35 @@ class EngineTests:
                 await backend.close()
 
         asyncio.run(publish_twice())
+
+    def test_history_is_bounded_in_bytes_for_each_channel_and_all_and_the_oldest_room_goes_first(
+        self, engine: Server
+    ) -> None:
+        settings = Settings(fanout_url=engine.url, history_bytes=MIB)
+
+        async def fill() -> None:
+            backend = await self.backend.connect(settings, "node")
+
+            async def sizes(channels: list[str]) -> list[int]:
+                histories = await backend.apply([ReadHistory(channel=channel, after=0) for channel in channels])
+                return [sum(len(message.data) for message in history.messages) for history in histories]
+
+            try:
+                rooms = [f"room {number}" for number in range(40)]
+                for room in rooms:
+                    await backend.apply([Publish(channel=room, data=b"x" * 10_000) for _ in range(9)])
+                kept = await sizes(rooms)
+                assert MIB / 2 < sum(kept) <= MIB
+                assert kept == sorted(kept)
+                await backend.apply([Publish(channel="loud", data=b"x" * 10_000) for _ in range(100)])
+                assert MIB / 16 < (await sizes(["loud"]))[0] <= MIB / 8 + 10_000
+                for number in range(100):  # what is counted is what is there, also after much has gone
+                    await backend.apply([Publish(channel=f"other {number}", data=b"x" * 30_000) for _ in range(3)])
+                assert MIB / 2 < sum(await sizes([f"other {number}" for number in range(100)])) <= MIB
+            finally:
+                await backend.close()
+
+        asyncio.run(fill())
 
     def test_a_room_is_one_on_two_nodes_and_outlives_its_engine(self, engine: Server, start: Start) -> None:
         nodes = [start(fanout_url=engine.url, publish_seconds=30) for _ in range(2)]

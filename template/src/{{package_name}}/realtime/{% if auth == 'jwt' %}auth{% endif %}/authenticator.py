@@ -7,7 +7,6 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.security.jwt import Token
 
-from ..sessions.handshake import origin_allowed
 from ..sessions.plugin import Sessions
 from .credentials import find_credentials
 from .settings import AuthSettings
@@ -44,8 +43,7 @@ class Authenticator:
         if credentials is None:
             raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
         if credentials.by_cookie:
-            allowed = connection.app.plugins.get(Sessions).allowed_origins
-            if not origin_allowed(dict(connection.scope), allowed, required=True):
+            if connection.app.plugins.get(Sessions).policy.problem(dict(connection.scope), required=True):
                 raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
         try:
             token = Token.decode(
