@@ -142,7 +142,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a bad message ends the connection": [
-        ("handlers/codecs.py", "await _answer_bad_message(socket, error)", "raise"),
+        ("handlers/codecs.py", "await _answer_bad_message(session, error)", "raise"),
     ],
     "bad messages without end": [
         ("sessions/session.py", "if not self._bad_messages.allows_another(self.messages_in):", "if False:"),

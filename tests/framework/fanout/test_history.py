@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from my_service.realtime.fanout.messages import GapMarker, History, Message, add_sequence, resume
+from my_service.realtime.fanout.messages import GapMarker, History, Message, resume
+from my_service.realtime.sessions.frames import add_fields
 
 BEGAN = 100
 
@@ -65,4 +66,4 @@ def test_after_a_gap_of_unknown_size_a_channel_may_begin_anew() -> None:
     ],
 )
 def test_the_sequence_is_a_field_of_whatever_is_an_object(data: bytes, expected: bytes) -> None:
-    assert add_sequence(data, 7) == expected
+    assert add_fields(data, sequence=7) == expected

@@ -1,103 +1,109 @@
-"""How a frame becomes a message, and an answer a frame."""
+"""How a frame becomes a message."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar.exceptions import WebSocketDisconnect
-from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
+from msgspec import Meta
 
+from ..sessions.frames import split_fields
 from ..sessions.session import Session, Socket
-from .messages import PINGS, PONG, ErrorMessage
+from .messages import PINGS, ErrorMessage, Pong
 
 MAX_DETAIL = 200
 """Characters of a decoder's error that go back to the client: it quotes what the client sent."""
 
 Decode = Callable[[Any], Any]
-"""Turn a `websocket.receive` event into a message, or raise `msgspec.DecodeError`."""
+"""Turn the data of a frame into a message, or raise `msgspec.DecodeError`."""
 
 
-def make_receive(decode: Decode, *, answers_pings: bool) -> Callable[[Socket], Awaitable[Any]]:
-    """Return what waits for the next message of a socket.
+def make_receive(decode: Decode, *, binary: bool, is_json: bool) -> Callable[[Socket], Awaitable[Any]]:
+    """Return what waits for the next message of a socket, and leaves its `ref` in the session.
 
-    What cannot be decoded is answered here, and the connection stays open.
+    What cannot be decoded is answered here, and the connection stays open. So is a `ping`, unless the handler takes it,
+    and a `cancel`.
+
+    Args:
+        decode: The decoder of the messages.
+        binary: Messages come in binary frames; a frame of the other kind is a bad message.
+        is_json: Messages are JSON, so that they may have a `ref`.
     """
+    key = "bytes" if binary else "text"
+    expected, other = ("binary", "text") if binary else ("text", "binary")
+    wrong_frame = msgspec.DecodeError(f"Expected a {expected} frame, got a {other} frame")
+    # Looked for in each message: only one that has it pays for more.
+    mark: Any = (b'"ref"' if binary else '"ref"') if is_json else None
+    answers_pings = is_json and not binary
 
     async def receive(socket: Socket) -> Any:
-        receive_event = Session.of(socket).receive_event
+        session = Session.of(socket)
         while True:
-            event: Any = await receive_event()
+            event: Any = await session.receive_event()
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
+            session.ref = None
+            frame = event.get(key)
+            if frame is None:
+                await _answer_bad_message(session, wrong_frame)
+                continue
             try:
-                return decode(event)
+                if mark and mark in frame:
+                    frame, ref, cancels = _split_ref(frame)
+                    session.ref = ref
+                    if cancels:
+                        session.cancel_exchange(ref)
+                        continue
+                return decode(frame)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if answers_pings and event.get("text") in PINGS:
-                    await socket.send_text(PONG)
+                if answers_pings and frame in PINGS:
+                    await session.send_message(Pong(), session.ref)
                 else:
-                    await _answer_bad_message(socket, error)
+                    await _answer_bad_message(session, error)
 
     return receive
 
 
-def make_decoder(field: FieldDefinition | None, dec_hook: Callable[[Any, Any], Any], *, binary: bool) -> Decode:
+def _split_ref(frame: Any) -> tuple[Any, Any, bool]:
+    """Take the `ref` out of a message, so that no Struct sees it.
+
+    Returns:
+        The message without it, the `ref` or None, and whether the message is a `cancel`.
+    """
+    if frame.lstrip()[:1] not in {"{", b"{"}:
+        return frame, None, False
+    fields = split_fields(frame)
+    if "ref" not in fields:  # it stands further down
+        return frame, None, False
+    ref = _decode_ref(fields.pop("ref"))
+    return msgspec.json.encode(fields), ref, bytes(fields.get("type", b"")) == b'"cancel"'
+
+
+_decode_ref: Final = msgspec.json.Decoder(
+    Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+).decode
+
+
+def make_decoder(field: FieldDefinition | None, dec_hook: Callable[[Any, Any], Any]) -> Decode:
     """Return the decoder of the messages of a listener.
 
     Args:
         field: The parameter `data`: `str` and `bytes` take the frame as it is, everything else takes JSON.
         dec_hook: What makes the types that msgspec does not know.
-        binary: Messages come in binary frames; a frame of the other kind is a bad message.
 
     Raises:
         TypeError: msgspec cannot tell the types apart, or does not support one.
         NameError: An annotation of a message names something that does not exist at run time.
     """
     field = field or FieldDefinition.from_annotation(Any)
-    key = "bytes" if binary else "text"
-    expected, other = ("binary", "text") if binary else ("text", "binary")
-    decode: Callable[[Any], Any] = (
-        field.annotation
-        if field.annotation in {str, bytes}
-        else msgspec.json.Decoder(field.raw, dec_hook=dec_hook).decode
-    )
-
-    def decode_event(event: Any) -> Any:
-        frame = event.get(key)
-        if frame is None:
-            raise msgspec.DecodeError(f"Expected a {expected} frame, got a {other} frame")
-        return decode(frame)
-
-    return decode_event
+    if field.annotation in {str, bytes}:
+        return field.annotation  # type: ignore[no-any-return]
+    return msgspec.json.Decoder(field.raw, dec_hook=dec_hook).decode
 
 
-def make_send(enc_hook: Callable[[Any], Any], mode: WebSocketMode) -> Callable[[Socket, Any], Awaitable[None]]:
-    """Return what sends an answer: `str` and `bytes` as they are, None not at all, everything else as JSON.
-
-    Args:
-        enc_hook: What turns the types that msgspec does not know into those that it does.
-        mode: The kind of frames for JSON.
-    """
-    encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
-    binary = mode == "binary"
-
-    async def send(socket: Socket, data: Any) -> None:
-        if data is None:
-            return
-        if isinstance(data, bytes):
-            await socket.send_bytes(data)
-            return
-        text = not binary or isinstance(data, str)
-        payload = data.encode() if isinstance(data, str) else encode(data)
-        if not (text and Session.of(socket).write_text(payload)):
-            await socket.send_data(payload, mode="text" if text else "binary")
-
-    return send
-
-
-async def _answer_bad_message(socket: Socket, error: Exception) -> None:
-    await Session.of(socket).count_bad_message()
+async def _answer_bad_message(session: Session, error: Exception) -> None:
+    await session.count_bad_message()
     detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    answer = ErrorMessage(code="invalid_message", detail=detail[:MAX_DETAIL])
-    await socket.send_data(msgspec.json.encode(answer))
+    await session.send_message(ErrorMessage("invalid_message", detail[:MAX_DETAIL]), session.ref)

@@ -17,14 +17,15 @@ from ..checks.lifespans import check_lifespan
 from ..checks.listeners import check_listener_function, check_sends
 from ..checks.parameters import check_parameters
 from ..errors import ConfigurationError, source_location
-from ..internals import frames_of, function_of
+from ..internals import frames_of, function_of, set_function
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_context
 from ..sessions.session import HookPair, Session, Socket
-from .codecs import Decode, make_decoder, make_receive, make_send
+from .codecs import Decode, make_decoder, make_receive
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
-from .messages import PINGS
+from .message_loop import MessageLoop
+from .messages import PING
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -50,7 +51,6 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         "_enter_lifespan",
         "_receive",
         "_requested",
-        "_send",
         "sends",
     )
 
@@ -78,7 +78,6 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self._call_on_accept, self._call_on_disconnect = bind_arguments(on_accept), bind_arguments(on_disconnect)
         self._decode: Decode | None = None
         self._receive: Callable[[Socket], Awaitable[Any]] | None = None
-        self._send: Callable[[Socket, Any], Awaitable[None]] | None = None
         requests = {
             "on_accept_dependencies": request_arguments(on_accept),
             "on_disconnect_dependencies": request_arguments(on_disconnect),
@@ -99,7 +98,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         check_listener_function(fn)
         if self.sends is not None:
             check_sends(self.sends, fn)
-        return super().__call__(fn)
+        super().__call__(fn)
+        set_function(self, MessageLoop(self, fn))
+        return self
 
     def on_registration(self, app: Litestar) -> None:
         # Litestar begins a task for each dependency that waits for no other, where there are several. As this one waits
@@ -140,21 +141,22 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
         if self._receive is None:
-            self._receive = make_receive(self._resolve_decoder(), answers_pings=self.answers_pings)
+            self._receive = make_receive(self._resolve_decoder(), binary=self._takes_binary, is_json=self.takes_json)
         return self._receive
 
-    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
-        if self._send is None:
-            self._send = make_send(self.default_serializer, frames_of(self)[1])
-        return self._send
+    @property
+    def takes_json(self) -> bool:
+        """Whether messages are JSON, and not the data of a frame as it is."""
+        field = self.parsed_data_field
+        return field is None or field.annotation not in {str, bytes}
 
     @property
     def answers_pings(self) -> bool:
         """Whether a `ping` in JSON is answered here, because it is not a message that the handler takes."""
-        if self._takes_binary:
+        if self._takes_binary or not self.takes_json:
             return False
         try:
-            self._resolve_decoder()({"text": next(iter(PINGS))})
+            self._resolve_decoder()(PING)
         except msgspec.DecodeError:
             return True
         return False
@@ -167,9 +169,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     def _resolve_decoder(self) -> Decode:
         if self._decode is None:
             try:
-                self._decode = make_decoder(
-                    self.parsed_data_field, self.default_deserializer, binary=self._takes_binary
-                )
+                self._decode = make_decoder(self.parsed_data_field, self.default_deserializer)
             except (TypeError, NameError) as error:
                 raise ConfigurationError(
                     source_location(function_of(self)),
