@@ -2,9 +2,9 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from msgspec import Struct
@@ -12,8 +12,9 @@ from msgspec import Struct
 from ..errors import ConfigurationError, source_location
 from ..internals import function_of
 from .opt_out import is_allowed, opt_out_hint
-from .parameters import check_parameters, is_subclass, name_of, unwrap_partial
+from .parameters import check_parameters, is_subclass, name_of, resolve_hints, unwrap_partial
 
+STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -23,7 +24,16 @@ def check_listener_function(function: Callable[..., Any]) -> None:
     Raises:
         ConfigurationError: The function is wrong.
     """
-    if not inspect.iscoroutinefunction(unwrap_partial(function)):
+    target = unwrap_partial(function)
+    if inspect.isasyncgenfunction(target):
+        returned = resolve_hints(function, "listener").get("return")
+        if get_origin(returned) not in STREAMS:
+            raise ConfigurationError(
+                source_location(function),
+                "is a listener that yields without saying what",
+                "annotate it with the messages, as in: -> AsyncGenerator[Token, None]",
+            )
+    elif not inspect.iscoroutinefunction(target):
         raise ConfigurationError(
             source_location(function),
             "is a listener and not an async function; a synchronous one would take a thread for each message",
@@ -35,6 +45,22 @@ def check_listener_function(function: Callable[..., Any]) -> None:
             source_location(function),
             "is a listener without a parameter 'data'",
             "add `data: Say`, annotated with the type of its messages",
+        )
+
+
+def check_concurrency(concurrency: int, listener: Callable[..., Any]) -> None:
+    """Refuse a concurrency that is no positive number, or that of a function that yields.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    if concurrency < 1:
+        raise ConfigurationError(source_location(listener), f"has concurrency={concurrency}", "give it 1 or more")
+    if concurrency > 1 and inspect.isasyncgenfunction(unwrap_partial(listener)):
+        raise ConfigurationError(
+            source_location(listener),
+            f"yields and has concurrency={concurrency}; streams run side by side as they are",
+            "leave concurrency out; the setting MAX_STREAMS bounds the streams of a connection",
         )
 
 

@@ -19,7 +19,7 @@ Decode = Callable[[Any], Any]
 """Turn the data of a frame into a message, or raise `msgspec.DecodeError`."""
 
 
-def make_receive(decode: Decode, *, binary: bool, is_json: bool) -> Callable[[Socket], Awaitable[Any]]:
+def make_receive(decode: Decode, *, binary: bool, is_json: bool, streams: bool) -> Callable[[Socket], Awaitable[Any]]:
     """Return what waits for the next message of a socket, and leaves its `ref` in the session.
 
     What cannot be decoded is answered here, and the connection stays open. So is a `ping`, unless the handler takes it,
@@ -29,6 +29,7 @@ def make_receive(decode: Decode, *, binary: bool, is_json: bool) -> Callable[[So
         decode: The decoder of the messages.
         binary: Messages come in binary frames; a frame of the other kind is a bad message.
         is_json: Messages are JSON, so that they may have a `ref`.
+        streams: Messages are answered by streams, which a `cancel` stops; else it is ignored.
     """
     key = "bytes" if binary else "text"
     expected, other = ("binary", "text") if binary else ("text", "binary")
@@ -53,7 +54,8 @@ def make_receive(decode: Decode, *, binary: bool, is_json: bool) -> Callable[[So
                     frame, ref, cancels = _split_ref(frame)
                     session.ref = ref
                     if cancels:
-                        session.cancel_exchange(ref)
+                        if streams:
+                            session.cancel_exchange(ref)
                         continue
                 return decode(frame)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:

@@ -1,5 +1,6 @@
 """`ListenerRouteHandler`: the route handler behind `@listener` and `Listener`."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -14,8 +15,9 @@ from litestar.types import AnyCallable
 
 from ..checks.hooks import check_hook
 from ..checks.lifespans import check_lifespan
-from ..checks.listeners import check_listener_function, check_sends
-from ..checks.parameters import check_parameters
+from ..checks.listeners import check_concurrency, check_listener_function, check_sends
+from ..checks.parameters import check_parameters, unwrap_partial
+from ..checks.scopes import check_scopes
 from ..errors import ConfigurationError, source_location
 from ..internals import frames_of, function_of, set_function
 from ..sessions.cause import Cause
@@ -26,6 +28,7 @@ from .codecs import Decode, make_decoder, make_receive
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
 from .message_loop import MessageLoop
 from .messages import PING
+from .scopes import MessageScopes, Scope, injectable
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -46,20 +49,28 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     __slots__ = (
         "_call_on_accept",
         "_call_on_disconnect",
+        "_cancel_on_disconnect",
         "_client_speaks_first",
+        "_concurrency",
         "_decode",
         "_enter_lifespan",
         "_receive",
         "_requested",
+        "per_message",
         "sends",
+        "streams",
+        "takes_socket",
     )
 
     def __init__(
         self,
         path: str | list[str] | None,
         *,
+        cancel_on_disconnect: bool = False,
         client_speaks_first: bool = False,
+        concurrency: int = 1,
         connection_lifespan: Lifespan | None = None,
+        per_message: Mapping[str, Scope] | None = None,
         sends: Messages | None = None,
         on_accept: AnyCallable | None = None,
         on_disconnect: AnyCallable | None = None,
@@ -73,6 +84,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 check_hook(hook)
                 check_parameters(hook, "hook", PASSED)
         self.sends = sends
+        self.per_message = dict(per_message or {})
+        self.streams = self.takes_socket = False
+        self._cancel_on_disconnect, self._concurrency = cancel_on_disconnect, concurrency
         self._client_speaks_first = client_speaks_first
         self._enter_lifespan = bind_arguments(connection_lifespan)
         self._call_on_accept, self._call_on_disconnect = bind_arguments(on_accept), bind_arguments(on_disconnect)
@@ -96,10 +110,18 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_listener_function(fn)
+        check_concurrency(self._concurrency, fn)
         if self.sends is not None:
             check_sends(self.sends, fn)
-        super().__call__(fn)
-        set_function(self, MessageLoop(self, fn))
+        scopes = MessageScopes(fn, self.per_message) if self.per_message else None
+        self.streams = inspect.isasyncgenfunction(unwrap_partial(fn))
+        seen = injectable(fn, self.per_message) if scopes or self.streams else fn
+        self.takes_socket = "socket" in inspect.signature(seen).parameters
+        super().__call__(seen)
+        loop = MessageLoop(
+            self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
+        )
+        set_function(self, loop)
         return self
 
     def on_registration(self, app: Litestar) -> None:
@@ -109,6 +131,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         lifespan = Provide(request_dependencies([*first, *self._requested]))
         self.dependencies = {**(self.dependencies or {}), "connection_lifespan_dependencies": lifespan}
         super().on_registration(app)
+        check_scopes(self, function_of(self), self.per_message)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
 
     def default_connection_lifespan(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -141,7 +164,12 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
         if self._receive is None:
-            self._receive = make_receive(self._resolve_decoder(), binary=self._takes_binary, is_json=self.takes_json)
+            self._receive = make_receive(
+                self._resolve_decoder(),
+                binary=self._takes_binary,
+                is_json=self.takes_json,
+                streams=self.streams,
+            )
         return self._receive
 
     @property

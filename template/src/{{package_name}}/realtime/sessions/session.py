@@ -86,6 +86,8 @@ class HandlerTraits(NamedTuple):
 class Exchange:
     """A message that is handled in a task of its own: it is answered by a stream, or together with others."""
 
+    key: object
+    """Its `ref`, or an object of its own."""
     begun: bool = False
     cancelled: bool = False
     """The client has cancelled it."""
@@ -326,8 +328,8 @@ class Session:
                 exchange.task.cancel()
 
     async def wait_exchanges(self) -> None:
-        """Wait until the messages that are handled in tasks of their own are answered."""
-        while tasks := [each.task for each in self.exchanges.values() if each.task and not each.task.done()]:
+        """Wait until the messages that are handled in tasks of their own now are answered."""
+        if tasks := [each.task for each in self.exchanges.values() if each.task]:
             await asyncio.wait(tasks)
 
     async def end_tasks(self) -> None:
