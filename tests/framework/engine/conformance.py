@@ -73,9 +73,8 @@ class EngineTests:
         with ExitStack() as stack:
             one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
             assert hear(one)["type"] == "joined"
-            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall"))
-            if not credentials():  # else it is the same user: nobody is told of another tab
-                assert hear(one)["connection"] == hear(other)["connection"], "both hear who comes"
+            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall", additional_headers=credentials("eve")))
+            assert hear(one)["connection"] == hear(other)["connection"], "both receive who joins"
             one.send('{"type":"say","text":"before"}')
             said = hear(one)
             assert (said["text"], hear(other)["text"]) == ("before", "before")

@@ -6,7 +6,7 @@ import pytest
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException, WebSocketDisconnect
 from msgspec import Struct
 
-from my_service.realtime import MessageError, listener
+from my_service.realtime import ConfigurationError, MessageError, listener
 
 from ..recording import Hooks, Serve
 
@@ -166,3 +166,51 @@ def test_a_bug_still_closes_with_1011(serve: Serve, hooks: Hooks, name: str) -> 
         assert ended.value.code == 1011
         _, cause = hooks.ended.get(timeout=20)
         assert cause.error is REFUSALS[name]
+
+
+class Failure(Struct, tag="error"):
+    text: str
+
+
+class Stop(Struct, tag="cancel"):
+    text: str
+
+
+class Sequenced(Struct, tag="sequenced"):
+    sequence: int
+
+
+class Referring(Struct, tag="referring", rename={"other": "ref"}):
+    other: str
+
+
+class TakesSequence(Struct, tag="takes"):
+    sequence: int
+
+
+@pytest.mark.parametrize(
+    ("taken", "sent", "mistake"),
+    [
+        (Rename, Failure, "the tag 'error'"),
+        (Stop, Renamed, "the tag 'cancel'"),
+        (Rename, Sequenced, "a field 'sequence'"),
+        (Rename, Referring, "a field 'ref'"),
+        (Referring, Renamed, "a field 'ref'"),
+    ],
+)
+def test_reserved_tags_and_fields_are_refused_at_start(
+    serve: Serve, taken: type[Struct], sent: type[Struct], mistake: str
+) -> None:
+    async def function(data: taken) -> sent: ...  # type: ignore[valid-type,empty-body]
+
+    function.__annotations__ = {"data": taken, "return": sent}
+    with pytest.raises(ConfigurationError, match=mistake), serve(listener("/")(function)):
+        pass
+
+
+def test_a_client_may_send_a_sequence(serve: Serve) -> None:
+    @listener("/")
+    async def handler(data: TakesSequence) -> None: ...
+
+    with serve(handler):
+        pass

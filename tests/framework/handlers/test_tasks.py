@@ -14,7 +14,7 @@ from litestar.exceptions import WebSocketDisconnect, WebSocketException
 from msgspec import Struct
 
 from my_service.realtime import ConfigurationError, ConnectionInfo, Reason, Socket, listener
-from my_service.realtime.checks.connection import check_connection_class
+from my_service.realtime.checks.hooks import check_connection_class
 from my_service.realtime.sessions.session import Session
 
 from ..recording import Hooks, Serve

@@ -18,8 +18,13 @@ from litestar.typing import FieldDefinition
 PACKAGE = __name__.removesuffix(".internals")
 """The package that this folder is."""
 
-LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
-"""2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
+LISTENER_DEPENDENCIES = (
+    "connection_lifespan_dependencies",
+    "on_accept_dependencies",
+    "on_disconnect_dependencies",
+    "lifespan_dependencies",
+)
+"""2.25: the names under which a listener provides the arguments of its lifespan and hooks; the last is ours."""
 
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
@@ -50,9 +55,10 @@ def set_function(handler: WebsocketListenerRouteHandler, function: Callable[...,
 
 
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
-    """Return the function, the lifespan and the hooks of a handler: all that Litestar injects into."""
-    hooks = (_unwrapped(getattr(handler, name, None)) for name in ("on_accept", "on_disconnect"))
-    return [function for function in (function_of(handler), lifespan_of(handler), *hooks) if function is not None]
+    """Return the function, the lifespan and the hooks of a registered handler: all that Litestar injects into."""
+    providers = providers_of(handler)
+    stubs = [providers[name].dependency for name in LISTENER_DEPENDENCIES if name in providers]
+    return [function_of(handler), *(_unwrapped(inspect.unwrap(stub)) for stub in stubs)]
 
 
 def _unwrapped(function: Any) -> Any:
@@ -70,16 +76,6 @@ def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]
         elif inspect.isclass(value) and issubclass(value, Controller):
             members = (member for _, member in inspect.getmembers(value))
             yield from (member for member in members if isinstance(member, WebsocketRouteHandler))
-
-
-def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
-    """Return each name injected into a registered handler, its lifespan or its hooks, with its provider if any."""
-    providers = handler.resolve_dependencies()
-    names = set(handler.parsed_fn_signature.parameters)
-    for stub in LISTENER_DEPENDENCIES:
-        if stub in providers:
-            names |= set(providers[stub].parsed_fn_signature.parameters)
-    return {name: providers.get(name) for name in sorted(names - set(LISTENER_DEPENDENCIES))}
 
 
 def fields_of(handler: BaseRouteHandler) -> dict[str, FieldDefinition]:

@@ -8,9 +8,8 @@ from typing import Any
 from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler
 
-from ..errors import ConfigurationError, source_location
-from .opt_out import is_allowed, opt_out_hint
-from .parameters import check_parameters, unwrap_partial
+from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
+from .injection import check_parameters
 
 
 def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[..., Any]]) -> list[str]:
@@ -20,12 +19,11 @@ def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[...
         ConfigurationError: One is not a scope, has the name of something else, or needs itself.
     """
     for name, factory in scopes.items():
-        target: Any = unwrap_partial(factory)
-        if not inspect.isasyncgenfunction(inspect.unwrap(target)):
+        if not inspect.isasyncgenfunction(inspect.unwrap(factory)):
             raise ConfigurationError(
                 source_location(factory),
                 f"is given as per_message={{{name!r}: ...}} and is not an async generator function",
-                f"write `async def {getattr(target, '__name__', name)}() -> AsyncGenerator[...]`, with one `yield`",
+                f"write `async def {getattr(factory, '__name__', name)}() -> AsyncGenerator[...]`, with one `yield`",
             )
         check_parameters(factory, "scope")
         if name in {"data", "connection", *RESERVED_KWARGS}:

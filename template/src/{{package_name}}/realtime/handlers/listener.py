@@ -9,7 +9,7 @@ from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 
-from ..checks.keywords import check_keywords
+from ..checks.listeners import check_keywords
 from ..errors import ConfigurationError, source_location
 from ..internals import owner_of
 from ..sessions.session import Socket
@@ -31,7 +31,6 @@ def listener(
     concurrency: int = 1,
     connection_lifespan: Lifespan | None = None,
     dependencies: Mapping[str, Provide | AnyCallable] | None = None,
-    dto: None = None,
     guards: list[Guard] | None = None,
     sends: Messages | None = None,
     middleware: list[Any] | None = None,
@@ -39,7 +38,6 @@ def listener(
     opt: dict[str, Any] | None = None,
     per_message: Mapping[str, Scope] | None = None,
     receive_mode: WebSocketMode = "text",
-    return_dto: None = None,
     send_mode: WebSocketMode = "text",
     signature_namespace: Mapping[str, Any] | None = None,
     type_decoders: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] | None = None,
@@ -66,7 +64,6 @@ def listener(
             entered after `on_accept`, with the socket accepted, and left before `on_disconnect`. It may take `socket`,
             `connection` and whatever Litestar can inject.
         dependencies: Litestar's providers, by the names under which they are injected.
-        dto: Always None: messages are decoded by msgspec.
         guards: Litestar's guards, which may refuse a handshake.
         sends: The messages that clients receive here besides the answers, as in `sends=Joined | Left`, whoever
             publishes them. They are documented with the answers.
@@ -78,7 +75,6 @@ def listener(
             may take each other, and whatever Litestar can inject. What is published inside is held back until they have
             been left without an exception. For a stream they last as long as the stream.
         receive_mode: The kind of frames that messages come in: "text", or "binary" for JSON in binary frames.
-        return_dto: Always None, as `dto`.
         send_mode: The kind of frames that answers in JSON are sent in.
         signature_namespace: Names for Litestar to resolve annotations with.
         type_decoders: Litestar's decoders for the types in messages that msgspec does not know.
@@ -92,30 +88,29 @@ def listener(
     Raises:
         ConfigurationError: The function or an option is wrong; the message names the place, the mistake and the fix.
     """
-    options: dict[str, Any] = {
-        "cancel_on_disconnect": cancel_on_disconnect,
-        "client_speaks_first": client_speaks_first,
-        "concurrency": concurrency,
-        "dependencies": dependencies,
-        "dto": dto,
-        "guards": guards,
-        "sends": sends,
-        "middleware": middleware,
-        "name": name,
-        "opt": opt,
-        "per_message": per_message,
-        "receive_mode": receive_mode,
-        "return_dto": return_dto,
-        "send_mode": send_mode,
-        "signature_namespace": signature_namespace,
-        "type_decoders": type_decoders,
-        "type_encoders": type_encoders,
-        "websocket_class": websocket_class,
-    }
 
     def decorate(function: Handler) -> ListenerRouteHandler:
         check_keywords(unknown, listener, function)
-        return ListenerRouteHandler(path, connection_lifespan=connection_lifespan, **options)(function)
+        return ListenerRouteHandler(
+            path,
+            cancel_on_disconnect=cancel_on_disconnect,
+            client_speaks_first=client_speaks_first,
+            concurrency=concurrency,
+            connection_lifespan=connection_lifespan,
+            dependencies=dependencies,
+            guards=guards,
+            sends=sends,
+            middleware=middleware,
+            name=name,
+            opt=opt,
+            per_message=per_message,
+            receive_mode=receive_mode,
+            send_mode=send_mode,
+            signature_namespace=signature_namespace,
+            type_decoders=type_decoders,
+            type_encoders=type_encoders,
+            websocket_class=websocket_class,
+        )(function)
 
     return decorate
 

@@ -9,7 +9,7 @@ import structlog
 from litestar.exceptions import HTTPException, WebSocketException
 from litestar.types import AnyCallable
 
-from ..checks.parameters import resolve_hints
+from ..checks.injection import resolve_hints
 from ..checks.scopes import order_scopes
 from ..sessions.outbox import hold_publishes
 from .messages import MessageError
