@@ -163,13 +163,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("http/headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
     "the error message is not documented": [
-        ("handlers/route_handler.py", "(self.sends, ErrorMessage, Pong", "(self.sends, None, Pong"),
+        ("handlers/route_handler.py", "self.sends, ErrorMessage, End", "self.sends, None, End"),
     ],
     "answers are not documented": [
         (
             "handlers/route_handler.py",
-            "fields = [self.parsed_return_field, *(",
-            "fields = [*(",
+            "_unique(self.parsed_return_field, self.sends",
+            "_unique(None, self.sends",
         ),
     ],
     "a path is not documented": [

@@ -48,6 +48,14 @@ def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
     return _unwrapped(function)  # type: ignore[no-any-return]
 
 
+def set_function(handler: WebsocketListenerRouteHandler, function: Callable[..., Any]) -> None:
+    """Give a listener another function to run, now that Litestar has read the signature of the first.
+
+    2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`.
+    """
+    BaseRouteHandler.__call__(handler, function)
+
+
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
     """Return the function, the lifespan and the hooks of a registered handler: all that Litestar injects into."""
     providers = providers_of(handler)
@@ -156,6 +164,6 @@ def has_decoder(annotation: Any) -> bool:
     return hasattr(annotation, "_decoder")
 
 
-def frames_of(handler: WebsocketListenerRouteHandler) -> tuple[WebSocketMode, WebSocketMode]:
-    """Return the kind of frames in which a listener receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
-    return handler._receive_mode, handler._send_mode  # pyright: ignore[reportPrivateUsage]
+def frames_of(handler: BaseRouteHandler) -> tuple[WebSocketMode, WebSocketMode]:
+    """Return the kind of frames in which a handler receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
+    return getattr(handler, "_receive_mode", "text"), getattr(handler, "_send_mode", "text")

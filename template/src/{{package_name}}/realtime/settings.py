@@ -99,6 +99,9 @@ class CoreSettings(SettingsGroup):
     max_bad_messages: int = Field(default=5, ge=0)
     """Invalid messages in a row from one connection. Each is answered with an error; one more closes the connection
     with 1008. 0 lifts the limit."""
+    max_streams: int = Field(default=8, ge=1)
+    """Streams that one connection may run at once. One more message is answered with the error `too_many_streams`. At
+    least 1."""
     first_message_seconds: float = Field(default=10, ge=0)
     """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later one closes it
     with 1008. 0 lifts the limit."""

@@ -32,6 +32,14 @@ def check_connection_class(connection: Callable[[], Any]) -> None:
             "is the state of a connection and not a ConnectionInfo, so it has no id",
             "let it inherit: class Connection(ConnectionInfo)",
         )
+    for cls in type(instance).__mro__[: type(instance).__mro__.index(ConnectionInfo)]:
+        for name in [*inspect.get_annotations(cls), *vars(cls)]:
+            if not name.startswith("_") and hasattr(ConnectionInfo, name):
+                raise ConfigurationError(
+                    source_location(connection),
+                    f"has {name!r}, which hides what every connection has under that name",
+                    "rename it",
+                )
 
 
 def check_hooks(hooks: Any) -> None:

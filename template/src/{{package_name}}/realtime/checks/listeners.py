@@ -2,9 +2,9 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Set
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
 from ..internals import function_of
-from .injection import check_parameters, is_subclass, name_of
+from .injection import check_parameters, is_subclass, name_of, resolve_hints
 
+STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -23,7 +24,14 @@ def check_listener_function(function: Callable[..., Any]) -> None:
     Raises:
         ConfigurationError: The function is wrong.
     """
-    if not inspect.iscoroutinefunction(function):
+    if inspect.isasyncgenfunction(function):
+        if get_origin(resolve_hints(function, "listener").get("return")) not in STREAMS:
+            raise ConfigurationError(
+                source_location(function),
+                "is a listener that yields without saying what",
+                "annotate it with the messages, as in: -> AsyncGenerator[Token, None]",
+            )
+    elif not inspect.iscoroutinefunction(function):
         raise ConfigurationError(
             source_location(function),
             "is a listener and not an async function; a synchronous one would take a thread for each message",
@@ -38,6 +46,22 @@ def check_listener_function(function: Callable[..., Any]) -> None:
         )
 
 
+def check_concurrency(concurrency: int, listener: Callable[..., Any]) -> None:
+    """Refuse a concurrency that is no positive number, or that of a function that yields.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    if concurrency < 1:
+        raise ConfigurationError(source_location(listener), f"has concurrency={concurrency}", "give it 1 or more")
+    if concurrency > 1 and inspect.isasyncgenfunction(listener):
+        raise ConfigurationError(
+            source_location(listener),
+            f"yields and has concurrency={concurrency}; streams run side by side as they are",
+            "leave concurrency out; the setting MAX_STREAMS bounds the streams of a connection",
+        )
+
+
 def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
     """Refuse `sends` unless it is a Struct, or several with `|` between.
 
@@ -49,6 +73,33 @@ def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
             source_location(listener),
             f"has sends={name_of(sends)}, which is not a message",
             "name a Struct, or several with | between, as in: sends=Joined | Left",
+        )
+
+
+def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fields: Set[str]) -> None:
+    """Refuse a message with a tag that the protocol of the service needs, or a field that the service adds.
+
+    Args:
+        function: The listener.
+        kind: The type of one of its messages.
+        tags: The tags that are reserved.
+        fields: The names of fields that are reserved.
+
+    Raises:
+        ConfigurationError: The message has one of them.
+    """
+    if not is_subclass(kind, Struct):
+        return
+    config = kind.__struct_config__
+    if config.tag_field == "type" and config.tag in tags:
+        raise ConfigurationError(
+            source_location(kind), f"has the tag {config.tag!r}, which the service itself uses", "choose another tag"
+        )
+    for name in fields & frozenset(kind.__struct_encode_fields__):
+        raise ConfigurationError(
+            source_location(kind),
+            f"is a message of {function.__name__} and has a field {name!r}, which the service itself adds",
+            "rename the field",
         )
 
 

@@ -1,5 +1,6 @@
 """`ListenerRouteHandler`: the route handler behind `@listener` and `Listener`."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
@@ -16,13 +17,16 @@ from litestar.typing import FieldDefinition
 from ..checks.hooks import check_hook
 from ..checks.injection import check_parameters
 from ..checks.lifespans import check_lifespan
-from ..checks.listeners import check_listener_function, check_sends
+from ..checks.listeners import check_concurrency, check_listener_function, check_reserved, check_sends
+from ..checks.scopes import check_scopes
 from ..errors import ConfigurationError, source_location
-from ..internals import function_of
+from ..internals import function_of, set_function
 from ..sessions.lifespan import connection_context
 from ..sessions.session import HookPair, Session, Socket
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
-from .messages import Codec, ErrorMessage, Ping, Pong
+from .message_loop import MessageLoop
+from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong
+from .scopes import MessageScopes, Scope, injectable
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -44,8 +48,11 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self,
         path: str | list[str] | None,
         *,
+        cancel_on_disconnect: bool = False,
         client_speaks_first: bool = False,
+        concurrency: int = 1,
         connection_lifespan: Lifespan | None = None,
+        per_message: Mapping[str, Scope] | None = None,
         sends: Messages | None = None,
         on_accept: AnyCallable | None = None,
         on_disconnect: AnyCallable | None = None,
@@ -59,6 +66,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 check_hook(hook)
                 check_parameters(hook, "hook", PASSED)
         self.sends = sends
+        self.streams = self.takes_socket = False
+        self._per_message = dict(per_message or {})
+        self._cancel_on_disconnect, self._concurrency = cancel_on_disconnect, concurrency
         self._client_speaks_first = client_speaks_first
         self._has_hooks = bool(on_accept or on_disconnect)
         self._on_accept = bind_arguments(on_accept or _no_hook)
@@ -76,9 +86,19 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_listener_function(fn)
+        check_concurrency(self._concurrency, fn)
         if self.sends is not None:
             check_sends(self.sends, fn)
-        return super().__call__(fn)
+        scopes = MessageScopes(fn, self._per_message) if self._per_message else None
+        self.streams = inspect.isasyncgenfunction(fn)
+        seen = injectable(fn, self._per_message) if scopes or self.streams else fn
+        self.takes_socket = "socket" in inspect.signature(seen).parameters
+        super().__call__(seen)
+        loop = MessageLoop(
+            self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
+        )
+        set_function(self, loop)
+        return self
 
     def on_registration(self, app: Litestar) -> None:
         # Litestar begins a task for each dependency that waits for no other, where there are several. As this one waits
@@ -87,19 +107,22 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         lifespan = Provide(request_dependencies([*first, *self._requested]))
         self.dependencies = {**(self.dependencies or {}), "connection_lifespan_dependencies": lifespan}
         super().on_registration(app)
+        function = function_of(self)
+        check_scopes(self, function, self._per_message)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
+        if self.codec.is_json:
+            for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):
+                for kind in {each.annotation for each in types} - OWN_MESSAGES:
+                    check_reserved(function, kind, RESERVED_TAGS, fields)
 
     def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
         return self.codec.receive
 
-    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
-        return self.codec.send
-
     @cached_property
     def codec(self) -> Codec:
-        """What receives the messages, and sends the answers."""
+        """What receives the messages."""
         try:
-            return Codec(self)
+            return Codec(self, streams=self.streams)
         except (TypeError, NameError) as error:
             raise ConfigurationError(
                 source_location(function_of(self)),
@@ -126,20 +149,32 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
 
     def received_types(self) -> list[FieldDefinition]:
         """Return the types of the messages that clients send."""
-        pings = [FieldDefinition.from_annotation(Ping)] if self.codec.answers_pings else []
-        return [*_members(self.parsed_data_field), *pings]
+        others = (Ping if self.codec.answers_pings else None, Cancel if self.streams else None)
+        fields = (FieldDefinition.from_annotation(each) for each in others if each)
+        return [*_members(self.parsed_data_field), *fields]
 
     def sent_types(self) -> list[FieldDefinition]:
         """Return the types of the messages that clients receive: the answers, what `sends` names, and what the
         framework itself says.
         """
-        others = (self.sends, ErrorMessage, Pong if self.codec.answers_pings else None)
-        fields = [self.parsed_return_field, *(FieldDefinition.from_annotation(each) for each in others if each)]
-        members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
-        return [member for at, member in enumerate(members) if member not in members[:at]]
+        pongs = Pong if self.codec.answers_pings else None
+        return _unique(self.parsed_return_field, self.sends, ErrorMessage, End if self.streams else None, pongs)
+
+    def answer_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that answer one of a client's, and carry its `ref`."""
+        return _unique(self.parsed_return_field, ErrorMessage, End if self.streams else None)
 
 
 async def _no_hook() -> None: ...
+
+
+def _unique(*types: Any) -> list[FieldDefinition]:
+    """Return the types that are given, or are members of unions, each once, without None."""
+    fields = [
+        each if isinstance(each, FieldDefinition) else FieldDefinition.from_annotation(each) for each in types if each
+    ]
+    members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
+    return [member for at, member in enumerate(members) if member not in members[:at]]
 
 
 def _members(field: Any) -> list[FieldDefinition]:

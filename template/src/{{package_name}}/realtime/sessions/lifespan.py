@@ -71,6 +71,7 @@ async def connection_context(
         silence = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
         silence.start()
         exit_stack.callback(silence.stop)
+        exit_stack.push_async_callback(session.end_tasks)  # before what they use is left
         yield
     if session.initializing:  # a context manager has to yield or raise
         raise WebSocketException(detail="initialization failed", code=CloseCode.INTERNAL_ERROR)
@@ -171,7 +172,8 @@ class SilenceLimit:
         seconds = self._first if waits_for_first else self._idle
         if not seconds:
             return
-        silent = monotonic() - session.last_received_at if session.awaiting_message else 0.0
+        waits = session.awaiting_message and not session.exchanges
+        silent = monotonic() - session.last_received_at if waits else 0.0
         if silent < seconds:
             self._wait(seconds - silent)
             return
