@@ -22,7 +22,7 @@ class Rooms(Listener):
     async def on_accept(
         self,
         socket: Socket,
-        connection: Connection,
+        connection: NamedDependency[Connection],
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
         after: Annotated[int | None, QueryParameter(description=AFTER)] = None,

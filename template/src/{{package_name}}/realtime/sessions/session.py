@@ -119,6 +119,8 @@ class Session:
     messages_in: int = 0
     messages_out: int = 0
     _limit: MessageLimit = field(init=False)
+    exceeded: str = ""
+    """The setting whose limit the client exceeded, for the log; "" where it kept to all."""
     _bad_messages: BadMessageLimit | None = None
     _send_failed: bool = False
     """The server could not send; it says why when it is asked for the next event."""
@@ -257,10 +259,15 @@ class Session:
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
         return cause
 
+    def count_limit(self, setting: str) -> None:
+        """Note that the client exceeded the limit of a setting."""
+        self.metrics.limits[setting] += 1
+        self.exceeded = setting
+
     async def close_for_limit(self, setting: str, detail: str) -> None:
         """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self.metrics.limits[setting] += 1
+            self.count_limit(setting)
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
     def close_slow_consumer(self) -> Cause:
@@ -270,7 +277,7 @@ class Session:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self.metrics.limits["send_seconds"] += 1
+            self.count_limit("send_seconds")
         return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(CloseCode.TRY_AGAIN_LATER)))
 
     async def count_bad_message(self) -> None:
@@ -428,7 +435,7 @@ class Session:
         if self.cause is None:
             cause = self._end_with(cause_of_disconnect(message))
             if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self.metrics.limits["max_message_size"] += 1
+                self.count_limit("max_message_size")
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are

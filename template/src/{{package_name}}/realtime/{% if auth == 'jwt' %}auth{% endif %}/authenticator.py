@@ -42,9 +42,9 @@ class Authenticator:
         credentials = find_credentials(connection, self._settings.auth_cookie)
         if credentials is None:
             raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
-        if credentials.by_cookie:
-            if connection.app.plugins.get(Sessions).policy.problem(dict(connection.scope), required=True):
-                raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
+        policy = connection.app.plugins.get(Sessions).policy
+        if credentials.by_cookie and policy.problem(dict(connection.scope), required=True):
+            raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
         try:
             token = Token.decode(
                 credentials.encoded,
