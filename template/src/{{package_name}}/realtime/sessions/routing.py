@@ -13,10 +13,9 @@ from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.response.base import ASGIResponse
-from litestar.routes import WebSocketRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from ..internals import routing_error
+from ..internals import routing_error, websocket_paths
 from .denial import deny
 from .limits import MessageLimit
 from .session import Runtime, client_address
@@ -88,8 +87,8 @@ class RoutingMiddleware:
         """Return the path of a WebSocket that may be meant: behind a prefix, or spelled alike."""
         if len(path) > 200 or not self._suggestions.allows_message(monotonic()):
             return ""
-        known = [route.path_format for route in app.routes if isinstance(route, WebSocketRoute) and route.path != "/"]
+        known = websocket_paths(app)
         for each in known:
-            if re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
+            if each != "/" and re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
                 return each
         return next(iter(get_close_matches(path, known, n=1)), "")
