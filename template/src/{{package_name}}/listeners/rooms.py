@@ -9,8 +9,8 @@ from ..messages import Joined, Left, SaidInRoom, Say
 from ..realtime import Fanout, Gap, Listener, Socket
 from ..state import Connection
 
-AFTER = """To resume after a reconnect: the last `sequence` that the client received from the room. It first receives what
-it missed, or with 0 the whole history. Each message then has its `sequence` as its last field."""
+AFTER = """To resume after a reconnect: the last `sequence` that the client received from the room. It first receives
+what it missed, or with 0 the whole history. Each message then has its `sequence` as its last field."""
 
 
 class Rooms(Listener):
