@@ -123,11 +123,11 @@ def read_answers() -> dict[str, Any]:
         StopError: It cannot find the template, or the version of it that this project has.
     """
     try:
-        answers = yaml.safe_load((ROOT / ANSWERS).read_text("utf-8"))
+        answers = yaml.safe_load((ROOT / ANSWERS).read_bytes())
     except FileNotFoundError:
         lost = f"git log --diff-filter=D -- {ANSWERS}"
         raise StopError(f"{ANSWERS} is missing. Fix: restore it; `{lost}` finds it.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except yaml.YAMLError:
         answers = None
     if not isinstance(answers, dict) or not isinstance(address := answers.get("_src_path"), str):
         raise StopError(f"{ANSWERS} does not name the template. Fix: restore it with git.")

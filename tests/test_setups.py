@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 from . import forked
 from .history import PRESENT, History, commit, git
@@ -20,7 +21,6 @@ from .service import Start
 
 Rendered = Callable[..., Path]
 TIMEOUT = 240
-UV = [sys.executable, "-m", "uv"]
 
 PROXY = "http://127.0.0.1:1"
 """A proxy that answers nobody."""
@@ -279,10 +279,13 @@ def test_services_are_members_of_a_workspace(template: Path, tmp_path: Path) -> 
     repository = tmp_path / "repository"
     talk, news = two_services(template, repository)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "VIRTUAL_ENV"))}
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "uv").symlink_to(find_uv_bin())
+    kept["PATH"] = os.pathsep.join([str(tmp_path / "programs"), kept["PATH"]])
 
     def uv(*arguments: str, cwd: Path = repository) -> str:
         result = subprocess.run(
-            [*UV, *arguments], cwd=cwd, env=kept, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            ["uv", *arguments], cwd=cwd, env=kept, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
         assert result.returncode == 0, f"{arguments}\n{result.stdout}{result.stderr}"
         return result.stdout

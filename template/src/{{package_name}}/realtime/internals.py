@@ -7,13 +7,15 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litestar import Controller, Router
+from litestar import Controller, Litestar, Router
 from litestar.di import Provide
+from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
+from litestar.utils import normalize_path
 
 PACKAGE = __name__.removesuffix(".internals")
 """The package that this folder is."""
@@ -135,6 +137,21 @@ def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:
     expected = getattr(route.handler_parameter_model, "expected_query_params", ())
     read = [(each.field_alias, fields[each.field_name], each.is_required) for each in expected]
     return sorted(read, key=lambda parameter: parameter[0])
+
+
+def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | None:
+    """Return why no handler answers a request or a handshake, or None where one does.
+
+    2.25: `ASGIRouter.handle_routing`, which keeps what it found, so that the router itself looks up nothing twice.
+    """
+    path = scope["path"]
+    if root_path := scope.get("root_path", ""):
+        path = path.split(root_path, maxsplit=1)[-1]
+    try:
+        app.asgi_router.handle_routing(path=normalize_path(path), method=scope.get("method"))
+    except HTTPException as error:
+        return error
+    return None
 
 
 def owner_of(listener: WebsocketListener) -> Router:

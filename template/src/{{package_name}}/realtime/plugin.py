@@ -27,6 +27,7 @@ from .observability.logs import Logging
 from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
 from .sessions.info import ConnectionInfo
 from .sessions.lifespan import connection_lifespan
+from .sessions.middleware import surround
 from .sessions.plugin import Sessions
 
 
@@ -86,8 +87,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         app_config.plugins.append(_Last(self._add_plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
         app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
-        config: Any = app_config  # its types are partly unknown
-        config.middleware.append(SecurityHeaders())
+        surround(app_config, SecurityHeaders())
         if app_config.openapi_config is DEFAULT_OPENAPI_CONFIG:
             # Without a page: Litestar's pages load scripts from other hosts, which the security headers forbid.
             app_config.openapi_config = OpenAPIConfig(

@@ -5,15 +5,16 @@ The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists 
 
 import inspect
 import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, AliasPath, Field, ValidationError, field_validator
+from pydantic import AliasChoices, AliasPath, Field, PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -68,7 +69,12 @@ class CoreSettings(SettingsGroup):
     """The lowest level that is logged."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins of pages that may connect besides the service's own, separated by commas."""
+    """Origins of pages that may connect besides the service's own, separated by commas: `https://app.example.com`,
+    `https://*.example.com` for all sub-domains, `capacitor://localhost`, `vscode-webview://*`; `null` for every page
+    without an origin, such as a local file."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names in the Host header under which the service may be reached, separated by commas: `chat.example.com`,
+    `*.example.com`. Empty admits any, but only `localhost` and IP addresses for pages that reach it on loopback."""
     require_origin: bool = False
     """Reject handshakes without an Origin header, which no browser sends."""
     trusted_proxies: str = "127.0.0.1"
@@ -80,6 +86,12 @@ class CoreSettings(SettingsGroup):
     """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
     message_burst: int = Field(default=100, ge=1)
     """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
+    max_frames_per_second: float = Field(default=100, ge=0)
+    """Frames per second from one connection that are no message of their own, on average: pings, pongs, fragments. Ten
+    seconds' worth may come at once. More close it with 1008. 0 lifts the limit."""
+    message_seconds: float = Field(default=30, ge=0)
+    """Seconds from the first to the last byte of one message. A slower one closes the connection with 1008. 0 lifts the
+    limit."""
     max_connections: int = Field(default=10_000, ge=0)
     """Connections of this node. Further handshakes are rejected with 503. 0 lifts the limit."""
     max_connections_per_address: int = Field(default=1000, ge=0)
@@ -115,6 +127,8 @@ class CoreSettings(SettingsGroup):
     grace_seconds: float = Field(default=10, ge=0)
     """Seconds after the drain that busy handlers have to finish before they are cancelled. 0 cancels them at once."""
 
+    _is_development: bool = PrivateAttr(default=False)
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, proxies: str) -> str:
@@ -128,7 +142,7 @@ class CoreSettings(SettingsGroup):
                     ) from None
         return proxies
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -137,10 +151,55 @@ class CoreSettings(SettingsGroup):
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in {"http", "https"} or not parts.netloc or origin.count("/") != 2 or "*" in origin:
-                raise ValueError(f"{origin!r} is not an origin; write scheme and host, as in https://example.com")
-        return origins
+            if origin in {"null", "file://"}:
+                continue
+            parts = ORIGIN.fullmatch(origin)
+            scheme, host = (parts["scheme"].lower(), parts["host"]) if parts else ("ws", "")
+            too_wide = host == "*" or (host.startswith("*.") and "." not in host[2:] and host != "*.localhost")
+            if scheme in {"ws", "wss"} or (too_wide and scheme in {"http", "https"}):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme and host, as in https://example.com or "
+                    "https://*.example.com"
+                )
+        return tuple(map(normal_origin, origins))
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not HOST.fullmatch(host) or host == "*":
+                raise ValueError(f"{host!r} is not a name; write chat.example.com or *.example.com, without a port")
+        return tuple(ascii_name(host).strip("[]") for host in hosts)
+
+    @property
+    def is_development(self) -> bool:
+        """Whether the service runs with `--reload`, and may tell whoever asks why it refuses them."""
+        return self._is_development
+
+    def for_reload(self) -> Self:
+        """Return the settings for a service that restarts whenever its code changes."""
+        settings = self.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+        settings._is_development = True
+        return settings
+
+
+NAME: Final = r"\*|(?:\*\.)?[^\s/@?#*:\[\],]+|\[[0-9A-Fa-f:.]+\]"
+HOST: Final = re.compile(NAME)
+ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NAME})(?::[0-9]{{1,5}})?")
+"""An origin, in which `*` may stand for the sub-domains or, with the scheme of an application, for any name."""
+
+
+def normal_origin(origin: str) -> str:
+    """Write an origin as browsers do: lower case, in Punycode, without the port that its scheme implies."""
+    scheme, separator, host = origin.lower().partition("://")
+    host = ascii_name(host).removesuffix({"http": ":80", "https": ":443"}.get(scheme, "://"))
+    return f"{scheme}{separator}{host}"
+
+
+def ascii_name(name: str) -> str:
+    """Write a name as DNS has it: lower case, each label with other letters than ASCII in Punycode (RFC 3492)."""
+    labels = unicodedata.normalize("NFKC", name.lower()).split(".")
+    return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
 
 
 def _describe(problem: ErrorDetails) -> str:

@@ -202,6 +202,7 @@ class Fanout(InitPlugin):
             raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
         _check_name(channel)
         member = session.user or session.ensure_connection().id
+        _utf8(member, "the user")
         await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
         session.exit_stack.callback(self._presence.leave, channel, member)
 
@@ -226,5 +227,13 @@ def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
 
 
 def _check_name(channel: str) -> None:
-    if len(channel.encode()) > MAX_NAME_BYTES:
+    if _utf8(channel, "the name of a channel") > MAX_NAME_BYTES:
         raise ClientException(detail=f"the name of a channel has at most {MAX_NAME_BYTES} bytes")
+
+
+def _utf8(text: str, what: str) -> int:
+    """Return how many bytes a text has."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        raise ClientException(detail=f"{what} is not UTF-8") from None

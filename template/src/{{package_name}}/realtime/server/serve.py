@@ -24,6 +24,7 @@ from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
 from .http_protocol import HttpProtocol
+from .proxies import TrustedProxies
 from .websocket_protocol import WebSocketProtocol
 
 if sys.platform != "win32":
@@ -88,8 +89,7 @@ def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     """
     Logging(settings).configure()
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
-    reload_settings = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
-    ChangeReload(config, target=partial(_serve_until_changed, reload_settings), sockets=sockets).run()
+    ChangeReload(config, target=partial(_serve_until_changed, settings.for_reload()), sockets=sockets).run()
 
 
 def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | None) -> None:
@@ -120,7 +120,9 @@ def _raise_descriptor_limit(settings: CoreSettings) -> None:
 
 def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        TrustedProxies(cast("Any", app), settings.trusted_proxies),
+        interface="asgi3",
+        proxy_headers=False,  # `TrustedProxies` stands in its place
         http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
@@ -131,6 +133,5 @@ def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
     )

@@ -1,9 +1,11 @@
 """Whole WebSocket frames, written by the server as they are, past ASGI."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
+from litestar.types import ReceiveMessage
 from websockets.frames import Opcode
 
 EXTENSION: Final = "realtime.frames"
@@ -31,6 +33,15 @@ class FrameWriter(Protocol):
 
     def write_frames(self, frames: bytes) -> None:
         """Write whole frames. Call it only while it takes frames."""
+
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        """Call back with the `websocket.disconnect` event as soon as it is known, ahead of the messages before it.
+
+        Messages are read up to a window ahead of the handler. While more are unread, nothing tells of a disconnect.
+
+        Args:
+            callback: Called once; at once, where the connection has ended already. It must not raise.
+        """
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -118,6 +118,7 @@ async def _close(session: Session, _: object, error: BaseException | None, __: o
         seconds=round(monotonic() - session.opened_at, 3),
         messages_in=session.messages_in,
         messages_out=session.messages_out,
+        **({"limit": session.exceeded_limit} if session.exceeded_limit else {}),
     )
     return _is_over(error)
 

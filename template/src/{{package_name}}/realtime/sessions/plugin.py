@@ -15,9 +15,12 @@ from litestar.types import Scope
 
 from ..settings import CoreSettings
 from .cause import resolve_cause
-from .handshake import HandshakeMiddleware, normal_origin
+from .handshake import HandshakeMiddleware
 from .info import ConnectionInfo
+from .middleware import surround
+from .origin import OriginPolicy
 from .registry import Registry, SessionCollector
+from .routing import RoutingMiddleware
 from .session import SESSION_KEY, HookPair, Runtime, Session
 
 log = structlog.get_logger(__name__)
@@ -35,7 +38,8 @@ class Sessions(InitPlugin):
 
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
         self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
-        self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
+        self.policy = OriginPolicy(settings)
+        """Which pages may connect."""
         self.registry = Registry(self._runtime)
         """All sessions of this node."""
         self.metrics = self._runtime.metrics
@@ -46,7 +50,8 @@ class Sessions(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the handshake middleware before any other: what comes first may await, uncounted."""
         config: Any = app_config  # its types are partly unknown
-        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.allowed_origins))
+        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.policy))
+        surround(app_config, RoutingMiddleware(self._runtime), innermost=True)
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)

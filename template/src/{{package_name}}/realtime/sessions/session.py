@@ -149,6 +149,8 @@ class Session:
     """No message is handled at the moment."""
     messages_in: int = 0
     messages_out: int = 0
+    exceeded_limit: str = ""
+    """The setting whose limit the client exceeded; "" where it did not."""
     ref: Ref | None = None
     """The `ref` of the message that came last, if it had one."""
     exchanges: dict[object, Exchange] = field(default_factory=dict[object, Exchange])
@@ -372,18 +374,18 @@ class Session:
     async def close_for_limit(self, setting: str, detail: str) -> None:
         """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self.metrics.limits[setting] += 1
+            self._count_limit(setting)
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
-    def close_slow_consumer(self) -> Cause:
-        """Note that the client reads too slowly; the server closes the connection.
+    def exceed_limit(self, setting: str, code: int) -> Cause:
+        """Note that the client exceeded the limit of a setting; the server closes the connection with this code.
 
         Returns:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self.metrics.limits["send_seconds"] += 1
-        return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(CloseCode.TRY_AGAIN_LATER)))
+            self._count_limit(setting)
+        return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)))
 
     async def count_bad_message(self) -> None:
         """Count a message that could not be decoded.
@@ -540,6 +542,10 @@ class Session:
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason)
 
+    def _count_limit(self, setting: str) -> None:
+        self.exceeded_limit = setting
+        self.metrics.limits[setting] += 1
+
     async def _exceed(self, setting: str, detail: str) -> None:
         await self.close_for_limit(setting, detail)
         raise WebSocketDisconnect(detail=detail, code=CloseCode.POLICY_VIOLATION)
@@ -562,7 +568,7 @@ class Session:
         if self.cause is None:
             cause = self._end_with(cause_of_disconnect(message))
             if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self.metrics.limits["max_message_size"] += 1
+                self._count_limit("max_message_size")
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are
