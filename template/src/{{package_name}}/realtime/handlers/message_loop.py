@@ -137,14 +137,17 @@ class MessageLoop:
             raise asyncio.CancelledError
         burst = 0
         async with aclosing(self._fn(**arguments)) as items:
-            async for item in items:
-                if exchange.cancelled:  # the function has caught the cancellation
-                    raise asyncio.CancelledError
-                await session.send_message(item, ref)
-                burst += 1
-                if burst == MAX_BURST:
-                    burst = 0
-                    await asyncio.sleep(0)
+            try:
+                async for item in items:
+                    if exchange.cancelled:  # the function has caught the cancellation
+                        raise asyncio.CancelledError
+                    await session.send_message(item, ref)
+                    burst += 1
+                    if burst == MAX_BURST:
+                        burst = 0
+                        await asyncio.sleep(0)
+            finally:
+                exchange.closing = True
 
 
 def _end_exchange(

@@ -91,6 +91,8 @@ class Exchange:
     begun: bool = False
     cancelled: bool = False
     """The client has cancelled it."""
+    closing: bool = False
+    """Its function is through; what cleans up after it is not cancelled."""
     task: asyncio.Task[None] | None = None
 
 
@@ -337,12 +339,16 @@ class Session:
     async def end_tasks(self) -> None:
         """Cancel the tasks and await them, for up to HOOK_SECONDS. No other can be started from then on."""
         self._task = self._context = None
-        for task in self._tasks:
-            task.cancel()
+        closing = {each.task for each in self.exchanges.values() if each.closing}
+        for task in self._tasks - closing:
+            if not task.cancelling():  # a second cancellation would cut short how it ends
+                task.cancel()
         if pending := [*self._tasks, *filter(None, [self._closing])]:
             _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
             if late:
                 log.error("tasks did not end in time", path=self.path, tasks=len(late))
+                for task in late:
+                    task.cancel()
                 self._tasks.clear()
 
     async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
