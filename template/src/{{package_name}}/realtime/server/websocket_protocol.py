@@ -7,6 +7,7 @@ websockets 17.
 import asyncio
 from typing import Any, Final
 
+import structlog
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
@@ -19,6 +20,8 @@ try:
     from websockets.speedups import apply_mask
 except ImportError:  # where there is no compiled one for the platform
     from websockets.utils import apply_mask
+
+log = structlog.get_logger(__name__)
 
 MESSAGES: Final = frozenset((TEXT, 0x80 | Opcode.BINARY))
 """The first bytes of a frame that is a whole message (RFC 6455, 5.2)."""
@@ -97,7 +100,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif self.conn.parser_exc is None:  # else it has failed, and what follows is ignored (RFC 6455, 7.1.7)
             super().data_received(data)
             if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
-                self.transport.write(b"".join(self.conn.data_to_send()))
+                answer = b"".join(self.conn.data_to_send())
+                status = int(answer[9:12]) if answer else 0
+                client, detail = self.client[0] if self.client else "", "a header is too long, or cannot be read"
+                log.warning("handshake refused", client=client, reason="head", status=status, detail=detail)
+                self.transport.write(answer)
                 self.transport.close()
 
     def _read_frames(self, data: bytes | bytearray) -> None:
