@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from my_service.realtime.server.serve import listen
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command
@@ -270,3 +271,9 @@ def test_under_the_prefix_of_a_proxy_everything_is_found(start: Start) -> None:
     if status == 200:  # it was chosen
         assert "/chat/asyncapi/" in page
         assert '"/asyncapi' not in page
+
+
+def test_every_address_is_that_of_both_families() -> None:
+    with listen("::", 0) as listening:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listening.getsockname()[1]), timeout=TIMEOUT).close()

@@ -240,7 +240,7 @@ SERVICE_LINK: Final = re.compile(
 
 
 def _is_service_link(name: str, value: str, known: list[str]) -> bool:
-    if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://")):
+    if name.rpartition("_")[2] == "PORT" and value.startswith(("tcp://", "udp://", "sctp://")):
         return True
     return name not in known and SERVICE_LINK.fullmatch(name.removeprefix(PREFIX)) is not None
 
