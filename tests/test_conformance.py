@@ -56,8 +56,8 @@ CASES = {
 def services(probed: Path) -> Iterator[dict[bool, Service]]:
     """One that compresses nothing, and one with deflate."""
     with (
-        running(probed, max_message_size=LIMIT, max_connections=0) as plain,
-        running(probed, max_message_size=LIMIT, max_connections=0, deflate=True) as deflating,
+        running(probed, max_message_size=LIMIT, max_connections=0, max_frames_per_second=0) as plain,
+        running(probed, max_message_size=LIMIT, max_connections=0, max_frames_per_second=0, deflate=True) as deflating,
     ):
         yield {False: plain, True: deflating}
 
@@ -192,7 +192,7 @@ DEFLATED: dict[str, tuple[bytes, Received]] = {
 
 @pytest.fixture(scope="module")
 def small(probed: Path) -> Iterator[Service]:
-    with running(probed, max_message_size=LARGEST, max_connections=0, deflate=True) as service:
+    with running(probed, max_message_size=LARGEST, max_connections=0, max_frames_per_second=0, deflate=True) as service:
         yield service
 
 

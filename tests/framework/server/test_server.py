@@ -31,7 +31,9 @@ HANDSHAKE = (
     + b"\r\n"
 )
 
-UNLIMITED = {"max_messages_per_second": 0} | ({"auth_max_connections_per_user": 0} if credentials() else {})
+UNLIMITED = {"max_messages_per_second": 0, "max_frames_per_second": 0} | (
+    {"auth_max_connections_per_user": 0} if credentials() else {}
+)
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -43,7 +45,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 LARGE = json.dumps({"type": "say", "text": "x" * 60_000})
-PINGS = frame(0x9, b"x" * 125) * 100
+PINGS = frame(0x9, b"x" * 125) * 50
 
 
 def open_and_read_nothing(service: Service, stack: ExitStack, path: str = "/ws/echo") -> socket.socket:
@@ -90,6 +92,24 @@ def test_a_client_that_reads_nothing_is_closed_with_1013_and_its_descriptor_free
         assert metric(service, 'websocket_limit_exceeded_total{limit="send_seconds"}') == 1
         assert say(healthy, "still here") == "still here"
     assert [line for line in service.log if line["level"] == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent", "limit"),
+    [
+        ({"max_frames_per_second": 1}, PINGS, "max_frames_per_second"),
+        ({"message_seconds": SHORT_TIMEOUT}, frame(0x1, b"hello")[:-1], "message_seconds"),
+        ({"max_messages_per_second": 1}, frame(0x1, b"hello") * 200, "max_messages_per_second"),
+        ({"max_bad_messages": 2}, frame(0x1, b"hello") * 3, "max_bad_messages"),
+        ({"max_message_size": 10}, frame(0x1, b"hello" * 3), "max_message_size"),
+    ],
+)
+def test_the_log_says_which_limit_was_exceeded(start: Start, settings: dict[str, Any], sent: bytes, limit: str) -> None:
+    service = start(**(UNLIMITED | {"max_bad_messages": 0} | settings))
+    with ExitStack() as stack:
+        open_and_read_nothing(service, stack).sendall(sent)
+        assert service.wait_for("connection closed")["limit"] == limit
+        assert metric(service, f'websocket_limit_exceeded_total{{limit="{limit}"}}') == 1
 
 
 def test_a_client_that_reads_too_late_receives_the_reason(start: Start) -> None:

@@ -1,6 +1,7 @@
 """The fast path: frames go past ASGI exactly where nothing between handler and server wants to see the messages."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware, DefineMiddleware
 from litestar.middleware.rate_limit import RateLimitConfig
 from litestar.testing import TestClient
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from my_service.realtime import ConnectionInfo, Socket, listener
 from my_service.realtime.sessions.frames import EXTENSION, text_frame
@@ -32,6 +33,8 @@ class Writer:
 
     def write_frames(self, frames: bytes) -> None:
         self.written += frames
+
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None: ...
 
 
 class PassesThrough(PassThroughMiddleware):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
-from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect, WebSocketException
+from litestar.exceptions import ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
 from structlog.testing import capture_logs
 
@@ -32,8 +32,8 @@ async def handler(data: str, socket: Socket) -> str:
             await socket.close(int(code), "as told")
         case ["refuse"]:
             raise WebSocketException(detail="not you", code=4401)
-        case ["forbid"]:
-            raise NotAuthorizedException(detail="not you")
+        case ["unavailable"]:
+            raise ServiceUnavailableException(detail="not now")
         case _:
             pass
     return data
@@ -68,7 +68,7 @@ def test_a_client_that_closes_is_cleaned_up_once_with_its_code(serve: Serve, hoo
         ("close 4002", 4002, Reason.SERVICE_CLOSED),
         ("close 99", 1011, Reason.HANDLER_FAILED),
         ("refuse", 4401, Reason.SERVICE_CLOSED),
-        ("forbid", 1008, Reason.SERVICE_CLOSED),
+        ("unavailable", 1013, Reason.SERVICE_CLOSED),
     ],
 )
 def test_a_handler_that_ends_it_is_cleaned_up_once(

@@ -88,6 +88,12 @@ class CoreSettings(SettingsGroup):
     """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
     message_burst: int = Field(default=100, ge=1)
     """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
+    max_frames_per_second: float = Field(default=100, ge=0)
+    """Frames per second from one connection that are no message of their own, on average: pings, pongs, fragments. Ten
+    seconds' worth may come at once. More close it with 1008. 0 lifts the limit."""
+    message_seconds: float = Field(default=30, ge=0)
+    """Seconds from the first to the last byte of one message. A slower one closes the connection with 1008. 0 lifts the
+    limit."""
     max_connections: int = Field(default=10_000, ge=0)
     """Connections of this node. Further handshakes are rejected with 503. 0 lifts the limit."""
     max_connections_per_address: int = Field(default=1000, ge=0)
@@ -95,6 +101,9 @@ class CoreSettings(SettingsGroup):
     max_bad_messages: int = Field(default=5, ge=0)
     """Invalid messages in a row from one connection. Each is answered with an error; one more closes the connection
     with 1008. 0 lifts the limit."""
+    max_streams: int = Field(default=8, ge=1)
+    """Streams that one connection may run at once. One more message is answered with the error `too_many_streams`. At
+    least 1."""
     first_message_seconds: float = Field(default=10, ge=0)
     """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later one closes it
     with 1008. 0 lifts the limit."""

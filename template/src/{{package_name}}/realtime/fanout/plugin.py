@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from litestar.plugins import InitPlugin
 from litestar.serialization import get_serializer
 from msgspec import Struct
 
+from ..sessions.outbox import current_outbox
 from ..sessions.session import Session, Socket
 from .broker import Broker, Presence
 from .dispatch import Deliver, Dispatcher, FanoutMetrics
@@ -150,6 +152,9 @@ class Fanout(InitPlugin):
     def publish(self, message: Struct, channel: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
         """Send a message to all connections that have joined a channel, in the order in which this is called.
 
+        In a listener with `per_message` it is held back until the scopes have been left without an exception; a stream
+        publishes at once.
+
         Args:
             message: What is sent, as JSON; the `type_encoders` of the application apply.
             channel: The name of the channel: any text of at most 255 bytes of UTF-8.
@@ -162,11 +167,17 @@ class Fanout(InitPlugin):
             ClientException: The name of the channel is too long.
             FanoutUnavailableError: Where the future is awaited: the message was not sent. A connection is closed with
                 1013.
+            RuntimeError: Where the future is awaited inside a `per_message` scope.
         """
         _check_name(channel)
         connection = Session.of(exclude).connection if exclude else None
+        publish = partial(self._publish, channel, self._encoder.encode(message), connection.id if connection else "")
+        outbox = current_outbox()
+        return outbox.hold(publish) if outbox else publish()
+
+    def _publish(self, channel: str, data: bytes, exclude: str) -> asyncio.Future[int]:
         self.metrics.published += 1
-        return self.broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
+        return self.broker.publish(channel, data, exclude)
 
     async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
         """Note that the user of a connection is present in a channel, until the connection ends, whatever ends it.
@@ -191,6 +202,7 @@ class Fanout(InitPlugin):
             raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
         _check_name(channel)
         member = session.user or session.ensure_connection().id
+        _utf8(member, "the user")
         await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
         session.exit_stack.callback(self._presence.leave, channel, member)
 
@@ -215,5 +227,13 @@ def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
 
 
 def _check_name(channel: str) -> None:
-    if len(channel.encode()) > MAX_NAME_BYTES:
+    if _utf8(channel, "the name of a channel") > MAX_NAME_BYTES:
         raise ClientException(detail=f"the name of a channel has at most {MAX_NAME_BYTES} bytes")
+
+
+def _utf8(text: str, what: str) -> int:
+    """Return how many bytes a text has."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        raise ClientException(detail=f"{what} is not UTF-8") from None

@@ -60,4 +60,4 @@ async def metrics(sessions: NamedDependency[Sessions], fanout: NamedDependency[F
     registry.register(sessions.collector)
     registry.register(fanout.metrics)
     registry.register(LogCollector())
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})

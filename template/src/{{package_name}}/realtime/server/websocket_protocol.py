@@ -1,18 +1,22 @@
-"""uvicorn's WebSocket protocol, with bounds on a slow consumer, close codes that arrive, and a fast path for messages.
+"""uvicorn's WebSocket protocol, with bounds on all that a client sends and leaves unread, and a fast path for messages.
 
 By itself uvicorn waits without end for a client to read what was sent before it closes. For uvicorn 0.54 and
 websockets 17.
 """
 
 import asyncio
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 import structlog
+from litestar.types import ReceiveMessage
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
 
 from ..sessions.frames import EXTENSION, TEXT, text_frame
+from ..sessions.limits import MessageLimit
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
 
@@ -35,11 +39,35 @@ MASKED: Final = 0x80
 MAX_WRITE_BYTES: Final = 65536
 """Bytes of answers that are written together."""
 
-TOO_SLOW: Final = "too slow"
+READ_AHEAD_BYTES: Final = 65536
+"""Bytes of messages that are read ahead of the handler. Further data is left to the kernel, and so to the client."""
+
+EVENT_BYTES: Final = 256
+"""What a message that waits takes besides its payload."""
+
+MAX_FRAMES_AT_ONCE: Final = 64
+"""Frames of one connection that are read in one turn of the loop. The others of the node have theirs in between."""
+
+BURST_SECONDS: Final = 10
+"""Frames that are no message may come at once, as many as MAX_FRAMES_PER_SECOND allows in this time."""
+
+MAX_FRAGMENTS: Final = 1024
+"""Fragments of one message; or more, where they have MIN_FRAGMENT_BYTES each in the largest message."""
+
+MIN_FRAGMENT_BYTES: Final = 64
+
+CLOSE_SECONDS: Final = 5.0
+"""Seconds to wait for the client's close frame after ours. Nothing else that it sends is looked at."""
+
+OFFENDER_CLOSE_SECONDS: Final = 1.0
+"""The same for a client that broke the protocol or exceeded a limit."""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket, with bounds on a slow consumer and on its end, and a fast path for whole messages.
+    """One WebSocket, with bounds on what is sent and unread, and on its end, and a fast path for whole messages.
+
+    A few frames are read in one turn of the loop, and all that are no messages have a rate. After the close frame of
+    this side, only one of the other is looked for.
 
     uvicorn lets a send wait while unread data fills the buffer: for ever, if the client never reads. And it closes no
     connection before the buffer is empty. So a timer runs while the buffer is full, after which the client is closed
@@ -59,13 +87,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *, settings: CoreSettings, **options: Any) -> None:
         super().__init__(**options)
         self.queue: Any = EventQueue(self.loop)
+        self.close_timeout = CLOSE_SECONDS
         self._settings = settings
         self._overdue: asyncio.TimerHandle | None = None
         """Runs while a send waits for the client."""
         self._reads_frames = False
         """Frames are read here first; not before the accept, and not after the end."""
         self._rest: bytearray | None = None
-        """The beginning of a frame that is not complete, or what came before the accept."""
+        """What came before the accept, or is left for a later turn of the loop, or a frame that is not complete."""
+        self._needed = 0
+        """Bytes that the rest needs at least to be complete."""
+        self._reads_on = False
+        """Another turn of the loop is asked for."""
+        self._frame_limit: MessageLimit | None = None
+        """Of the frames that are no message; None before the first."""
+        self._message_began = 0.0
+        """When the first part of a message came that is not complete; 0 where there is none."""
+        self._message_timer: asyncio.TimerHandle | None = None
         self._unsent: bytearray | None = None
         """Frames that are written together, while the handler works through messages that came together."""
 
@@ -74,31 +112,37 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits(high=self._settings.max_pending_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unsent = None
+        self._unsent = self._rest = None
         self._cancel_overdue()
+        if self._message_timer is not None:
+            self._message_timer.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._settings.send_seconds:
-            self._overdue = self.loop.call_later(self._settings.send_seconds, self._close_slow_consumer)
+            limit = "send_seconds", CloseCode.TRY_AGAIN_LATER, "too slow"
+            self._overdue = self.loop.call_later(self._settings.send_seconds, self._close_for_limit, *limit)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._cancel_overdue()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | bytearray) -> None:
         if self._reads_frames:
-            busy = not self.queue.empty()
+            if self._rest is not None:
+                self._rest += data
+                if len(self._rest) < self._needed:
+                    return
+                data, self._rest = self._rest, None
             self._read_frames(data)
-            if busy and not self.read_paused and not self.close_sent:
-                self.read_paused = True  # until the handler has taken what came before this
-                self.transport.pause_reading()
+            if self.queue.unread > READ_AHEAD_BYTES and self._reads_frames and not self.close_sent:
+                self._pause_reading()
         elif self.handshake_initiated and not self.handshake_complete:
             self._rest = (self._rest or bytearray()) + data  # the parser would answer it before the handshake
             self.transport.pause_reading()
-        elif self.conn.parser_exc is None:  # else it has failed, and what follows is ignored (RFC 6455, 7.1.7)
-            super().data_received(data)
+        elif not self.handshake_initiated:  # else it has ended, and what follows is ignored (RFC 6455, 7.1.7)
+            super().data_received(bytes(data))
             if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
                 answer = b"".join(self.conn.data_to_send())
                 status = int(answer[9:12]) if answer else 0
@@ -109,12 +153,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _read_frames(self, data: bytes | bytearray) -> None:
         """Queue each message in one frame, give each other frame to the parser, and keep what is not complete."""
-        if self._rest:
-            self._rest += data
-            data, self._rest = self._rest, None
         limit = self.conn.max_message_size
-        at, end = 0, len(data)
+        at, end, needed, left = 0, len(data), 0, MAX_FRAMES_AT_ONCE
         while end - at >= 2:
+            if not left:
+                self._pause_reading()
+                self._read_on_soon()
+                break
+            left -= 1
             first, size = data[at], data[at + 1] - MASKED
             begin = at + 6  # of the payload: there are two bytes before the mask, and four in it
             if size > 125:
@@ -127,20 +173,93 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._end_reading(data[at:])  # the parser answers what is wrong, without the rest of the frame
                 return
             if end < begin + size:
+                needed = begin + size - at
                 break
-            if first in MESSAGES and begun is None:
+            if self.close_sent:
+                if first & 0x0F == Opcode.CLOSE:
+                    self.transport.close()
+                    return
+            elif first in MESSAGES and begun is None:
                 payload = apply_mask(data[begin : begin + size], data[begin - 4 : begin])
                 if not self._receive(first, payload):
                     self._end_reading(data[at : begin + size])
                     return
             else:
+                if not self._allows(first):
+                    self._end_reading(b"")
+                    return
                 super().data_received(bytes(data[at : begin + size]))
                 if self.conn.eof_sent:  # it was a close, or wrong
                     self._end_reading(data[begin + size :])
                     return
             at = begin + size
         if at < end:
-            self._rest = bytearray(data[at:])
+            self._needed = needed
+            if at and self.conn.current_size is None:
+                self._message_began = 0.0  # of the message before
+            if isinstance(data, bytearray):
+                del data[:at]  # without a copy
+                self._rest = data
+            else:
+                self._rest = bytearray(data[at:])
+            self._limit_time()
+        elif self.conn.current_size is not None:
+            self._limit_time()
+        else:
+            self._message_began = 0.0
+
+    def _pause_reading(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _read_on_soon(self) -> None:
+        if not self._reads_on:
+            self._reads_on = True
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read what was left for this turn of the loop; go on to read from the transport."""
+        self._reads_on = False
+        if self.transport.is_closing() or (self.queue.unread > READ_AHEAD_BYTES and not self.close_sent):
+            return
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self._rest is not None and self._reads_frames:
+            self.data_received(b"")
+
+    def _allows(self, first: int) -> bool:
+        """Count a frame that is no message of its own; close the connection for one too many."""
+        if first & 0x8F in MESSAGES:  # it is compressed
+            return True
+        if self._frame_limit is None:
+            rate = self._settings.max_frames_per_second
+            self._frame_limit = MessageLimit(rate, max(1, round(rate * BURST_SECONDS)))
+        if not self._frame_limit.allows_message(monotonic()):
+            self._close_for_limit("max_frames_per_second", CloseCode.POLICY_VIOLATION, "too many frames")
+            return False
+        if len(self.frames) > max(MAX_FRAGMENTS, self._settings.max_message_size // MIN_FRAGMENT_BYTES):
+            self._close_for_limit("max_message_size", CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            return False
+        return True
+
+    def _limit_time(self) -> None:
+        """Begin to count the time of a message that is not complete, unless it is counted already."""
+        self._message_began = self._message_began or self.loop.time()
+        if self._message_timer is None and self._settings.message_seconds:
+            self._message_timer = self.loop.call_later(self._settings.message_seconds, self._check_time)
+
+    def _check_time(self) -> None:
+        self._message_timer = None
+        if not self._message_began or self.close_sent:
+            return
+        seconds = self._settings.message_seconds
+        left = seconds if self.read_paused else self._message_began + seconds - self.loop.time()
+        if left > 0:
+            self._message_timer = self.loop.call_later(left, self._check_time)
+        else:
+            self._close_for_limit("message_seconds", CloseCode.POLICY_VIOLATION, "a message took too long")
 
     def _receive(self, first: int, payload: bytes) -> bool:
         """Queue a message; return False where it is not UTF-8."""
@@ -152,13 +271,32 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return False
         else:
             event = {"type": "websocket.receive", "bytes": payload}
-        if not self.close_sent:
-            self.queue.put_nowait(event)
+        self.queue.put(event, len(payload) + EVENT_BYTES)
         return True
+
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message in fragments, or a compressed one."""
+        frames, self.frames = self.frames, []
+        self._message_began = 0.0
+        if not self._receive(TEXT if self.curr_msg_data_type == "text" else 0, b"".join(frames)):
+            self.conn.send_close(int(CloseCode.INVALID_DATA))
+            self.handle_parser_exception()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        event: ASGIReceiveEvent = await self.queue.get()
+        if self.read_paused and not self.queue.unread:
+            self._read_on_soon()
+            if self.pong_timer is not None:  # the pong may wait behind what was not read
+                self.pong_timer.cancel()
+                self._wait_for_pong()
+        return event
+
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        self.queue.notify_disconnect(callback)
 
     def _end_reading(self, data: bytes | bytearray) -> None:
         self._reads_frames = False
-        if data and self.conn.parser_exc is None:
+        if data and self.conn.parser_exc is None and not self.close_sent:
             super().data_received(bytes(data))
 
     def handle_parser_exception(self) -> None:
@@ -175,8 +313,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        self.read_paused = False
         self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self.close_timer = self.loop.call_later(OFFENDER_CLOSE_SECONDS, self.transport.abort)
 
     def handle_close(self, event: Frame) -> None:
         self._write_unsent()
@@ -225,13 +364,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return
         if self.transport.is_closing():
             await asyncio.sleep(0)  # else a handler that only sends would never let `connection_lost` run
+        if message.get("code") == CloseCode.POLICY_VIOLATION:
+            self.close_timeout = OFFENDER_CLOSE_SECONDS
         await super().send(message)
         if message["type"] == "websocket.accept":
             del self.request, self.response  # not needed any more, and kept for as long as the connection lasts
-            self._reads_frames = self.takes_frames
+            self._reads_frames = self.handshake_complete and not (self.close_sent or self.disconnected)
             if self._rest:
                 self.transport.resume_reading()
                 self.data_received(b"")
+        elif message["type"] == "websocket.close":
+            self._read_on_soon()  # for the close frame of the client
 
     async def run_asgi(self) -> None:
         self.scope.setdefault("extensions", {})[EXTENSION] = {"writer": self}
@@ -246,10 +389,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
+        if self.read_paused and self.writable.is_set():
+            self._wait_for_pong()  # it cannot be read, for the handler is busy; the client need not be dead
+            return
         self._write_unsent()
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # a peer that answers no ping does not read the rest
+
+    def _wait_for_pong(self) -> None:
+        self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
 
     def shutdown(self) -> None:
         self._write_unsent()
@@ -269,25 +418,25 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._overdue.cancel()
             self._overdue = None
 
-    def _close_slow_consumer(self) -> None:
-        """Close with 1013, behind all that is unread; each send that waits ends as if the client were gone."""
+    def _close_for_limit(self, setting: str, code: int, detail: str) -> None:
+        """Close behind all that is unread; each send that waits ends as if the client were gone."""
         self._overdue = None
         session: Session | None = self.scope.get("state", {}).get(SESSION_KEY)
-        code = session.close_slow_consumer().code if session else CloseCode.TRY_AGAIN_LATER
+        cause = session.exceed_limit(setting, code) if session else None
         self.disconnected = True
         self.writable.set()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": TOO_SLOW})
+        event: Any = {"type": "websocket.disconnect", "code": cause.code if cause else int(code), "reason": detail}
+        self.queue.put_nowait(event)
         if self.close_sent or self.transport.is_closing():
             return
         self.stop_keepalive()
         self._write_unsent()
-        self.conn.send_close(CloseCode.TRY_AGAIN_LATER, TOO_SLOW)
+        self.conn.send_close(code, detail)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(self._linger_seconds, self.transport.abort)
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()  # for the close frame with which the client answers
+        seconds = self._linger_seconds if code == CloseCode.TRY_AGAIN_LATER else OFFENDER_CLOSE_SECONDS
+        self.close_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._read_on_soon()  # for the close frame of the client
 
 
 class EventQueue:
@@ -298,21 +447,40 @@ class EventQueue:
     reverse order.
     """
 
-    __slots__ = ("_arrived", "_loop", "_reversed", "_waiter")
+    __slots__ = ("_arrived", "_disconnect", "_loop", "_notify", "_reversed", "_waiter", "unread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._arrived: list[ASGIReceiveEvent] = []
         self._reversed: list[ASGIReceiveEvent] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._disconnect: Any = None
+        self._notify: Callable[[ReceiveMessage], None] | None = None
+        self.unread = 0
+        """Bytes of the messages that arrived since the reader last took over what there was; all of them are unread."""
 
     def empty(self) -> bool:
         """Return whether no event waits."""
         return not (self._arrived or self._reversed)
 
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        """Call back once with the event of the end, as soon as there is one."""
+        self._notify = callback
+        if self._disconnect is not None:
+            callback(self._disconnect)
+
     def put_nowait(self, event: ASGIReceiveEvent) -> None:
-        """Append an event."""
+        """Append an event that is not a message."""
+        self.put(event, 0)
+        if event["type"] == "websocket.disconnect" and self._disconnect is None:
+            self._disconnect = event
+            if self._notify:
+                self._notify(self._disconnect)
+
+    def put(self, event: ASGIReceiveEvent, size: int) -> None:
+        """Append an event that takes so many bytes."""
         self._arrived.append(event)
+        self.unread += size
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -332,6 +500,7 @@ class EventQueue:
                 await self._waiter
             finally:
                 self._waiter = None
+        self.unread = 0
         self._arrived, self._reversed = self._reversed, self._arrived
         self._reversed.reverse()
         return self._reversed.pop()

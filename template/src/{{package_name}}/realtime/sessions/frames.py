@@ -1,8 +1,11 @@
 """Whole WebSocket frames, written by the server as they are, past ASGI."""
 
 import asyncio
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
+import msgspec
+from litestar.types import ReceiveMessage
 from websockets.frames import Opcode
 
 EXTENSION: Final = "realtime.frames"
@@ -31,6 +34,15 @@ class FrameWriter(Protocol):
     def write_frames(self, frames: bytes) -> None:
         """Write whole frames. Call it only while it takes frames."""
 
+    def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
+        """Call back with the `websocket.disconnect` event as soon as it is known, ahead of the messages before it.
+
+        Messages are read up to a window ahead of the handler. While more are unread, nothing tells of a disconnect.
+
+        Args:
+            callback: Called once; at once, where the connection has ended already. It must not raise.
+        """
+
 
 def text_frame(payload: bytes) -> bytes:
     """Return the unmasked frame of a whole text message, whose payload is UTF-8."""
@@ -40,3 +52,12 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return bytes((TEXT, 126)) + size.to_bytes(2, "big") + payload
     return bytes((TEXT, 127)) + size.to_bytes(8, "big") + payload
+
+
+def add_fields(data: bytes, **fields: Any) -> bytes:
+    """Add fields to a JSON object; any other JSON has no place for them and is returned as it is."""
+    return msgspec.json.encode(split_fields(data) | fields) if data.startswith(b"{") else data
+
+
+split_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""Returns the fields of a JSON object, as JSON."""

@@ -72,6 +72,7 @@ async def connection_context(
         silence = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
         silence.start()
         exit_stack.callback(silence.stop)
+        exit_stack.push_async_callback(session.end_tasks)  # before what they use is left
         yield
     if session.initializing:  # a context manager has to yield or raise
         raise WebSocketException(detail="initialization failed", code=CloseCode.INTERNAL_ERROR)
@@ -118,7 +119,7 @@ async def _close(session: Session, _: object, error: BaseException | None, __: o
         seconds=round(monotonic() - session.opened_at, 3),
         messages_in=session.messages_in,
         messages_out=session.messages_out,
-        **({"limit": session.exceeded} if session.exceeded else {}),
+        **({"limit": session.exceeded_limit} if session.exceeded_limit else {}),
     )
     return _is_over(error)
 
@@ -172,7 +173,8 @@ class SilenceLimit:
         seconds = self._first if waits_for_first else self._idle
         if not seconds:
             return
-        silent = monotonic() - session.last_received_at if session.awaiting_message else 0.0
+        waits = session.awaiting_message and not session.exchanges
+        silent = monotonic() - session.last_received_at if waits else 0.0
         if silent < seconds:
             self._wait(seconds - silent)
             return

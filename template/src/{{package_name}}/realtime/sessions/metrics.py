@@ -6,7 +6,9 @@ from typing import Final
 
 LIMITS: Final = (
     "max_message_size",
+    "message_seconds",
     "max_messages_per_second",
+    "max_frames_per_second",
     "max_bad_messages",
     "first_message_seconds",
     "idle_seconds",
@@ -16,7 +18,7 @@ LIMITS: Final = (
 """The settings whose limits close a connection. Those that reject a handshake are counted as `refused`."""
 
 BUCKETS: Final = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
-"""Upper bounds of the handler's time, in seconds. A client that pings closes after 40 s of a busy handler."""
+"""Upper bounds of the handler's time, in seconds."""
 
 
 class Metrics:

@@ -76,7 +76,7 @@ class Sessions(InitPlugin):
             yield
         finally:
             self.registry.begin_drain()
-            if not await self.registry.wait_empty(2 * self._runtime.settings.hook_seconds):
+            if not await self.registry.wait_empty(3 * self._runtime.settings.hook_seconds):
                 log.error("connections were not cleaned up in time", connections=len(self.registry))
 
 

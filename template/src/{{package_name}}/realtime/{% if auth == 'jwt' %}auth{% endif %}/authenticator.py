@@ -57,6 +57,8 @@ class Authenticator:
         except NotAuthorizedException as error:
             # The error of the decoder stays the cause, for the log.
             raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
+        if not is_utf8(token.sub):
+            raise NotAuthorizedException("the token is not valid: its user is not UTF-8", headers=CHALLENGE)
         self.check(token)
         return token
 
@@ -85,6 +87,15 @@ class Authenticator:
         """
         now = datetime.now(UTC)
         self.revoked = {known: until for known, until in self.revoked.items() if until > now} | {jti: exp}
+
+
+def is_utf8(text: str) -> bool:
+    """Say whether a text can be sent anywhere: JSON may hold half a character, a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def seconds_left(token: Token) -> float:

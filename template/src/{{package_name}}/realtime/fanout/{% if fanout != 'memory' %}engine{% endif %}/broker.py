@@ -111,6 +111,8 @@ class EngineBroker(Broker):
         available, lost = int(self.available), self._supervisor.connections_lost
         yield GaugeMetricFamily("fanout_engine_available", "1 while the engine of the fan-out is available", available)
         yield CounterMetricFamily("fanout_engine_connections_lost", "Connections to the engine that were lost", lost)
+        dropped = self._supervisor.notifications_dropped + self._subscriptions.dropped
+        yield CounterMetricFamily("fanout_notifications_dropped", "What arrived and is of no node of ours", dropped)
         waiting, failed = len(self._queue), self._queue.failed
         yield GaugeMetricFamily("fanout_operations_waiting", "Operations that wait for the engine", waiting)
         yield CounterMetricFamily("fanout_operations_failed", "Operations that the engine did not do in time", failed)

@@ -5,8 +5,12 @@ from collections import deque
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
+import structlog
+
 from ..broker import closed, fail
 from .backend import Backend, Operation, Publish
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -55,6 +59,11 @@ class SendQueue:
             return closed()
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
+        try:
+            f"{operation.channel}{operation.member}".encode()
+        except UnicodeEncodeError:
+            self._fail(result, "what is no UTF-8 cannot be sent to the engine of the fan-out")
+            return result
         if len(self._waiting) >= MAX_WAITING:
             self._fail(result, "too much waits for the engine of the fan-out")
             return result
@@ -68,7 +77,7 @@ class SendQueue:
         """Give the engine what waits, until the backend fails or this is cancelled."""
         while True:
             await self._arrived.wait()
-            batch = self._in_flight = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            batch = self._in_flight = self._next_batch()
             if not self._waiting:
                 self._arrived.clear()
             try:
@@ -82,10 +91,20 @@ class SendQueue:
                 if waiting.result.done():
                     continue
                 if isinstance(result, Exception):
-                    self.failed += 1
-                    waiting.result.set_exception(result)
+                    kind = type(result).__name__  # its text may quote the message
+                    log.error("operation failed in the engine", channel=waiting.operation.channel, problem=kind)
+                    self._fail(waiting.result, "the engine of the fan-out could not do it")
                 else:
                     waiting.result.set_result(result)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Return what waits; what has failed before is tried alone, so that nothing else fails with it again."""
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < BATCH and not (batch and self._waiting[0].operation.retried):
+            batch.append(self._waiting.popleft())
+            if batch[0].operation.retried:
+                break
+        return batch
 
     def _put_back(self, backend: Backend) -> None:
         """Retry what was in flight where the engine can tell whether it was done; the rest fails."""
@@ -95,6 +114,9 @@ class SendQueue:
                 continue
             if isinstance(waiting.operation, Publish) and not backend.keeps_history:
                 self._fail(waiting.result, "the engine became unavailable, and nobody knows who received the message")
+            elif waiting.operation.retried:
+                log.error("operation failed twice", channel=waiting.operation.channel)
+                self._fail(waiting.result, "the engine of the fan-out failed at it twice")
             else:
                 waiting.operation.retried = True
                 self._waiting.appendleft(waiting)

@@ -58,6 +58,7 @@ class Supervisor:
         self._refusal = ""
         self._task: asyncio.Task[None] | None = None
         self.connections_lost = 0
+        self.notifications_dropped = 0
 
     @property
     def available(self) -> bool:
@@ -138,7 +139,9 @@ class Supervisor:
     async def _receive_loop(self, backend: Backend) -> None:
         count = 0
         async for event in backend.events():
-            if not self._subscriptions.receive(event):
+            if event is None:
+                self.notifications_dropped += 1
+            elif not self._subscriptions.receive(event):
                 self.sync_soon()
             count += 1
             if count % BATCH == 0:
