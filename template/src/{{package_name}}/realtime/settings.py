@@ -63,6 +63,8 @@ class CoreSettings(SettingsGroup):
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes any free port."""
+    root_path: str = Field(default="", pattern="^(/[^/]+)*$")
+    """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty where there is none."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for machines; `auto` is console in a terminal and JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -247,7 +249,7 @@ SERVICE_LINK: Final = re.compile(
 
 
 def _is_service_link(name: str, value: str, known: list[str]) -> bool:
-    if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://")):
+    if name.rpartition("_")[2] == "PORT" and value.startswith(("tcp://", "udp://", "sctp://")):
         return True
     return name not in known and SERVICE_LINK.fullmatch(name.removeprefix(PREFIX)) is not None
 

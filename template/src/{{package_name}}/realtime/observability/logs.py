@@ -27,8 +27,8 @@ MAX_VALUE: Final = 1000
 MAX_LINES: Final = 100
 """Lines of one kind in a second; more are counted instead."""
 
-UNLIMITED: Final = frozenset({"connection accepted", "connection closed"})
-"""The two lines of each connection, of which none is left out."""
+ORDINARY: Final = frozenset({"debug", "info"})
+"""The levels of which no line is left out, but for the handshakes that a guard refuses."""
 
 lost: Final[Counter[str]] = Counter(unwritten=0, flood=0)
 """Lines that are not in the log, by the reason: standard error did not take them, or there were too many of a kind."""
@@ -78,7 +78,9 @@ class Logging(BaseLoggingConfig):
             cache_logger_on_first_use=False,
         )
         handler = logging.StreamHandler(stream)
-        handler.addFilter(lambda record: floods.allows(f"{record.name}: {record.msg}"))
+        handler.addFilter(
+            lambda record: record.levelno < logging.WARNING or floods.allows(f"{record.name}: {record.msg}")
+        )
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
                 foreign_pre_chain=shared,
@@ -146,10 +148,11 @@ class FloodLimit:
         self._written: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
 
-    def process(self, _: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def process(self, _: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """Count a line of the service, as a processor of structlog."""
         name = str(event["event"])
-        if name not in UNLIMITED and not self.allows(" ".join(filter(None, (name, event.get("reason"))))):
+        limited = level not in ORDINARY or name == "handshake refused"
+        if limited and not self.allows(" ".join(filter(None, (name, event.get("reason"))))):
             raise structlog.DropEvent
         return event
 

@@ -123,6 +123,7 @@ def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     return uvicorn.Config(
         TrustedProxies(cast("Any", app), settings.trusted_proxies),
         interface="asgi3",
+        root_path=settings.root_path,
         proxy_headers=False,  # `TrustedProxies` stands in its place
         http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),

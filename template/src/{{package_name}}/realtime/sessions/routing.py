@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable
 from difflib import get_close_matches
 from http import HTTPStatus
+from string import printable
 from time import monotonic
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -46,6 +47,8 @@ class RoutingMiddleware:
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         def middleware(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if not scope["query_string"].isascii():  # Litestar decodes it, and takes what is no UTF-8 for a bug
+                scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
             error = routing_error(scope["litestar_app"], cast("dict[str, Any]", scope))
             if error is None:
                 return app(scope, receive, send)
