@@ -92,6 +92,8 @@ class Supervisor:
                 while not self._subscriptions.is_synced(channel):
                     await self._available.wait()
                     await self._sync_subscriptions()
+                    if channel in self._subscriptions.failed:
+                        raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
         except TimeoutError:
             raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
