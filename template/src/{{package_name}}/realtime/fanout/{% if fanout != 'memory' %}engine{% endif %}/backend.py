@@ -51,7 +51,10 @@ class Operation(Generic[T]):
 
 @dataclass(slots=True, kw_only=True)
 class Publish(Operation[int]):
-    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence."""
+    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence.
+
+    One without data stands for a message that is lost.
+    """
 
     data: bytes
     exclude: str = ""

@@ -172,6 +172,7 @@ class Supervisor:
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
         async with asyncio.timeout(ENGINE_SECONDS):
             heartbeat = await backend.heartbeat()
+        self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
 
     def _fail_backend(self, error: Exception) -> None:
