@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import structlog
 
 from ..broker import closed, fail
-from .backend import Backend, Operation, Publish
+from .backend import Backend, Operation, Publish, ReadHistory
 
 log = structlog.get_logger(__name__)
 
@@ -113,11 +113,19 @@ class SendQueue:
                     waiting.result.set_result(result)
 
     def _next_batch(self) -> list[_Waiting]:
-        """Return what waits; what has failed before is tried alone, so that nothing else fails with it again."""
+        """Return what waits.
+
+        What has failed before is tried alone, so that nothing else fails with it again; and history is read alone, for
+        it may be large, and nothing else is to wait in the same transaction.
+        """
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < BATCH and not (batch and self._waiting[0].operation.retried):
+        while self._waiting and len(batch) < BATCH:
+            operation = self._waiting[0].operation
+            alone = operation.retried or isinstance(operation, ReadHistory)
+            if alone and batch:
+                break
             batch.append(self._waiting.popleft())
-            if batch[0].operation.retried:
+            if alone:
                 break
         return batch
 
