@@ -9,6 +9,9 @@ from msgspec import Struct
 
 from ..sessions.frames import add_fields, text_frame
 
+MAX_SEQUENCE: Final = 2**53 - 1
+"""What JavaScript can count to."""
+
 
 class Gap(Struct, tag="gap"):
     """Messages of a channel did not reach this client: it was too slow, or they are not kept any more.
