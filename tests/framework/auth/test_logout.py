@@ -1,14 +1,18 @@
 """Logging out: the token is done, and so are the connections of its user."""
 
-from datetime import UTC, datetime
+import threading
+import time
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
 
-from my_service.realtime import Reason
-from my_service.realtime.auth.plugin import Auth
+from my_service.realtime import Fanout, FanoutUnavailableError, Reason
+from my_service.realtime.auth.plugin import NODE_CHANNEL, Auth, LoggedOut
+from my_service.realtime.fanout.messages import GapMarker
 
 from ..recording import Hooks
 from .tokens import bearer, token
@@ -66,3 +70,37 @@ def test_a_foreign_page_cannot_log_anybody_out(server: Server) -> None:
     assert server.post("/logout", headers=cookie).status_code == 403
     assert server.post("/logout", headers=cookie | {"origin": "https://evil.net"}).status_code == 403
     assert server.post("/logout", headers=cookie | {"origin": "http://service.test"}).status_code == 204
+
+
+def test_a_node_that_starts_later_or_was_cut_off_knows_what_was_revoked(server: Server, auth: Auth) -> None:
+    broker = server.app.plugins.get(Fanout).broker
+    told = LoggedOut(user="ada", jti="elsewhere", exp=datetime.now(UTC) + timedelta(hours=1))
+    read = threading.Event()
+
+    async def remembered() -> list[str]:
+        read.set()
+        return [msgspec.json.encode(told).decode()]
+
+    def lose() -> None:
+        server.app.plugins.get(Fanout)._dispatcher.dispatch(NODE_CHANNEL, GapMarker(NODE_CHANNEL))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "remembered", remembered)
+        with server.portal() as portal:
+            portal.call(lose)
+        assert read.wait(timeout=20)
+    deadline = time.monotonic() + 20
+    while "elsewhere" not in auth.authenticator.revoked:
+        assert time.monotonic() < deadline
+    assert server.post("/logout", headers=bearer(token(jti="elsewhere"))).status_code == 401
+
+
+def test_a_logout_that_nobody_could_be_told_of_is_no_204(server: Server) -> None:
+    async def remember(_text: str, _until: float) -> None:
+        raise FanoutUnavailableError
+
+    phone = bearer(token("ada"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.app.plugins.get(Fanout).broker, "remember", remember)
+        assert server.post("/logout", headers=phone).status_code == 503
+    assert server.post("/logout", headers=phone).status_code == 204, "it can be repeated"

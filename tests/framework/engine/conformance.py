@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -178,6 +179,20 @@ class EngineTests:
                 assert [(line["messages"], line["channels"]) for line in given_up] == [(3, ["hall"])]
 
         asyncio.run(asyncio.wait_for(outage(), TIMEOUT))
+
+    def test_what_is_remembered_outlives_node_and_engine_without_history_until_its_time(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url, history=0, publish_seconds=TIMEOUT)
+
+        async def remember() -> None:
+            async with receiving(self.backend, settings) as (broker, _):
+                await broker.remember("kept \u00e9", time.time() + 3600)
+                await broker.remember("old", time.time() - 1)
+            await asyncio.to_thread(engine.kill)
+            await asyncio.to_thread(engine.start)
+            async with receiving(self.backend, settings) as (broker, _):
+                assert await broker.remembered() == ["kept \u00e9"]
+
+        asyncio.run(asyncio.wait_for(remember(), TIMEOUT))
 
     @pytest.mark.parametrize("first", ["0", "1"])
     def test_a_sequence_that_the_engine_has_not_given_mutes_nobody(self, engine: Server, first: str) -> None:

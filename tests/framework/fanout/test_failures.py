@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from litestar import Litestar
+from litestar import Litestar, get
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
@@ -99,7 +99,7 @@ def rooms(broker: FailingBroker) -> Iterator[TestClient[Litestar]]:
     settings = Settings(max_messages_per_second=0)
     hooks = Hooks()
     app = Litestar(
-        [Room],
+        [Room, thread],
         plugins=[Fanout(settings, broker), Sessions(settings, ConnectionInfo, hooks)],
         type_encoders={complex: lambda number: [number.real, number.imag]},
         logging_config=None,
@@ -177,6 +177,26 @@ def test_what_a_listener_may_return_can_be_published(rooms: TestClient[Litestar]
         assert say(client, "join") == "done"
         client.send_text("point")
         assert client.receive_json(timeout=TIMEOUT) == {"type": "point", "at": [1.0, 2.0]}
+
+
+@get("/thread")
+async def thread(fanout: NamedDependency[Fanout]) -> str:
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            fanout.publish(Said("hi"), "hall")
+        loop.call_soon_threadsafe(fanout.publish, Said("hi"), "hall")
+
+    await asyncio.to_thread(work)
+    return "done"
+
+
+def test_publish_in_a_thread_says_what_to_call_and_that_works(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        assert say(client, "join") == "done"
+        assert rooms.get("/thread").text == "done"
+        assert client.receive_json(timeout=TIMEOUT)["text"] == "hi"
 
 
 def test_what_is_asked_of_a_closed_fanout_fails_at_once() -> None:

@@ -7,6 +7,8 @@ from base64 import b64encode
 import psycopg
 import pytest
 
+from my_service.realtime.errors import SettingsError
+from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.postgres import PostgresBackend
 from my_service.realtime.settings import PACKAGE
 from my_service.realtime.testing import TIMEOUT
@@ -53,6 +55,33 @@ class TestPostgres(conformance.EngineTests):
             b'{"text":"' + HI * 1000 + b'"}',
         ):  # the second time it is a second start
             asyncio.run(asyncio.wait_for(publish(data), TIMEOUT))
+
+    def test_a_pooler_is_refused_by_name_before_anything_is_set(
+        self, engine: conformance.Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 1)  # a pooler gives one of its own
+        with pytest.raises(EngineRefusedError, match="pgbouncer"):
+            asyncio.run(PostgresBackend.connect(Settings(fanout_url=engine.url), "node"))
+        with psycopg.connect(engine.url) as client:
+            assert client.execute("SELECT to_regnamespace(%s)", [PACKAGE]).fetchone() == (None,)
+
+    def test_several_hosts_are_tried_as_libpq_does(self, engine: conformance.Server) -> None:
+        there = engine.url.rpartition("@")[2].partition("/")[0]
+        url = engine.url.replace(there, f"127.0.0.1:1,{there}") + "?target_session_attrs=read-write"
+
+        async def publish() -> None:
+            async with conformance.receiving(PostgresBackend, Settings.load(fanout_url=url), "hall") as (
+                broker,
+                received,
+            ):
+                await broker.publish("hall", b"{}")
+                assert (await received.get()).data == b"{}"
+
+        asyncio.run(asyncio.wait_for(publish(), TIMEOUT))
+
+    def test_a_port_that_is_none_of_several_is_named(self) -> None:
+        with pytest.raises(SettingsError, match="FANOUT_URL"):
+            Settings.load(fanout_url="postgresql://one:5432,two:port/db")
 
 
 def json_text(data: bytes) -> str:

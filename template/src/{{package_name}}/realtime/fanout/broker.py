@@ -89,6 +89,19 @@ class Broker(ABC):
         """Note that a member has left a channel on this node."""
 
     @abstractmethod
+    async def remember(self, text: str, until: float) -> None:
+        """Keep a text for all nodes, those that start later too, whatever the settings of the history.
+
+        Args:
+            text: What is kept.
+            until: The Unix time at which it is forgotten.
+        """
+
+    @abstractmethod
+    async def remembered(self) -> list[str]:
+        """Return all that is kept."""
+
+    @abstractmethod
     async def members(self, channel: str) -> list[str]:
         """Return who is in a channel, over all nodes."""
 

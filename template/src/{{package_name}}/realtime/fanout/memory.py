@@ -89,6 +89,12 @@ class MemoryBroker(Broker):
             del self._members[channel]
         return self.publish(channel, left)
 
+    async def remember(self, text: str, until: float) -> None:
+        """Do nothing: no other process is to know, and this one does."""
+
+    async def remembered(self) -> list[str]:
+        return []
+
     async def members(self, channel: str) -> list[str]:
         if self._dispatch is None:
             await closed()

@@ -173,11 +173,13 @@ class Fanout(InitPlugin):
 
         Raises:
             ClientException: The name of the channel is too long.
+            RuntimeError: It was called in a thread; the error says what to call there.
             FanoutUnavailableError: Where the future is awaited: the message was not sent. A connection is closed with
                 1013.
             RuntimeError: Where the future is awaited inside a `per_message` scope.
         """
         _check_name(channel)
+        _check_loop()
         connection = Session.of(exclude).connection if exclude else None
         publish = partial(self._publish, channel, self._encoder.encode(message), connection.id if connection else "")
         outbox = current_outbox()
@@ -259,6 +261,14 @@ def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
 def _check_name(channel: str) -> None:
     if _utf8(channel, "the name of a channel") > MAX_NAME_BYTES:
         raise ClientException(detail=f"the name of a channel has at most {MAX_NAME_BYTES} bytes")
+
+
+def _check_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        fix = "write the handler as `async def`, or call loop.call_soon_threadsafe(fanout.publish, message, channel)"
+        raise RuntimeError(f"publish was called in a thread. Fix: {fix}, with the loop of the service") from None
 
 
 def _tracked_by(socket: Socket) -> dict[str, str]:

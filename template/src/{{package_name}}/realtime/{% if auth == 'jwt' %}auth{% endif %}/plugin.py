@@ -1,5 +1,6 @@
 """`Auth`: the plugin that asks every WebSocket for a token, and `POST /logout`, which revokes one."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -15,6 +16,7 @@ from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
 from msgspec import Struct
 
+from ..fanout.broker import FanoutUnavailableError
 from ..fanout.dispatch import Batch
 from ..fanout.messages import GapMarker
 from ..fanout.plugin import MAX_NAME_BYTES, Fanout
@@ -29,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 NODE_CHANNEL: Final = f"{':' * (MAX_NAME_BYTES + 1)}LoggedOut"
 """Where the nodes of the service tell each other of logouts. Its name is longer than one that a connection may join."""
+
+
+RETRY_SECONDS: Final = 1
+"""Seconds until what was revoked is read again, where the engine was unavailable."""
 
 
 class LoggedOut(Struct, tag="logged_out"):
@@ -78,11 +84,13 @@ class Auth(InitPlugin):
             app: The application, as in `request.app`.
 
         Raises:
-            FanoutUnavailableError: It is done on this node, and the other nodes could not be told (503).
+            FanoutUnavailableError: The other nodes could not be told (503). Nothing is done; try again.
         """
         logged_out = LoggedOut(user=token.sub, jti=str(token.jti), exp=token.exp)
+        broker, encoded = app.plugins.get(Fanout).broker, msgspec.json.encode(logged_out)
+        await broker.remember(encoded.decode(), token.exp.timestamp())
         self._log_out(logged_out, app)
-        await app.plugins.get(Fanout).broker.publish(NODE_CHANNEL, msgspec.json.encode(logged_out))
+        broker.publish(NODE_CHANNEL, encoded)  # where it is given up, all nodes receive a gap, and read what is kept
 
     def _log_out(self, logged_out: LoggedOut, app: Litestar) -> None:
         self.authenticator.revoke(logged_out.jti, logged_out.exp)
@@ -93,24 +101,51 @@ class Auth(InitPlugin):
     @asynccontextmanager
     async def _follow_logouts(self, app: Litestar) -> AsyncGenerator[None, None]:
         """Follow the logouts on other nodes. What this node did itself comes back too, and is done already."""
+        lost = asyncio.Event()
+
+        def follow(encoded: bytes) -> None:
+            try:
+                logged_out = msgspec.json.decode(encoded, type=LoggedOut)
+                if logged_out.jti not in self.authenticator.revoked:
+                    self._log_out(logged_out, app)
+            except Exception:
+                log.exception("a logout on another node could not be followed")
 
         def deliver(batch: Batch) -> None:
             for message in batch.messages:
                 if isinstance(message, GapMarker):
-                    log.warning("logouts on other nodes are lost")
-                    continue
+                    lost.set()
+                else:
+                    follow(message.data)
+
+        async def read() -> None:
+            await fanout.broker.wait_subscribed(NODE_CHANNEL)
+            for text in await fanout.broker.remembered():
+                follow(text.encode())
+
+        async def read_lost() -> None:
+            while await lost.wait():
+                lost.clear()
                 try:
-                    logged_out = msgspec.json.decode(message.data, type=LoggedOut)
-                    if logged_out.jti not in self.authenticator.revoked:
-                        self._log_out(logged_out, app)
-                except Exception:
-                    log.exception("a logout on another node could not be followed")
+                    await read()
+                except FanoutUnavailableError:
+                    lost.set()
+                    await asyncio.sleep(RETRY_SECONDS)
 
         fanout = app.plugins.get(Fanout)
         fanout.subscribe(NODE_CHANNEL, deliver)
         try:
+            if fanout.available:
+                await read()
+        except FanoutUnavailableError:
+            lost.set()
+        if not fanout.available:
+            lost.set()
+        reading = asyncio.create_task(read_lost())
+        try:
             yield
         finally:
+            reading.cancel()
             fanout.unsubscribe(NODE_CHANNEL, deliver)
 
 
@@ -119,7 +154,7 @@ async def logout(request: Request[Any, Any, Any], auth: NamedDependency[Auth]) -
     """Revoke the token in the header or the cookie of the request, and close all connections of its user with 1008, on
     every node.
 
-    Other tokens of the user stay valid until they expire. A node that starts later does not know what was revoked
-    before.
+    Other tokens of the user stay valid until they expire. With an engine, nodes that start later or were cut off know
+    too what was revoked. 503: they could not be told, and nothing is done; try again.
     """
     await auth.log_out(auth.authenticate(request), request.app)

@@ -86,6 +86,19 @@ class PresenceLeave(Operation[None]):
 
 
 @dataclass(slots=True, kw_only=True)
+class Remember(Operation[None]):
+    """Keep a text until a Unix time."""
+
+    text: bytes
+    until: float
+
+
+@dataclass(slots=True, kw_only=True)
+class ListRemembered(Operation[list[str]]):
+    """List what is kept."""
+
+
+@dataclass(slots=True, kw_only=True)
 class ListMembers(Operation[list[str]]):
     """List who is in a channel, over all nodes."""
 

@@ -12,7 +12,7 @@ from ...settings import PREFIX
 from ..broker import Broker, Dispatch, closed
 from ..memory import MemoryBroker
 from ..messages import History, Message
-from .backend import Backend, EngineRefusedError, ListMembers, Publish
+from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, Publish, Remember
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
 from .send_queue import ENGINE_SECONDS, SendQueue
@@ -86,6 +86,12 @@ class EngineBroker(Broker):
 
     async def read_history(self, channel: str, after: int) -> History:
         return await self._reads.read(channel, after)
+
+    async def remember(self, text: str, until: float) -> None:
+        await self._queue.submit(Remember(channel="", text=text.encode(), until=until))
+
+    async def remembered(self) -> list[str]:
+        return await self._queue.submit(ListRemembered(channel=""))
 
     async def members(self, channel: str) -> list[str]:
         return await self._queue.submit(ListMembers(channel=channel))

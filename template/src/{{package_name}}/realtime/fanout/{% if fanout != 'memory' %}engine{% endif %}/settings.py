@@ -28,7 +28,8 @@ class EngineSettings(FanoutSettings):
     def _check_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            _ = parts.port
+            for host in parts.netloc.rpartition("@")[2].split(","):  # libpq takes several
+                _ = urlsplit(f"//{host}").port
         except ValueError:  # its text may hold the password
             raise ValueError("the port is no number; in a password, write / # ? and @ as %2F %23 %3F and %40") from None
         if parts.scheme != "memory" and parts.scheme not in cls.schemes:
