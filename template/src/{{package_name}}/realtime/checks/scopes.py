@@ -5,11 +5,15 @@ from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import structlog
 from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler
 
 from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
+from ..internals import function_of
 from .injection import check_parameters
+
+log = structlog.get_logger(__name__)
 
 
 def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[..., Any]]) -> list[str]:
@@ -69,6 +73,21 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
                     "the connection",
                     f"make it a scope too, as per_message={{{each!r}: ...}}, or keep it with {opt_out_hint(each)}",
                 )
+
+
+def warn_of_sessions(handler: BaseRouteHandler) -> None:
+    """Warn of a dependency that looks like the session of a database, and lives as long as the connection."""
+    for name, field in handler.parsed_fn_signature.parameters.items():
+        kind = getattr(field.annotation, "__name__", "")
+        if not kind.endswith("Session") or is_allowed(handler.opt, name):
+            continue
+        if name in handler.resolve_dependencies() and _yields(handler, name):
+            log.warning(
+                "a dependency that yields lives as long as the connection",
+                listener=source_location(function_of(handler)),
+                dependency=name,
+                fix=f"make it for each message, with per_message={{{name!r}: ...}}, or add {opt_out_hint(name)}",
+            )
 
 
 def _yields(handler: BaseRouteHandler, name: str) -> bool:

@@ -98,7 +98,7 @@ class MessageLoop:
                 else:
                     if release:
                         await slots.acquire()
-                    exchange = exchanges[key] = Exchange(key)
+                    exchange = exchanges[key] = Exchange(key, self._streams or self._cancels)
                     exchange.task = session.start(begin(session, exchange, data, ref, injected))
                     exchange.task.add_done_callback(partial(_end_exchange, session, exchange, release))
         except WebSocketDisconnect:
