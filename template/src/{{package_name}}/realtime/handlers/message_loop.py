@@ -41,7 +41,7 @@ class MessageLoop:
         concurrency: int,
         cancel_on_disconnect: bool,
     ) -> None:
-        self._fn = function  # as Litestar's own calls it; litestar-asyncapi reads it there
+        self._function = function
         self._handler = handler
         self._scopes = scopes
         self._concurrency = concurrency
@@ -136,7 +136,7 @@ class MessageLoop:
         if exchange.cancelled:  # before it began
             raise asyncio.CancelledError
         burst = 0
-        async with aclosing(self._fn(**arguments)) as items:
+        async with aclosing(self._function(**arguments)) as items:
             try:
                 async for item in items:
                     if exchange.cancelled:  # the function has caught the cancellation

@@ -97,7 +97,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         loop = MessageLoop(
             self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
         )
-        set_function(self, loop)
+        set_function(self, loop, fn)
         return self
 
     def on_registration(self, app: Litestar) -> None:
