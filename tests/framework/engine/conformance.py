@@ -5,11 +5,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
@@ -140,6 +141,43 @@ class EngineTests:
                 assert "fanout_engine_connections_lost=0.0" in counted(broker)
 
         asyncio.run(asyncio.wait_for(garbage(), TIMEOUT))
+
+    def test_what_nobody_awaits_and_is_given_up_is_said_once_and_a_gap_to_all(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url, publish_seconds=0.2)
+
+        async def outage() -> None:
+            async with (
+                receiving(self.backend, settings, "hall") as (broker, here),
+                receiving(self.backend, settings, "hall") as (_, there),
+            ):
+                await broker.publish("hall", b'{"text":"before"}')
+                await asyncio.to_thread(engine.kill)
+                while broker.available:
+                    await asyncio.sleep(0.01)
+                lost = [broker.publish("hall", b'{"text":"lost"}') for _ in range(3)]
+                raised = broker.publish("hall", b'{"text":"raised"}')
+                with pytest.raises(FanoutUnavailableError):
+                    await raised
+                assert all(isinstance(each.exception(), FanoutUnavailableError) for each in lost)
+                with capture_logs() as logs:
+                    await asyncio.to_thread(engine.start)
+                    while not broker.available:
+                        await asyncio.sleep(0.01)
+                while True:
+                    with suppress(FanoutUnavailableError):
+                        await broker.publish("hall", b'{"text":"after"}')
+                        break
+                for received in (here, there):
+                    assert (await received.get()).data == b'{"text":"before"}'
+                    missed = 0
+                    while (message := await received.get()).data != b'{"text":"after"}':
+                        assert isinstance(message, GapMarker)
+                        missed += json.loads(message.data)["missed"]
+                    assert missed == len(lost)
+                given_up = [line for line in logs if line["event"] == "messages given up"]
+                assert [(line["messages"], line["channels"]) for line in given_up] == [(3, ["hall"])]
+
+        asyncio.run(asyncio.wait_for(outage(), TIMEOUT))
 
     @pytest.mark.parametrize("first", ["0", "1"])
     def test_a_sequence_that_the_engine_has_not_given_mutes_nobody(self, engine: Server, first: str) -> None:

@@ -14,7 +14,7 @@ NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancest
     "path", ["/health", "/ready", "/metrics", "/schema", "/schema/openapi.json", "/schema/x", "/no", "/ws/no"]
 )
 def test_what_is_no_page_may_do_nothing_in_a_browser(client: TestClient[Litestar], path: str) -> None:
-    headers = client.get(path).headers
+    headers = client.get(path, headers={"host": "localhost:8000"}).headers
     assert headers["content-security-policy"] == NOTHING
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
@@ -64,3 +64,30 @@ def test_a_get_for_a_websocket_is_told_that_it_must_upgrade(client: TestClient[L
     assert (line["reason"], line["path"]) == ("upgrade", "/ws/echo")
     assert "proxy_set_header Upgrade" in line["fix"]
     assert "SECRET" not in str(line) + answer.text
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost:8000", True),
+        ("http://127.0.0.1:8000", True),
+        ("http://[::1]:8000", True),
+        ("https://chat.example", True),
+        ("http://chat.example", False),
+        ("http://192.168.1.2:8000", False),
+    ],
+)
+def test_no_header_is_sent_of_which_a_browser_would_complain(url: str, expected: bool) -> None:
+    @get("/")
+    async def handler() -> None: ...
+
+    scheme, _, host = url.partition("://")
+    with TestClient(Litestar([handler], middleware=[SecurityHeaders()]), base_url=f"{scheme}://test.local") as client:
+        headers = client.get("/", headers={"host": host}).headers
+    assert ("cross-origin-opener-policy" in headers) is expected
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_a_probe_may_ask_with_head(client: TestClient[Litestar], path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from my_service.realtime.server.serve import listen
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command
@@ -268,3 +269,31 @@ def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: py
         for _ in range(100):
             open_and_read_nothing(service, stack)
         assert service.get("/health")[0] == 200
+
+
+def test_a_cookie_that_is_too_long_is_refused_in_the_log_too(start: Start) -> None:
+    service = start()
+    with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers={"cookie": "a=" + "x" * 9000}):
+        pass
+    assert refused.value.response.status_code == 431
+    line = service.wait_for("handshake refused")
+    assert (line["reason"], line["status"]) == ("head", 431)
+    assert "xxx" not in str(line)
+
+
+def test_under_the_prefix_of_a_proxy_everything_is_found(start: Start) -> None:
+    service = start(root_path="/chat")
+    assert service.get("/health")[0] == 200  # the proxy has stripped it
+    with service.connect() as socket:
+        socket.send('{"type":"say","text":"hi"}')
+        assert json.loads(socket.recv(timeout=TIMEOUT))["text"] == "hi"
+    status, page = service.get("/asyncapi")
+    if status == 200:  # it was chosen
+        assert "/chat/asyncapi/" in page
+        assert '"/asyncapi' not in page
+
+
+def test_every_address_is_that_of_both_families() -> None:
+    with listen("::", 0) as listening:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listening.getsockname()[1]), timeout=TIMEOUT).close()

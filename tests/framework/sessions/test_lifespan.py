@@ -253,3 +253,17 @@ def test_asking_for_the_connection_in_a_guard_is_an_error_that_says_when_it_exis
     with serve(guarded) as client, capture_logs() as logs, pytest.raises(WebSocketDisconnect):
         client.websocket_connect("/").__enter__()
     assert "It is made after the guards" in str(next(line["exc_info"] for line in logs if "exc_info" in line))
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(["ocpp1.6"], "ocpp1.6"), (["x", "ocpp1.6", "ocpp2.0"], "ocpp2.0"), (["x"], None), ([], None)],
+)
+def test_a_listener_names_the_subprotocols_that_it_speaks(
+    offered: list[str], chosen: str | None, serve: Serve, hooks: Hooks
+) -> None:
+    @listener("/", opt={"subprotocols": ["ocpp2.0", "ocpp1.6"]})
+    async def handler(data: str) -> None: ...
+
+    with serve(handler) as client, client.websocket_connect("/", subprotocols=offered) as socket:
+        assert socket.accepted_subprotocol == chosen

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import ConfigurationError
+from .observability.logs import LogStream
 from .parts import DISTRIBUTION, VERSION
 from .project import load_settings
 from .server.serve import listen, reload, serve
@@ -35,6 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with listen(settings.host, settings.port) as listening:
             (reload if options.reload else serve)(settings, [listening])
     except ConfigurationError as error:
-        sys.stderr.write(f"{DISTRIBUTION}: {error}\n")
+        LogStream(sys.stderr).write(f"{DISTRIBUTION}: {error}\n")
         return 1
     return 0

@@ -165,6 +165,11 @@ def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | None:
     return None
 
 
+def websocket_paths(app: Litestar) -> list[str]:
+    """Return the paths of the WebSockets of an application, each parameter as its name in braces."""
+    return [route.path_format for route in app.routes if isinstance(route, WebSocketRoute)]
+
+
 def owner_of(listener: WebsocketListener) -> Router:
     """Return the router of a listener class. 2.25: `_owner`."""
     return listener._owner  # pyright: ignore[reportPrivateUsage]

@@ -86,7 +86,6 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         """
         app_config.plugins.append(_Last(self._add_plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
-        app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
         surround(app_config, SecurityHeaders())
         if app_config.openapi_config is DEFAULT_OPENAPI_CONFIG:
             # Without a page: Litestar's pages load scripts from other hosts, which the security headers forbid.
@@ -107,6 +106,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         is open until then.
         """
         given = dict(app_config.dependencies)
+        app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
         app_config.plugins.extend([*self._plugins, _Last(partial(self._check_configuration, given))])
 
     def _check_configuration(self, given: Mapping[str, Any], app_config: AppConfig) -> None:

@@ -63,6 +63,8 @@ class CoreSettings(SettingsGroup):
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes any free port."""
+    root_path: str = Field(default="", pattern="^(/[^/]+)*$")
+    """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty where there is none."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for machines; `auto` is console in a terminal and JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -128,6 +130,13 @@ class CoreSettings(SettingsGroup):
     """Seconds after the drain that busy handlers have to finish before they are cancelled. 0 cancels them at once."""
 
     _is_development: bool = PrivateAttr(default=False)
+
+    @field_validator("host")
+    @classmethod
+    def _is_named(cls, host: str) -> str:
+        if not host.strip():
+            raise ValueError("is empty; write 127.0.0.1, or 0.0.0.0 to listen on every address")
+        return host
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -221,11 +230,28 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
     delimiter = str(group.model_config.get("env_nested_delimiter") or "")
     nested = tuple(f"{name}{delimiter}".upper() for name in known) if delimiter else ()
     env_file = group.model_config.get("env_file")
-    given = {*os.environ, *(dotenv_values(ENV_FILE) if env_file else ())}
-    for name in sorted({name.upper() for name in given if name.upper().startswith(PREFIX)}):
-        if name not in known and not name.startswith(nested or "\0"):
+    given = {**(dotenv_values(ENV_FILE) if env_file else {}), **os.environ}
+    values = {name.upper(): value or "" for name, value in given.items() if name.upper().startswith(PREFIX)}
+    links = [name for name in sorted(values) if _is_service_link(name, values[name], known)]
+    if links:
+        several = f" and {len(links) - 1} more" if len(links) > 1 else ""
+        yield f"{links[0]}{several}: set by Kubernetes for a service; write enableServiceLinks: false in the pod's spec"
+    for name in sorted(values.keys() - {*known, *links}):
+        if not name.startswith(nested or "\0"):
             close = get_close_matches(name, known, n=1)
             yield f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+SERVICE_LINK: Final = re.compile(
+    r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes calls the variables that it sets for each service of a namespace."""
+
+
+def _is_service_link(name: str, value: str, known: list[str]) -> bool:
+    if name.rpartition("_")[2] == "PORT" and value.startswith(("tcp://", "udp://", "sctp://")):
+        return True
+    return name not in known and SERVICE_LINK.fullmatch(name.removeprefix(PREFIX)) is not None
 
 
 def _check_redefined_fields(group: type[SettingsGroup]) -> None:

@@ -38,6 +38,9 @@ class TestRedis(conformance.EngineTests):
                     engine_broker.publish("hall", b"4"),
                 ]
                 engine_broker.subscribe("bad")
+                if kind == "sequence":
+                    with pytest.raises(FanoutUnavailableError):
+                        await engine_broker.wait_subscribed("bad")
                 results = await asyncio.gather(*asked, return_exceptions=True)
                 assert any(isinstance(result, FanoutUnavailableError) for result in results)
                 assert isinstance(results[2], int)

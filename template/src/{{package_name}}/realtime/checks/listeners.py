@@ -155,7 +155,7 @@ def check_keywords(keywords: Iterable[str], known: Callable[..., Any], where: Ca
         raise ConfigurationError(
             source_location(where),
             f"passes {keyword!r} to {known.__name__}(), which has no such keyword",
-            f"did you mean {close[0]!r}?" if close else f"the keywords are {', '.join(names)}",
+            f"write {close[0]!r}" if close else f"the keywords are {', '.join(names)}",
         )
 
 
@@ -175,7 +175,7 @@ def check_options(handler: WebsocketRouteHandler) -> None:
             raise ConfigurationError(
                 source_location(function_of(handler)),
                 f"passes {key!r} to {type(handler).__name__}, which has no such keyword, so it ends in `opt`, unused",
-                f"did you mean {close!r}? To keep the key, add {opt_out_hint(key)}",
+                f"write {close!r}, or keep the key with {opt_out_hint(key)}",
             )
 
 

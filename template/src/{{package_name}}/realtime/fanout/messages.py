@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from ..sessions.frames import add_fields, text_frame
+
+MAX_SEQUENCE: Final = 2**53 - 1
+"""What JavaScript can count to."""
 
 
 class Gap(Struct, tag="gap"):

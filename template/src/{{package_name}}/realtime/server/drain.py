@@ -42,6 +42,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, registry: Registry, settings: CoreSettings) -> None:
         super().__init__(config)
         self._registry = registry
+        registry.is_drained = True
         self._settings = settings
         self._signals: list[int] = []
 

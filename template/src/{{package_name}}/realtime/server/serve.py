@@ -18,7 +18,7 @@ from uvicorn.supervisors import ChangeReload
 
 from ..errors import ConfigurationError
 from ..fanout.plugin import Fanout
-from ..observability.logs import Logging
+from ..observability.logs import Logging, LogStream
 from ..project import load_app
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
@@ -41,7 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Open the socket to serve on, before anything else is done.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on; `::` is every address, of IPv4 too.
         port: The port; 0 takes any free port.
 
     Raises:
@@ -49,7 +49,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
@@ -96,7 +97,7 @@ def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | 
     try:
         serve(settings, sockets or [])
     except ConfigurationError as error:
-        sys.stderr.write(f"{error}\n")
+        LogStream(sys.stderr).write(f"{error}\n")
 
 
 def _raise_descriptor_limit(settings: CoreSettings) -> None:
@@ -122,6 +123,7 @@ def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     return uvicorn.Config(
         TrustedProxies(cast("Any", app), settings.trusted_proxies),
         interface="asgi3",
+        root_path=settings.root_path,
         proxy_headers=False,  # `TrustedProxies` stands in its place
         http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),

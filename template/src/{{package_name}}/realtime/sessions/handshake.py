@@ -1,6 +1,7 @@
 """The handshake middleware: every handshake is admitted here first, and counted before anything is awaited."""
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
@@ -8,11 +9,13 @@ from urllib.parse import quote
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+from websockets.frames import CloseCode
 
 from .denial import deny
+from .frames import EXTENSION
 from .middleware import PassThroughMiddleware
 from .origin import OriginPolicy
-from .registry import Registry
+from .registry import Registry, address_group
 from .session import RESTARTING, SESSION_KEY, Runtime, Session, client_address
 
 log = structlog.get_logger(__name__)
@@ -46,6 +49,8 @@ class HandshakeMiddleware(PassThroughMiddleware):
                 detail = "\n".join([detail, *(f"{name}: {value}" for name, value in hints.items())])
             await deny(handshake, send, status, detail)
             return
+        if EXTENSION not in (handshake.get("extensions") or ()):
+            receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
         self._registry.add(session)
@@ -68,9 +73,25 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry):
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
-        if 0 < settings.max_connections_per_address <= registry.by_address[client_address(handshake)]:
+        if 0 < settings.max_connections_per_address <= registry.by_address[address_group(client_address(handshake))]:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         return None
+
+
+def _limited(receive: Receive, send: Send, limit: int) -> Receive:
+    """Keep MAX_MESSAGE_SIZE on a server that is not ours, and may have another limit, or none."""
+
+    async def receive_within_limit() -> Any:
+        message: Any = await receive()
+        if message["type"] == "websocket.receive":
+            text = message.get("text")
+            if len(text.encode() if text is not None else message.get("bytes") or b"") > limit:
+                with suppress(OSError, RuntimeError):  # it is gone already
+                    await send({"type": "websocket.close", "code": CloseCode.MESSAGE_TOO_BIG, "reason": "too big"})
+                return {"type": "websocket.disconnect", "code": int(CloseCode.MESSAGE_TOO_BIG), "reason": "too big"}
+        return message
+
+    return receive_within_limit
 
 
 class SocketState(dict[str, Any]):

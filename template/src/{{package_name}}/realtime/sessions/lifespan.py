@@ -55,7 +55,8 @@ async def connection_context(
     session = Session.of(socket)
     connection = session.ensure_connection()
     structlog.contextvars.bind_contextvars(connection=connection.id)
-    await socket.accept()
+    wanted, offered = socket.route_handler.opt.get("subprotocols", ()), socket.scope["subprotocols"]
+    await socket.accept(next((each for each in wanted if each in offered), None))
     connection.accepted_at = datetime.now(UTC)
     log.info("connection accepted", path=session.path, client=session.client)
     async with AsyncExitStack() as exit_stack:

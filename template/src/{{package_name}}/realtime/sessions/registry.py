@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from ipaddress import ip_network
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -28,7 +29,9 @@ class Registry:
         self._empty = asyncio.Event()
         self._empty.set()
         self.by_address: Counter[str] = Counter()
-        """The sessions of each client address."""
+        """The sessions of each client, as `address_group` names it."""
+        self.is_drained = False
+        """The service runs on its own server, which drains the sessions before it stops."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -54,14 +57,15 @@ class Registry:
         """Count a session."""
         self._sessions.add(session)
         self._empty.clear()
-        self.by_address[session.client] += 1
+        self.by_address[address_group(session.client)] += 1
 
     def remove(self, session: Session) -> None:
         """Forget a session whose clean-up is done."""
         self._sessions.remove(session)
-        self.by_address[session.client] -= 1
-        if not self.by_address[session.client]:
-            del self.by_address[session.client]
+        client = address_group(session.client)
+        self.by_address[client] -= 1
+        if not self.by_address[client]:
+            del self.by_address[client]
         if sessions := self._by_user.get(session.user):
             sessions.discard(session)
             if not sessions:
@@ -106,6 +110,16 @@ class Registry:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         return self._empty.is_set()
+
+
+def address_group(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which each has 2**64."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address
 
 
 class SessionCollector(Collector):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable
 from difflib import get_close_matches
 from http import HTTPStatus
+from string import printable
 from time import monotonic
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -13,10 +14,9 @@ from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.response.base import ASGIResponse
-from litestar.routes import WebSocketRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from ..internals import routing_error
+from ..internals import routing_error, websocket_paths
 from .denial import deny
 from .limits import MessageLimit
 from .session import Runtime, client_address
@@ -47,6 +47,8 @@ class RoutingMiddleware:
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         def middleware(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if not scope["query_string"].isascii():  # Litestar decodes it, and takes what is no UTF-8 for a bug
+                scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
             error = routing_error(scope["litestar_app"], cast("dict[str, Any]", scope))
             if error is None:
                 return app(scope, receive, send)
@@ -88,8 +90,8 @@ class RoutingMiddleware:
         """Return the path of a WebSocket that may be meant: behind a prefix, or spelled alike."""
         if len(path) > 200 or not self._suggestions.allows_message(monotonic()):
             return ""
-        known = [route.path_format for route in app.routes if isinstance(route, WebSocketRoute) and route.path != "/"]
+        known = websocket_paths(app)
         for each in known:
-            if re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
+            if each != "/" and re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
                 return each
         return next(iter(get_close_matches(path, known, n=1)), "")

@@ -374,10 +374,15 @@ class Session:
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
         return cause
 
+    def count_limit(self, setting: str) -> None:
+        """Note that the client exceeded the limit of a setting."""
+        self.metrics.limits[setting] += 1
+        self.exceeded_limit = setting
+
     async def close_for_limit(self, setting: str, detail: str) -> None:
         """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self._count_limit(setting)
+            self.count_limit(setting)
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
     def exceed_limit(self, setting: str, code: int) -> Cause:
@@ -387,7 +392,7 @@ class Session:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self._count_limit(setting)
+            self.count_limit(setting)
         return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)))
 
     async def count_bad_message(self) -> None:
@@ -554,10 +559,6 @@ class Session:
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason)
 
-    def _count_limit(self, setting: str) -> None:
-        self.exceeded_limit = setting
-        self.metrics.limits[setting] += 1
-
     async def _exceed(self, setting: str, detail: str) -> None:
         await self.close_for_limit(setting, detail)
         raise WebSocketDisconnect(detail=detail, code=CloseCode.POLICY_VIOLATION)
@@ -580,7 +581,7 @@ class Session:
         if self.cause is None:
             cause = self._end_with(cause_of_disconnect(message))
             if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self._count_limit("max_message_size")
+                self.count_limit("max_message_size")
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are

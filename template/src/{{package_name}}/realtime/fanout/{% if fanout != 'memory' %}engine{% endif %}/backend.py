@@ -3,16 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
-from ..messages import History, Message
+from ..messages import MAX_SEQUENCE, History, Message
 from .settings import EngineSettings
 
 T = TypeVar("T")
-
-MAX_SEQUENCE: Final = 2**53 - 1
-"""What JavaScript can count to."""
 
 
 class Event(NamedTuple):
@@ -54,7 +51,10 @@ class Operation(Generic[T]):
 
 @dataclass(slots=True, kw_only=True)
 class Publish(Operation[int]):
-    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence."""
+    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence.
+
+    One without data stands for a message that is lost.
+    """
 
     data: bytes
     exclude: str = ""

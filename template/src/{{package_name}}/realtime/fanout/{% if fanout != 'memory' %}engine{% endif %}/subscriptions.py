@@ -35,6 +35,8 @@ class Subscriptions:
         self._buffered: dict[str, list[Message]] = {}
         """What comes of a channel before it is known where it stands."""
         self._syncing = asyncio.Lock()
+        self.failed: set[str] = set()
+        """The channels that the engine could not read, when last asked."""
         self.dropped = 0
         """Messages with a sequence that the engine has not given."""
 
@@ -45,6 +47,7 @@ class Subscriptions:
     def discard(self, channel: str) -> None:
         """Unsubscribe from a channel, with the next `sync`: whoever leaves does not wait for the engine."""
         self._subscriptions.discard(channel)
+        self.failed.discard(channel)
         self._resume_points.pop(channel, None)
 
     def is_synced(self, channel: str) -> bool:
@@ -95,8 +98,10 @@ class Subscriptions:
         histories: list[History | Exception] = await backend.apply(reads)
         for channel, history in zip(channels, histories, strict=True):
             if isinstance(history, Exception):  # the other channels are in order, and this one is tried again
-                log.error("channel cannot be read", channel=channel, problem=type(history).__name__)
-                del self._buffered[channel]
+                if channel not in self.failed:
+                    log.error("channel cannot be read", channel=channel, problem=type(history).__name__)
+                self.failed.add(channel)
+                self._buffered.pop(channel, None)
             elif channel in self._buffered:
                 self._catch_up(channel, history, arrived[channel])
 
@@ -108,6 +113,7 @@ class Subscriptions:
             history: What the engine has of it.
             arrived: So many messages came before the history was asked for; the engine knows no later one than it says.
         """
+        self.failed.discard(channel)
         after = self._resume_points.pop(channel, None)
         buffered = self._buffered.pop(channel)
         early = [message for message in buffered[:arrived] if message.sequence <= history.sequence]

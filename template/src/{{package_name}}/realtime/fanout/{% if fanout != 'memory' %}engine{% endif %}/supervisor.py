@@ -92,6 +92,8 @@ class Supervisor:
                 while not self._subscriptions.is_synced(channel):
                     await self._available.wait()
                     await self._sync_subscriptions()
+                    if channel in self._subscriptions.failed:
+                        raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
         except TimeoutError:
             raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
@@ -170,6 +172,7 @@ class Supervisor:
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
         async with asyncio.timeout(ENGINE_SECONDS):
             heartbeat = await backend.heartbeat()
+        self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
 
     def _fail_backend(self, error: Exception) -> None:
