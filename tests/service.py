@@ -170,6 +170,23 @@ async def stream(data: Count) -> AsyncGenerator[Number, None]:
         log.info("stream closed", number=number)
 
 
+@listener("/slow")
+async def slow(data: Count, connection: NamedDependency[Connection]) -> None:
+    log.info("handling")
+    while connection.cause is None:
+        await asyncio.sleep(0.01)
+    log.info("noticed", cause=connection.cause.reason.value)
+
+
+@listener("/cancelled", cancel_on_disconnect=True)
+async def cancelled(data: Count, connection: NamedDependency[Connection]) -> None:
+    log.info("handling")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        log.info("handler cancelled", cause=connection.cause and connection.cause.reason.value)
+
+
 @get("/look")
 async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     gc.collect()
@@ -184,7 +201,7 @@ async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     }
 
 
-probe = Router("/probe", route_handlers=[act, text, binary, stream, look])
+probe = Router("/probe", route_handlers=[act, text, binary, stream, slow, cancelled, look])
 '''
 
 

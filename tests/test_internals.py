@@ -31,6 +31,7 @@ PRIVATE = {
 
 DOCUMENTED_DUNDERS = {
     "__annotations__",
+    "__await__",
     "__call__",
     "__cause__",
     "__class__",
@@ -47,6 +48,7 @@ DOCUMENTED_DUNDERS = {
     "__signature__",
     "__struct_fields__",
     "__value__",
+    "__weakref__",
 }
 """Attributes of Python's and msgspec's documented data model. Cells of a closure are not among them."""
 

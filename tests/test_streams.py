@@ -50,6 +50,7 @@ def test_a_stream_that_exceeds_the_grace_period_is_closed(start: Start) -> None:
                 receive(client)
         assert closed.value.rcvd
         assert closed.value.rcvd.code == 1012
+    service.wait_for("drained")
     assert service.process.wait(TIMEOUT) == 0
     events = [line["event"] for line in service.log]
     assert events.index("stream closed") < events.index("on_disconnect")
@@ -89,3 +90,17 @@ def test_a_cancel_is_heard_while_a_stream_sends_as_fast_as_it_can(start: Start) 
         while (last := receive(client))["type"] == "number":
             pass
         assert last == {"type": "end", "ref": 1, "cancelled": True}
+
+
+@pytest.mark.parametrize("path", ["slow", "cancelled"])
+def test_a_disconnect_is_noticed_while_a_handler_awaits(start: Start, path: str) -> None:
+    service = start()
+    with connect(f"ws://{service.address}/probe/{path}") as client:
+        client.send(json.dumps({"type": "count", "to": 1}))
+        client.send(json.dumps({"type": "count", "to": 1}))  # unread, and within the window
+        service.wait_for("handling")
+        client.socket.shutdown(socket.SHUT_RDWR)
+        began = monotonic()
+        assert service.wait_for("noticed" if path == "slow" else "handler cancelled")["cause"] == "connection_lost"
+        assert monotonic() - began < 2
+    assert service.wait_for("connection closed")["reason"] == "connection_lost"

@@ -292,3 +292,23 @@ def test_a_wrong_scope_is_refused_at_start(serve: Serve, scopes: Any, mistake: s
 
         with serve(handler):
             pass
+
+
+class DatabaseSession:
+    pass
+
+
+async def database() -> AsyncGenerator[DatabaseSession, None]:
+    yield DatabaseSession()
+
+
+@pytest.mark.parametrize("opt", [{}, {"allow": ["db"]}])
+def test_a_session_for_the_whole_connection_is_warned_of(
+    serve: Serve, capsys: pytest.CaptureFixture[str], opt: dict[str, Any]
+) -> None:
+    @listener("/", dependencies={"db": Provide(database)}, opt=opt)
+    async def handler(data: Save, db: NamedDependency[DatabaseSession]) -> None: ...
+
+    with serve(handler):
+        pass
+    assert ("lives as long as the connection" in capsys.readouterr().out) == (not opt)

@@ -48,12 +48,14 @@ def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
     return _unwrapped(function)  # type: ignore[no-any-return]
 
 
-def set_function(handler: WebsocketListenerRouteHandler, function: Callable[..., Any]) -> None:
-    """Give a listener another function to run, now that Litestar has read the signature of the first.
+def set_function(handler: WebsocketListenerRouteHandler, run: Any, function: Callable[..., Any]) -> None:
+    """Give a listener something else to run, now that Litestar has read the signature of its function.
 
-    2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`.
+    2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`. Litestar's own
+    has the function as `_fn`, where litestar-asyncapi reads it too.
     """
-    BaseRouteHandler.__call__(handler, function)
+    run._fn = function
+    BaseRouteHandler.__call__(handler, run)
 
 
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
@@ -98,6 +100,15 @@ def providers_of(handler: BaseRouteHandler) -> dict[str, Provide]:
             found[name] = providers[name]
             pending += providers[name].parsed_fn_signature.parameters
     return found
+
+
+def yields(handler: BaseRouteHandler, name: str) -> bool:
+    """Return whether a dependency of a registered handler yields, or takes one that does."""
+    providers = handler.resolve_dependencies()
+    dependency = providers[name].dependency
+    if inspect.isasyncgenfunction(dependency) or inspect.isgeneratorfunction(dependency):
+        return True
+    return any(each in providers and yields(handler, each) for each in providers[name].parsed_fn_signature.parameters)
 
 
 def is_provided_by(provider: Provide, package: str) -> bool:

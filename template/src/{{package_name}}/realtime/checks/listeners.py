@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from msgspec import Struct
+from msgspec.inspect import type_info
 
 from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
 from ..internals import function_of
@@ -90,12 +91,12 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
     """
     if not is_subclass(kind, Struct):
         return
-    config = kind.__struct_config__
-    if config.tag_field == "type" and config.tag in tags:
+    info: Any = type_info(kind)
+    if info.tag_field == "type" and info.tag in tags:
         raise ConfigurationError(
-            source_location(kind), f"has the tag {config.tag!r}, which the service itself uses", "choose another tag"
+            source_location(kind), f"has the tag {info.tag!r}, which the service itself uses", "choose another tag"
         )
-    for name in fields & frozenset(kind.__struct_encode_fields__):
+    for name in fields & {field.encode_name for field in info.fields}:
         raise ConfigurationError(
             source_location(kind),
             f"is a message of {function.__name__} and has a field {name!r}, which the service itself adds",

@@ -5,11 +5,15 @@ from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import structlog
 from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler
 
 from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
+from ..internals import fields_of, function_of, yields
 from .injection import check_parameters
+
+log = structlog.get_logger(__name__)
 
 
 def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[..., Any]]) -> list[str]:
@@ -62,7 +66,7 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
                 "rename one of them",
             )
         for each in inspect.signature(factory).parameters:
-            if each in provided and _yields(handler, each) and not is_allowed(handler.opt, each):
+            if each in provided and yields(handler, each) and not is_allowed(handler.opt, each):
                 raise ConfigurationError(
                     source_location(factory),
                     f"is a scope of one message and takes {each!r}, a dependency that yields, so it lives as long as "
@@ -71,10 +75,16 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
                 )
 
 
-def _yields(handler: BaseRouteHandler, name: str) -> bool:
-    """Return whether a dependency yields, or takes one that does."""
-    provided = handler.resolve_dependencies()
-    provider = provided[name]
-    if inspect.isasyncgenfunction(provider.dependency) or inspect.isgeneratorfunction(provider.dependency):
-        return True
-    return any(each in provided and _yields(handler, each) for each in provider.parsed_fn_signature.parameters)
+def warn_of_sessions(handler: BaseRouteHandler) -> None:
+    """Warn of a dependency that looks like the session of a database, and lives as long as the connection."""
+    for name, field in fields_of(handler).items():
+        kind = getattr(field.annotation, "__name__", "")
+        if not kind.endswith("Session") or is_allowed(handler.opt, name):
+            continue
+        if name in handler.resolve_dependencies() and yields(handler, name):
+            log.warning(
+                "a dependency that yields lives as long as the connection",
+                listener=source_location(function_of(handler)),
+                dependency=name,
+                fix=f"make it for each message, with per_message={{{name!r}: ...}}, or add {opt_out_hint(name)}",
+            )

@@ -41,7 +41,7 @@ class MessageLoop:
         concurrency: int,
         cancel_on_disconnect: bool,
     ) -> None:
-        self._fn = function  # as Litestar's own calls it; litestar-asyncapi reads it there
+        self._function = function
         self._handler = handler
         self._scopes = scopes
         self._concurrency = concurrency
@@ -98,7 +98,7 @@ class MessageLoop:
                 else:
                     if release:
                         await slots.acquire()
-                    exchange = exchanges[key] = Exchange(key)
+                    exchange = exchanges[key] = Exchange(key, self._streams or self._cancels)
                     exchange.task = session.start(begin(session, exchange, data, ref, injected))
                     exchange.task.add_done_callback(partial(_end_exchange, session, exchange, release))
         except WebSocketDisconnect:
@@ -136,7 +136,7 @@ class MessageLoop:
         if exchange.cancelled:  # before it began
             raise asyncio.CancelledError
         burst = 0
-        async with aclosing(self._fn(**arguments)) as items:
+        async with aclosing(self._function(**arguments)) as items:
             try:
                 async for item in items:
                     if exchange.cancelled:  # the function has caught the cancellation

@@ -127,6 +127,8 @@ class Codec:
         data: Any = handler.parsed_data_field
         self._streams = streams
         self._receives_binary = frames_of(handler)[0] == "binary" or data.annotation is bytes
+        self._key = "bytes" if self._receives_binary else "text"
+        self._mark: Any = b'"ref"' if self._receives_binary else '"ref"'  # only a message that has it pays for more
         self.is_json = data.annotation not in {str, bytes}
         """Messages are JSON, so that they may have a `ref`."""
         self._decode: Any = data.annotation
@@ -149,17 +151,15 @@ class Codec:
             WebSocketDisconnect: The connection has ended.
         """
         session = Session.of(socket)
-        # Looked for in each message: only one that has it pays for more.
-        mark: Any = b'"ref"' if self._receives_binary else '"ref"'
         while True:
             event: Any = await session.receive_event()
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
             session.ref = None
-            frame = event.get("bytes" if self._receives_binary else "text")
+            frame = event.get(self._key)
             try:
                 if frame is not None:
-                    if mark not in frame or not self.is_json:
+                    if self._mark not in frame or not self.is_json:
                         return self._decode(frame)
                     frame, ref, cancels = _split_ref(frame)
                     session.ref = ref

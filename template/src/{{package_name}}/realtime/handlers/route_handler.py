@@ -18,7 +18,7 @@ from ..checks.hooks import check_hook
 from ..checks.injection import check_parameters
 from ..checks.lifespans import check_lifespan
 from ..checks.listeners import check_concurrency, check_listener_function, check_reserved, check_sends
-from ..checks.scopes import check_scopes
+from ..checks.scopes import check_scopes, warn_of_sessions
 from ..errors import ConfigurationError, source_location
 from ..internals import function_of, set_function
 from ..sessions.lifespan import connection_context
@@ -97,7 +97,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         loop = MessageLoop(
             self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
         )
-        set_function(self, loop)
+        set_function(self, loop, fn)
         return self
 
     def on_registration(self, app: Litestar) -> None:
@@ -109,6 +109,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         super().on_registration(app)
         function = function_of(self)
         check_scopes(self, function, self._per_message)
+        warn_of_sessions(self)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
         if self.codec.is_json:
             for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):

@@ -21,7 +21,7 @@ class SessionLink:
     def cause(self) -> Cause | None:
         """What ended the connection; None as long as it is open."""
         session = getattr(self, "_session", None)
-        return session.cause if session else None
+        return (session.cause or session.noticed_cause) if session else None
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Run a coroutine in a task that ends with the connection.

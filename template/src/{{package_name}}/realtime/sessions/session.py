@@ -88,6 +88,7 @@ class Exchange:
 
     key: object
     """Its `ref`, or an object of its own."""
+    cancel_on_disconnect: bool
     begun: bool = False
     cancelled: bool = False
     """The client has cancelled it."""
@@ -126,6 +127,8 @@ class Session:
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
+    noticed_cause: Cause | None = None
+    """What is about to end it, once the messages before are handled: the client is gone."""
     user: str = ""
     """Who connected; "" where nobody has authenticated."""
     connection: ConnectionInfo | None = None
@@ -442,11 +445,12 @@ class Session:
         self._context = copy_context()
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         extension = extensions.pop(EXTENSION, None)  # else it is kept for as long as the connection lasts
+        if extension is not None:
+            writer: FrameWriter = extension["writer"]
+            self.writer = writer if traits.direct and not writer.compresses else None
+            writer.notify_disconnect(self._notice_disconnect)
         if not traits.direct:
             self.receive_event = socket.receive
-        elif extension is not None:
-            writer: FrameWriter = extension["writer"]
-            self.writer = None if writer.compresses else writer
 
     def begin_messages(self) -> None:
         """Note that the `on_accept` hooks have returned: the time of the first message counts from now."""
@@ -524,8 +528,16 @@ class Session:
         """Set the cause, here alone, and only once; return what ended the connection first."""
         if self.cause is None:
             self._advance(State.CLOSING)
-            self.cause = cause
+            self.cause = self.noticed_cause or cause
         return self.cause
+
+    def _notice_disconnect(self, message: ReceiveMessage) -> None:
+        """Note that the client is gone, while its messages are still handled; cancel what answers it alone."""
+        self.noticed_cause = cause_of_disconnect(message)
+        for exchange in self.exchanges.values():
+            task = exchange.task
+            if exchange.cancel_on_disconnect and task and not (exchange.closing or task.cancelling()):
+                task.cancel()
 
     async def _accept(self, message: Message) -> None:
         if self._runtime.draining:  # the drain began after its admission
