@@ -8,8 +8,9 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
 
+from ..sessions.limits import PONGS
 from ..sessions.session import Session, Socket
-from .messages import PINGS, PONG, ErrorMessage
+from .messages import ErrorMessage
 
 MAX_DETAIL = 200
 """Characters of a decoder's error that go back to the client: it quotes what the client sent."""
@@ -34,8 +35,9 @@ def make_receive(decode: Decode, *, answers_pings: bool) -> Callable[[Socket], A
                 return decode(event)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if answers_pings and event.get("text") in PINGS:
-                    await socket.send_text(PONG)
+                if answers_pings and (pong := PONGS.get(event.get("text"))):
+                    await Session.of(socket).count_ping()
+                    await socket.send_text(pong)
                 else:
                     await _answer_bad_message(socket, error)
 

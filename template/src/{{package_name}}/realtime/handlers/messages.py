@@ -1,8 +1,7 @@
 """The messages that the service itself receives and sends. Those of your service are in `messages.py` above."""
 
-from typing import Final, Literal
+from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 
@@ -24,8 +23,3 @@ class Ping(Struct, tag="ping"):
 
 class Pong(Struct, tag="pong"):
     """The answer to a `ping`, from the service itself; no handler has seen the `ping`."""
-
-
-PINGS: Final = frozenset({'{"type":"ping"}', '{"type": "ping"}'})
-"""A ping as `JSON.stringify` writes it, and as Python's `json.dumps` does."""
-PONG: Final = msgspec.json.encode(Pong()).decode()

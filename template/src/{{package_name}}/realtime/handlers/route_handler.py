@@ -21,10 +21,10 @@ from ..internals import frames_of, function_of
 from ..sessions.cause import Cause
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_context
+from ..sessions.limits import PONGS
 from ..sessions.session import HookPair, Session, Socket
 from .codecs import Decode, make_decoder, make_receive, make_send
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
-from .messages import PINGS
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -154,7 +154,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         if self._takes_binary:
             return False
         try:
-            self._resolve_decoder()({"text": next(iter(PINGS))})
+            self._resolve_decoder()({"text": next(iter(PONGS))})
         except msgspec.DecodeError:
             return True
         return False

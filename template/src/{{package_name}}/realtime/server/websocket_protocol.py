@@ -15,7 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame, Opcode
 
 from ..sessions.frames import EXTENSION, TEXT, text_frame
-from ..sessions.limits import MessageLimit
+from ..sessions.limits import MessageLimit, frame_limit
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
 
@@ -44,9 +44,6 @@ EVENT_BYTES: Final = 256
 
 MAX_FRAMES_AT_ONCE: Final = 64
 """Frames of one connection that are read in one turn of the loop. The others of the node have theirs in between."""
-
-BURST_SECONDS: Final = 10
-"""Frames that are no message may come at once, as many as MAX_FRAMES_PER_SECOND allows in this time."""
 
 MAX_FRAGMENTS: Final = 1024
 """Fragments of one message; or more, where they have MIN_FRAGMENT_BYTES each in the largest message."""
@@ -227,8 +224,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if first & 0x8F in MESSAGES:  # it is compressed
             return True
         if self._frame_limit is None:
-            rate = self._settings.max_frames_per_second
-            self._frame_limit = MessageLimit(rate, max(1, round(rate * BURST_SECONDS)))
+            self._frame_limit = frame_limit(self._settings.max_frames_per_second)
         if not self._frame_limit.allows_message(monotonic()):
             self._close_for_limit("max_frames_per_second", CloseCode.POLICY_VIOLATION, "too many frames")
             return False
