@@ -268,3 +268,53 @@ def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: py
         for _ in range(100):
             open_and_read_nothing(service, stack)
         assert service.get("/health")[0] == 200
+
+
+def open_tcp(service: Service, stack: ExitStack) -> socket.socket:
+    host, _, port = service.address.partition(":")
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(TIMEOUT)
+    client.connect((host, int(port)))
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    with suppress(ConnectionError):
+        while data := client.recv(65536):
+            answer += data
+    return answer
+
+
+POST = b"POST /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_a_request_whose_body_comes_with_its_head_is_answered(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(POST % 200_000 + b"x" * 200_000)
+        assert read_all(client).startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_head_that_is_too_large_is_refused_though_it_comes_at_once(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"x" * 70_000 + b"\r\n\r\n")
+        assert not read_all(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_does_not_come_ends_the_connection(start: Start) -> None:
+    service = start(handshake_seconds=SHORT_TIMEOUT)
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(POST.replace(b"Connection: close\r\n", b"") % 200_000 + b"x")
+        read_all(client)  # it ends
+
+
+def test_requests_that_are_sent_without_reading_an_answer_are_bounded(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        send_until_closed(open_tcp(service, stack), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)

@@ -121,7 +121,7 @@ def _raise_descriptor_limit(settings: CoreSettings) -> None:
 def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
+        http=cast("Any", partial(HttpProtocol, settings=settings)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,
