@@ -341,7 +341,12 @@ def test_after_our_close_nothing_is_looked_at_but_a_close() -> None:
         connection.receive(frame(CLOSE, b"\x03\xf0")[5:])
         assert connection.transport.closed
         assert received == ["websocket.disconnect"]
+        freed: list[bool] = []
+        connection.protocol.notify_closed(lambda: freed.append(True))
+        assert not freed
         await connection.lose()
+        connection.protocol.notify_closed(lambda: freed.append(True))
+        assert len(freed) == 2
 
     play(scene())
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from .errors import ConfigurationError
 from .parts import DISTRIBUTION, VERSION
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(host=options.host, port=options.port)
-        with listen(settings.host, settings.port) as listening:
-            (reload if options.reload else serve)(settings, [listening])
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(each) for each in listen(settings.host, settings.port)]
+            (reload if options.reload else serve)(settings, sockets)
     except ConfigurationError as error:
         sys.stderr.write(f"{DISTRIBUTION}: {error}\n")
         return 1

@@ -20,8 +20,8 @@ MAX_PIPELINED: Final = 16
 class HttpProtocol(HttpToolsProtocol):
     """One TCP connection before its handshake, with bounds on requests and on answers that are not read.
 
-    The head of a request is bounded in time and in size, its body by a least rate, the requests that wait in number, and
-    the time in which the client reads nothing of a full buffer, or of what is left at the end.
+    The head of a request is bounded in time and in size, its body by a least rate, the requests that wait in number,
+    and the time in which the client reads nothing of a full buffer, or of what is left at the end.
 
     Args:
         settings: The limits.

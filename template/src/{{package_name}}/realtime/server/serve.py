@@ -36,24 +36,28 @@ DEFAULT_DESCRIPTORS: Final = 100_000
 """File descriptors where the number of connections is not limited."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open the socket to serve on, before anything else is done.
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Open the sockets to serve on, before anything else is done.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on; `::` for all addresses, of IPv4 too.
         port: The port; 0 takes any free port.
 
     Raises:
         ConfigurationError: The port is taken, or the host is not an address of this machine.
     """
+    sockets: list[socket.socket] = []
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        for each in ("::", "0.0.0.0") if host == "::" else (host,):  # noqa: S104  # it was asked for
+            family = socket.AF_INET6 if ":" in each else socket.AF_INET
+            sockets.append(socket.create_server((each, port), family=family, backlog=2048))
+            port = sockets[0].getsockname()[1]
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
             f"{host} port {port}", f"cannot be listened on: {reason}", "choose another with --host and --port"
         ) from None
+    return sockets
 
 
 def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:

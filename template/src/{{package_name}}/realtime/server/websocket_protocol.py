@@ -83,6 +83,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue: Any = EventQueue(self.loop)
         self.close_timeout = CLOSE_SECONDS
         self._settings = settings
+        self._lost = False
+        self._on_closed: Callable[[], None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
         """Runs while a send waits for the client."""
         self._reads_frames = False
@@ -111,6 +113,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._message_timer is not None:
             self._message_timer.cancel()
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_closed is not None:
+            self._on_closed()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -282,6 +287,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
         self.queue.notify_disconnect(callback)
+
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        if self._lost:
+            callback()
+        else:
+            self._on_closed = callback
 
     def _end_reading(self, data: bytes | bytearray) -> None:
         self._reads_frames = False
