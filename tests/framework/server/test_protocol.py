@@ -11,6 +11,7 @@ from litestar.types import Receive, ReceiveMessage, Send
 from uvicorn.server import ServerState
 
 from my_service.realtime.server.http_protocol import HttpProtocol
+from my_service.realtime.server.tcp_limits import TcpLimits
 from my_service.realtime.server.websocket_protocol import (
     MAX_FRAGMENTS,
     MAX_FRAMES_AT_ONCE,
@@ -390,7 +391,13 @@ def test_an_http_answer_that_is_not_read_ends_the_connection(closes: bool) -> No
         config = uvicorn.Config(cast("Any", answer), lifespan="off", log_config=None)
         config.load()
         settings = Settings(send_seconds=0.02)
-        protocol = HttpProtocol(settings=settings, config=config, server_state=ServerState(), app_state={})
+        protocol = HttpProtocol(
+            settings=settings,
+            tcp_limits=TcpLimits(settings, 1024),
+            config=config,
+            server_state=ServerState(),
+            app_state={},
+        )
         transport = Stuck()
         protocol.connection_made(transport)
         protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"Connection: close\r\n" * closes + b"\r\n")

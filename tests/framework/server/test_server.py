@@ -253,11 +253,15 @@ def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
         assert metric(service, 'websocket_refused_total{reason="full"}') == 5
 
 
-def command_with_few_descriptors(*arguments: Any) -> None:
+def command_with_few_descriptors(*arguments: Any, hard: int | None = None) -> None:
     import resource  # Windows has none
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     command(*arguments)
+
+
+def command_with_no_more_than_few_descriptors(*arguments: Any) -> None:
+    command_with_few_descriptors(*arguments, hard=64)
 
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +322,33 @@ def test_requests_that_are_sent_without_reading_an_answer_are_bounded(start: Sta
     service = start()
     with ExitStack() as stack:
         send_until_closed(open_tcp(service, stack), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", HANDSHAKE], ids=["nothing", "half a head", "handshakes"])
+def test_a_node_that_runs_out_of_descriptors_says_so_and_is_healthy(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(process, "command", command_with_no_more_than_few_descriptors)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
+    service = start(**UNLIMITED)
+    with ExitStack() as stack:
+        for _ in range(100):
+            with suppress(ConnectionError):
+                open_tcp(service, stack).sendall(sent)
+        for _ in range(3):
+            assert service.get("/health")[0] == 200
+        service.wait_for(
+            "out of file descriptors: a handshake is rejected"
+            if sent == HANDSHAKE
+            else "too many TCP connections without a handshake"
+        )
+
+
+def test_an_address_has_so_many_tcp_connections_and_no_more(start: Start) -> None:
+    service = start(max_connections_per_address=5, trusted_proxies="")
+    with ExitStack() as stack:
+        clients = [open_tcp(service, stack) for _ in range(6)]
+        assert read_all(clients[-1]) == b""
+        service.wait_for("too many TCP connections from an address")
+        clients[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert read_all(clients[0]).startswith(b"HTTP/1.1 200")

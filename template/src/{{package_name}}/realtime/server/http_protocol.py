@@ -6,12 +6,15 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..settings import CoreSettings
+from .tcp_limits import TcpLimits
 
 MAX_HEAD_BYTES: Final = 65536
 """Bytes of the request line and the headers of a request."""
 
 MIN_BODY_BYTES: Final = 4096
 """Bytes of a body that must come in each HANDSHAKE_SECONDS, unless it is complete or the handler does not take it."""
+
+NO_DESCRIPTOR: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 MAX_PIPELINED: Final = 16
 """Requests that may wait while one before them is answered."""
@@ -25,11 +28,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         settings: The limits.
+        tcp_limits: What counts the TCP connections of this node.
         options: Those of uvicorn's protocol.
     """
 
-    def __init__(self, *, settings: CoreSettings, **options: Any) -> None:
+    def __init__(self, *, settings: CoreSettings, tcp_limits: TcpLimits, **options: Any) -> None:
         super().__init__(**options)
+        self._tcp_limits = tcp_limits
         self._head_seconds = settings.handshake_seconds
         self._read_seconds = settings.send_seconds or settings.handshake_seconds
         self._deadline: TimerHandle | None = None
@@ -45,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._begin_head()
+        self._tcp_limits.add(transport, self.client[0] if self.client else "", len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
@@ -52,7 +58,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._stop()
-        super().handle_websocket_upgrade()
+        if self._tcp_limits.admits(len(self.connections)):
+            super().handle_websocket_upgrade()
+        else:
+            self.transport.write(NO_DESCRIPTOR)
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         head = self._deadline
@@ -106,6 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _stop(self) -> None:
         """Bound nothing any more: the connection is lost, or a WebSocket."""
+        self._tcp_limits.remove(self.transport)
         self._end_head()
         self._in_body = False
         for timer in (self._body_timer, self._unread):
