@@ -153,8 +153,12 @@ def contents(project: Path) -> dict[str, str]:
 
 PACKAGE = "src/{{package_name}}"
 CHANGES: dict[str, tuple[str, str]] = {
-    "pyproject.toml": ("    # Yours from here on.\n", '    "newer",\n    # Yours from here on.\n'),
+    "pyproject.toml": (
+        "    # Yours from here on.\n",
+        '    "newer",\n    "litestar>=2.25.0",  # newer\n    # Yours from here on.\n',
+    ),
     ".env.example": ("# The address to listen on.\n", "# Newer.\n{{ prefix }}NEWER=0\n\n# The address to listen on.\n"),
+    ".gitattributes": ("* text", "*.newer binary\n* text"),
     ".gitignore": ("dist/\n", "dist/\nnewer/\n"),
     ".pre-commit-config.yaml": ("    hooks:\n", "    hooks:\n      - id: newer\n        language: fail\n"),
     ".github/workflows/ci.yml": ("      - run: uv sync\n", "      - run: uv sync\n      - run: uv run newer\n"),
@@ -174,9 +178,6 @@ CHANGES: dict[str, tuple[str, str]] = {
     "update.py": ('"""', '"""Newer. '),
 }
 """What a later version changes in merged files: above what users add, never at the end, and no line of a list."""
-
-CONSTRAINTS = '[tool.uv]\nconstraint-dependencies = ["litestar>=2.25.0"]\n\n'
-"""How a later version raises a bound: the line with the requirement is one that users bump."""
 
 UNCHANGED = {"LICENSE", ".copier-answers.yml", ".gitlab-ci.yml", "renovate.json", ".vscode/extensions.json"}
 """Merged files in which a later version changes nothing."""
@@ -202,7 +203,6 @@ def change_everything(template: Path) -> None:
         elif name.endswith(".py") and text and (whose(name) == YOURS or text.count("\n") > 10):
             file.write_text("# Newer.\n" + text, "utf-8")
     folder = template / "template"
-    replace(folder / "pyproject.toml.jinja", "[build-system]\n", f"{CONSTRAINTS}[build-system]\n")
     replace(
         folder / PACKAGE / "realtime" / "settings.py", '    host: str = "', '    newer: int = 0\n\n    host: str = "'
     )

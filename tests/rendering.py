@@ -126,7 +126,7 @@ def environment(project: Path) -> dict[str, str]:
     if not metadata.exists():
         metadata.parent.mkdir(parents=True, exist_ok=True)
         metadata.write_text(f"Metadata-Version: 2.4\nName: {answers['project_slug']}\nVersion: 0.1.0\n")
-    paths = os.pathsep.join([str(project / "src"), str(project / ".metadata")])
+    paths = os.pathsep.join([str(project / "src"), str(project / ".metadata"), str(project / "tests")])
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return inherited | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -81,6 +81,7 @@ import asyncio
 import gc
 import os
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import structlog
@@ -88,6 +89,7 @@ from litestar import Request, Router, get
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
+from msgspec import Struct
 
 from ..hooks import HELD
 from ..realtime import Socket, listener
@@ -145,6 +147,29 @@ async def binary(data: bytes) -> bytes:
     return data
 
 
+class Count(Struct, tag="count"):
+    to: int
+    seconds: float = 0
+
+
+class Number(Struct, tag="number"):
+    number: int
+    padding: str = ""
+
+
+@listener("/stream")
+async def stream(data: Count) -> AsyncGenerator[Number, None]:
+    number = 0
+    try:
+        while number != data.to:
+            number += 1
+            yield Number(number, "" if data.seconds else "x" * 1000)
+            if data.seconds:
+                await asyncio.sleep(data.seconds)
+    finally:
+        log.info("stream closed", number=number)
+
+
 @get("/look")
 async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     gc.collect()
@@ -159,7 +184,7 @@ async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     }
 
 
-probe = Router("/probe", route_handlers=[act, text, binary, look])
+probe = Router("/probe", route_handlers=[act, text, binary, stream, look])
 '''
 
 

@@ -137,6 +137,7 @@ def test_types_are_generated_by_the_commands_of_the_reference(default_project: P
     for number, message in enumerate(messages):
         kind = message["payload"]["$ref"].rpartition("/")[2]
         lines.append(f"export const example{number}: types.{kind} = {json.dumps(message['examples'][0]['payload'])};")
+    lines.append("export const sequence: number | undefined = ({} as types.SaidInRoom).sequence;")
     (tmp_path / "examples.ts").write_text("\n".join(lines))
     compiler = install(tmp_path / "node", "typescript") / ".bin" / "tsc"
     command = [compiler, "--noEmit", "--strict", "examples.ts"]

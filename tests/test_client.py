@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from .browser import ELSEWHERE, Network
 from .client import becomes, begin, first_close, open_socket, say, statuses, texts, wait_for_messages, wait_for_text
+from .rendering import check
 from .service import TIMEOUT, Service, running
 
 HIDE = """(hidden) => {
@@ -90,6 +91,20 @@ def test_what_is_sent_meanwhile_is_queued_within_a_bound_and_sent_in_order(page:
     assert [say(page, text) for text in ("one", "two", "three")] == ["queued", "queued", "refused"]
     page.evaluate("socket.open()")  # at once
     assert [message["text"] for message in wait_for_messages(page, 2)] == ["one", "two"]
+
+
+def test_its_defaults_fit_those_of_the_service(page: Page, default_project: Path) -> None:
+    page.evaluate("import('/page/client.js')")
+    begin(page, pingInterval=20_000)  # the heartbeat, as it is by default
+    fates = page.evaluate("Array.from({ length: 150 }, (_, i) => socket.send({ type: 'say', text: String(i) }))")
+    queued = fates.count("queued")
+    assert fates == ["queued"] * queued + ["refused"] * (150 - queued)
+    burst = check(
+        default_project, "python", "-c", "from my_service.settings import Settings as S; print(S().message_burst)"
+    )
+    assert queued + 1 <= int(burst)  # and the ping
+    assert len(wait_for_messages(page, queued)) == queued
+    assert statuses(page) == ["connecting", "open"]
 
 
 def test_it_backs_off_exponentially_with_full_jitter(page: Page, way: Network, service: Service) -> None:

@@ -129,7 +129,9 @@ def test_without_docker_nothing_of_it_is_there(rendered: Rendered) -> None:
 @each_engine
 def test_a_secret_that_is_missing_has_an_error_of_its_own(rendered: Rendered, fanout: str, auth: str) -> None:
     project = rendered(docker=True, fanout=fanout, auth=auth)
-    secrets = re.findall(r"\$\{(\w+):\?([^}]+), see (?:the |deploy/)README(?:\.md)?}", (project / "compose.yaml").read_text())
+    secrets = re.findall(
+        r"\$\{(\w+):\?([^}]+), see (?:the |deploy/)README(?:\.md)?}", (project / "compose.yaml").read_text()
+    )
     wanted = {"PGPASSWORD"} if fanout == "postgres" else set()
     wanted |= {"MY_SERVICE_AUTH_SECRET"} if auth == "jwt" else set()
     assert {name for name, _ in secrets} == wanted

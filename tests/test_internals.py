@@ -67,7 +67,8 @@ MOVING = {
     "litestar.channels": set[str](),
     "litestar.handlers.websocket_handlers": {
         "realtime/checks/injection.py",
-        "realtime/checks/keywords.py",
+        "realtime/checks/listeners.py",
+        "realtime/handlers/messages.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/sessions/middleware.py",
@@ -86,15 +87,13 @@ MOVING = {
         "realtime/commands/token.py",
     },
     "litestar.types.asgi_types": {
-        "realtime/handlers/codecs.py",
         "realtime/handlers/listener.py",
         "realtime/internals.py",
     },
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
-        "realtime/handlers/codecs.py",
-        "realtime/handlers/declared.py",
+        "realtime/handlers/route_handler.py",
         "realtime/internals.py",
     },
 }

@@ -142,7 +142,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a bad message ends the connection": [
-        ("handlers/codecs.py", "await _answer_bad_message(socket, error)", "raise"),
+        ("handlers/messages.py", "                detail = str(error)", "                raise"),
     ],
     "bad messages without end": [
         ("sessions/session.py", "if not self._bad_messages.allows_another(self.messages_in):", "if False:"),
@@ -163,13 +163,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("http/headers.py", "{**policy, **HEADERS}", "HEADERS"),
     ],
     "the error message is not documented": [
-        ("handlers/declared.py", "(handler.sends, ErrorMessage, Pong", "(handler.sends, None, Pong"),
+        ("handlers/route_handler.py", "self.sends, ErrorMessage, End", "self.sends, None, End"),
     ],
     "answers are not documented": [
         (
-            "handlers/declared.py",
-            "fields = [handler.parsed_return_field]",
-            "fields: list[FieldDefinition | None] = []",
+            "handlers/route_handler.py",
+            "_unique(self.parsed_return_field, self.sends",
+            "_unique(None, self.sends",
         ),
     ],
     "a path is not documented": [
@@ -177,8 +177,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "messages are not validated": [
         (
-            "handlers/codecs.py",
-            "msgspec.json.Decoder(field.raw, dec_hook=dec_hook).decode",
+            "handlers/messages.py",
+            "msgspec.json.Decoder(data.raw, dec_hook=handler.default_deserializer).decode",
             "msgspec.json.decode",
         ),
     ],
@@ -278,7 +278,7 @@ GENERATED = ("tests", "--ignore", "tests/framework")
 WITHOUT_PROCESSES_OF_AUTH = ("tests/framework/auth", "--ignore", "tests/framework/auth/test_served.py")
 """Those of the authentication that start no process: seconds, and most of what there is to find."""
 
-OPTIONS = ("-q", "-x", "-n0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+OPTIONS = ("-q", "-x", "-n0", "--timeout", "20", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 
 def near(file: str) -> tuple[str, ...]:
@@ -297,8 +297,7 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     """Run some of the tests, and more as long as they find nothing."""
     status, written = 0, ""
     for some in tests:
-        seconds = "20" if some is tests[-1] else "10"  # a mistake may well make a test wait in vain
-        status, written = run_pytest(project, *OPTIONS, "--timeout", seconds, *some)
+        status, written = run_pytest(project, *OPTIONS, *some)
         if status:
             break
     assert status == 1, f"exit status {status}\n{written[-3000:]}"

@@ -1,4 +1,4 @@
-"""`new-listener NAME [--class]`: what it writes is clean and green, and nothing that exists is changed."""
+"""`new-listener NAME [--class | --stream]`: what it writes is clean and green, and nothing that exists is changed."""
 
 import json
 import subprocess
@@ -81,6 +81,9 @@ def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path
     listeners = {"a": "a", "chat10": "chat10", "chat9": "chat9", LONG: LONG}
     for name in listeners:
         assert new_listener(project, name).returncode == 0
+    for name in (streams := {"talk": "talk", f"{LONG[:-1]}c": f"{LONG[:-1]}c"}):
+        assert new_listener(project, name, "--stream").returncode == 0
+    listeners |= streams
     classes = {"b": "B", "price_feed": "PriceFeed", f"{LONG[:-1]}b": "ANameOfFortyCharactersAndNoMoreB"}
     for name, symbol in classes.items():
         result = new_listener(project, name, "--class")
@@ -96,7 +99,7 @@ def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path
     check(project, "mypy", app, *files)
     check(project, "pyright", "--pythonpath", sys.executable, app, *files)
     written = [str(files_of(project, name)[1]) for name in listeners | classes]
-    assert f"{len(written)} passed" in check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written)
+    assert f"{len(written) + len(streams)} passed" in check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written)
 
 
 def test_what_exists_stays_as_it_is(project: Path) -> None:

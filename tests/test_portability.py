@@ -73,7 +73,6 @@ def requirements(pyproject: Path) -> Iterator[str]:
     for group in (*told["project"].get("optional-dependencies", {}).values(), *told["dependency-groups"].values()):
         yield from group
     yield from told.get("build-system", {}).get("requires", [])
-    yield from told["tool"].get("uv", {}).get("constraint-dependencies", [])
 
 
 @pytest.mark.parametrize("whose", ["ours", "the user's"])

@@ -69,7 +69,7 @@ LEFT_OVER: dict[tuple[str, Any], str] = {
 NAMES = {
     "redis": "redis|valkey",
     "postgres": "postgres|psycopg",
-    "github": r"\.github/|github actions",
+    "github": r"\.github/",
     "gitlab": "gitlab",
 }
 
@@ -77,6 +77,7 @@ NAMES = {
 AT_RUN_TIME = {
     "realtime/client/client.js",  # whether there are tokens
     "realtime/http/headers.py",  # whether /asyncapi is there
+    "realtime/page/__init__.py",  # whether /asyncapi is there
     "realtime/page/index.html",
     "realtime/page/page.js",  # whether /logout is there
     "realtime/testing/__init__.py",  # whether there is an engine

@@ -1,4 +1,4 @@
-"""The application."""
+"""Yours: the application. `copier update` never touches this file."""
 
 from litestar import Litestar
 

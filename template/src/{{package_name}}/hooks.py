@@ -13,7 +13,7 @@ async def on_accept(socket: Socket, connection: Connection) -> None:
 
 
 async def on_disconnect(socket: Socket, connection: Connection, cause: Cause) -> None:
-    """Called exactly once for every connection that was accepted, whatever ended it: `cause` tells.
+    """Called exactly once for every connection that was accepted, whatever ended it: see `cause`.
 
     Release here what `on_accept` acquired. It may take HOOK_SECONDS; the client is gone already.
     """

@@ -1,4 +1,4 @@
-"""Yours: what clients say and hear. `copier update` never touches this file.
+"""Yours: the messages of clients and service. `copier update` never touches this file.
 
 Each message is a Struct with a tag, which travels as its `type`. A handler that takes `data: Say | Wave` is called with
 one or the other; anything else is answered with an error, and the handler never sees it.
@@ -30,7 +30,7 @@ class SaidInRoom(Struct, tag="said"):
 
 
 class Joined(Struct, tag="joined"):
-    """Somebody came into the room."""
+    """Somebody joined the room."""
 
     room: str
     connection: str

@@ -1,4 +1,4 @@
-"""The settings of the service, from the environment and from `.env`."""
+"""Yours: the settings of the service, from the environment and from `.env`. `copier update` never touches this file."""
 
 from .realtime import RealtimeSettings
 

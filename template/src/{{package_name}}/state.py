@@ -1,4 +1,4 @@
-"""Yours: what one connection remembers. `copier update` never touches this file."""
+"""Yours: the state of one connection. `copier update` never touches this file."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from .realtime import ConnectionInfo
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Connection(ConnectionInfo):
-    """The state of one connection: made for it alone, and gone with it.
+    """The state of one connection. Hooks and handlers get the same object, and no other connection sees it.
 
-    Hooks and handlers get the same object. It has `id`, `accepted_at` and `client` from `ConnectionInfo`; add what your
-    service needs to remember. Each field needs a default: `field(default_factory=list)` for a list.
+    It has `id`, `accepted_at`, `client` and `user` from `ConnectionInfo`. Add the fields that your service needs, each
+    with a default: `field(default_factory=list)` for a list.
     """
 
     count: int = 0
-    """How many messages it has said to /ws/echo."""
+    """How many messages it has sent to /ws/echo; only echo uses it."""

@@ -184,3 +184,8 @@ def test_a_user_has_so_many_connections_and_no_more(server: Server, hooks: Hooks
     for _ in range(2):
         hooks.ended.get(timeout=20)
     assert ask(server, headers=bearer(token("ada"))).startswith("ada")
+
+
+def test_a_user_that_is_not_utf_8_is_a_token_that_is_not_valid(server: Server) -> None:
+    assert refused(server, headers=bearer(token("ada\ud800"))) == "the token is not valid: its user is not UTF-8"
+    assert server.post("/logout", headers=bearer(token("\udfff"))).status_code == 401

@@ -275,7 +275,7 @@ class TestUnknownKeyword:
         @websocket_listener("/", connection_lifspan=connection_lifespan)
         async def unknown(data: str) -> None: ...
 
-        refused("unknown", "passes 'connection_lifspan'", "did you mean 'connection_lifespan'?", unknown)
+        refused("unknown", "passes 'connection_lifspan'", "write 'connection_lifespan'", unknown)
 
     @pytest.mark.parametrize(("keyword", "meant"), [("guard", "guards"), ("lifespan", "connection_lifespan")])
     def test_that_is_near_enough(self, keyword: str, meant: str) -> None:
@@ -284,17 +284,17 @@ class TestUnknownKeyword:
         @websocket_listener("/", **keywords)
         async def unknown(data: str) -> None: ...
 
-        refused("unknown", f"passes {keyword!r}", f"did you mean {meant!r}?", unknown)
+        refused("unknown", f"passes {keyword!r}", f"write {meant!r}", unknown)
 
     def test_of_a_handler(self) -> None:
         @websocket("/", dependancies={})
         async def unknown(socket: Socket) -> None: ...
 
-        refused("unknown", "passes 'dependancies'", "did you mean 'dependencies'?", unknown)
+        refused("unknown", "passes 'dependancies'", "write 'dependencies'", unknown)
 
     def test_of_our_listener(self) -> None:
         with pytest.raises(
-            ConfigurationError, match=r"(?s)unknown.*line \d+.*did you mean 'connection_lifespan'"
+            ConfigurationError, match=r"(?s)unknown.*line \d+.*write 'connection_lifespan'"
         ) as error:
 
             @listener("/", connection_lifspan=right)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -4,19 +4,25 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
+from my_service.realtime.fanout.broker import FanoutUnavailableError
 from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
+from my_service.realtime.fanout.engine.broker import EngineBroker
+from my_service.realtime.fanout.messages import GapMarker, Message
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
+
+MIB = 1024**2
 
 
 class Server(Protocol):
@@ -32,6 +38,27 @@ class Server(Protocol):
 def hear(client: ClientConnection) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
     return message
+
+
+@asynccontextmanager
+async def receiving(
+    backend: type[Backend], settings: Settings, *channels: str
+) -> AsyncGenerator[tuple[EngineBroker, asyncio.Queue[Message]], None]:
+    """Start a broker that receives channels."""
+    broker = EngineBroker(settings, backend)
+    received: asyncio.Queue[Message] = asyncio.Queue()
+    await broker.start(lambda _channel, message: received.put_nowait(message))
+    try:
+        for channel in channels:
+            broker.subscribe(channel)
+            await broker.wait_subscribed(channel)
+        yield broker, received
+    finally:
+        await broker.stop()
+
+
+def counted(broker: EngineBroker) -> list[str]:
+    return [f"{metric.name}={float(sample.value)}" for metric in broker.collect() for sample in metric.samples]
 
 
 class EngineTests:
@@ -68,14 +95,131 @@ class EngineTests:
 
         asyncio.run(publish_twice())
 
+    def test_history_is_bounded_in_bytes_for_each_channel_and_all_and_the_oldest_room_goes_first(
+        self, engine: Server
+    ) -> None:
+        settings = Settings(fanout_url=engine.url, history_bytes=MIB)
+
+        async def fill() -> None:
+            backend = await self.backend.connect(settings, "node")
+
+            async def sizes(channels: list[str]) -> list[int]:
+                histories = await backend.apply([ReadHistory(channel=channel, after=0) for channel in channels])
+                return [sum(len(message.data) for message in history.messages) for history in histories]
+
+            try:
+                rooms = [f"room {number}" for number in range(40)]
+                for room in rooms:
+                    await backend.apply([Publish(channel=room, data=b"x" * 10_000) for _ in range(9)])
+                kept = await sizes(rooms)
+                assert MIB / 2 < sum(kept) <= MIB
+                assert kept == sorted(kept)
+                await backend.apply([Publish(channel="loud", data=b"x" * 10_000) for _ in range(100)])
+                assert MIB / 16 < (await sizes(["loud"]))[0] <= MIB / 8 + 10_000
+                for number in range(100):  # what is counted is what is there, also after much has gone
+                    await backend.apply([Publish(channel=f"other {number}", data=b"x" * 30_000) for _ in range(3)])
+                assert MIB / 2 < sum(await sizes([f"other {number}" for number in range(100)])) <= MIB
+            finally:
+                await backend.close()
+
+        asyncio.run(fill())
+
+    async def notify(self, engine: Server, channel: str, payload: str) -> None:
+        """Send what is none of the service's to its nodes, as another tenant of the server may."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize(
+        "payload", ["", "garbage", "1 2 3", "x 0 - {channel} {}", "-7 0 - {channel} {}", "9" * 30 + " 0 - {channel} {}"]
+    )
+    def test_a_garbage_notification_is_dropped_and_counted(self, engine: Server, payload: str) -> None:
+        async def garbage() -> None:
+            async with receiving(self.backend, Settings(fanout_url=engine.url), "hall") as (broker, received):
+                await self.notify(engine, "hall", payload)
+                await broker.publish("hall", b'{"text":"after"}')
+                assert (await received.get()).data == b'{"text":"after"}'
+                assert "fanout_notifications_dropped=1.0" in counted(broker)
+                assert "fanout_engine_connections_lost=0.0" in counted(broker)
+
+        asyncio.run(asyncio.wait_for(garbage(), TIMEOUT))
+
+    def test_what_nobody_awaits_and_is_given_up_is_said_once_and_a_gap_to_all(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url, publish_seconds=0.2)
+
+        async def outage() -> None:
+            async with (
+                receiving(self.backend, settings, "hall") as (broker, here),
+                receiving(self.backend, settings, "hall") as (_, there),
+            ):
+                await broker.publish("hall", b'{"text":"before"}')
+                await asyncio.to_thread(engine.kill)
+                while broker.available:
+                    await asyncio.sleep(0.01)
+                lost = [broker.publish("hall", b'{"text":"lost"}') for _ in range(3)]
+                raised = broker.publish("hall", b'{"text":"raised"}')
+                with pytest.raises(FanoutUnavailableError):
+                    await raised
+                assert all(isinstance(each.exception(), FanoutUnavailableError) for each in lost)
+                with capture_logs() as logs:
+                    await asyncio.to_thread(engine.start)
+                    while not broker.available:
+                        await asyncio.sleep(0.01)
+                while True:
+                    with suppress(FanoutUnavailableError):
+                        await broker.publish("hall", b'{"text":"after"}')
+                        break
+                for received in (here, there):
+                    assert (await received.get()).data == b'{"text":"before"}'
+                    missed = 0
+                    while (message := await received.get()).data != b'{"text":"after"}':
+                        assert isinstance(message, GapMarker)
+                        missed += json.loads(message.data)["missed"]
+                    assert missed == len(lost)
+                given_up = [line for line in logs if line["event"] == "messages given up"]
+                assert [(line["messages"], line["channels"]) for line in given_up] == [(3, ["hall"])]
+
+        asyncio.run(asyncio.wait_for(outage(), TIMEOUT))
+
+    @pytest.mark.parametrize("first", ["0", "1"])
+    def test_a_sequence_that_the_engine_has_not_given_mutes_nobody(self, engine: Server, first: str) -> None:
+        async def forge() -> None:
+            async with receiving(self.backend, Settings(fanout_url=engine.url), "hall") as (broker, received):
+                await broker.publish("hall", b'{"text":"before"}')
+                assert (await received.get()).data == b'{"text":"before"}'
+                await self.notify(engine, "hall", f"9007199254740991 {first} - {{channel}} {{}}")
+                for text in (b'{"text":"one"}', b'{"text":"two"}'):
+                    await broker.publish("hall", text)
+                heard: list[bytes] = []
+                while b'{"text":"two"}' not in heard:
+                    message = await received.get()
+                    heard += [] if isinstance(message, GapMarker) else [message.data]
+                assert heard == [b'{"text":"one"}', b'{"text":"two"}']
+
+        asyncio.run(asyncio.wait_for(forge(), TIMEOUT))
+
+    def test_what_cannot_be_encoded_fails_alone(self, engine: Server) -> None:
+        async def poison() -> None:
+            async with receiving(self.backend, Settings(fanout_url=engine.url), "hall") as (broker, received):
+                asked = [
+                    broker.publish("hall", b"1"),
+                    broker.publish("\ud800", b"2"),
+                    broker.join_presence("hall", "\ud800", b"3", b"4"),
+                    broker.publish("hall", b"5"),
+                ]
+                results = await asyncio.gather(*asked, return_exceptions=True)
+                failed = [isinstance(result, FanoutUnavailableError) for result in results]
+                assert failed == [False, True, True, False]
+                assert [(await received.get()).data for _ in range(2)] == [b"1", b"5"]
+                assert "fanout_engine_connections_lost=0.0" in counted(broker)
+
+        asyncio.run(asyncio.wait_for(poison(), TIMEOUT))
+
     def test_a_room_is_one_on_two_nodes_and_outlives_its_engine(self, engine: Server, start: Start) -> None:
         nodes = [start(fanout_url=engine.url, publish_seconds=30) for _ in range(2)]
         with ExitStack() as stack:
             one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
             assert hear(one)["type"] == "joined"
-            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall"))
-            if not credentials():  # else it is the same user: nobody is told of another tab
-                assert hear(one)["connection"] == hear(other)["connection"], "both hear who comes"
+            other = stack.enter_context(nodes[1].connect("/ws/rooms/hall", additional_headers=credentials("eve")))
+            assert hear(one)["connection"] == hear(other)["connection"], "both receive who joins"
             one.send('{"type":"say","text":"before"}')
             said = hear(one)
             assert (said["text"], hear(other)["text"]) == ("before", "before")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from litestar import Litestar
 from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 from litestar.testing import TestClient
 from msgspec import Struct
@@ -69,8 +70,16 @@ class Room(Listener):
                     await fanout.join(socket, room)
                 case "resume":
                     await fanout.join(socket, room, after=0)
+                case _ if data.startswith("after "):
+                    await fanout.join(socket, room, after=int(data.removeprefix("after ")))
                 case "track":
                     await fanout.track(socket, room, joined=Said("joined"), left=Said("left"))
+                case "untrack":
+                    fanout.untrack(socket, room)
+                case "leave":
+                    await fanout.leave(socket, room)
+                case "present":
+                    return str(len(await fanout.present(room)))
                 case "point":
                     await fanout.publish(Point(1 + 2j), room)
                 case _:
@@ -127,6 +136,40 @@ def test_after_a_track_that_failed_tracking_works(rooms: TestClient[Litestar], b
             assert say(client, "track") == "done"
         texts = [witness.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
         assert texts == ["joined", "left", "joined", "left"]
+
+
+@pytest.mark.parametrize("end", ["untrack", "leave"])
+def test_presence_ends_before_the_connection_does(rooms: TestClient[Litestar], end: str) -> None:
+    with rooms.websocket_connect("/hall") as witness, rooms.websocket_connect("/hall") as client:
+        assert say(witness, "join") == "done"
+        for _ in range(2):
+            assert [say(client, text) for text in ("track", "track", end, end)] == ["done"] * 4
+            assert say(client, "present") == "0"
+        texts = [witness.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
+        assert texts == ["joined", "left", "joined", "left"]
+
+
+@pytest.mark.parametrize("after", [-1, 2**53, 2**63, 2**64, 10**400])
+def test_an_after_that_is_no_sequence_is_1008(rooms: TestClient[Litestar], after: int) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        client.send_text(f"after {after}")
+        with pytest.raises(WebSocketDisconnect) as ended:
+            client.receive_text(timeout=TIMEOUT)
+        assert ended.value.code == 1008
+
+
+def test_the_last_sequence_there_can_be_is_answered(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        answers = {say(client, "after 9007199254740991"), client.receive_text(timeout=TIMEOUT)}
+        assert answers == {"done", '{"type":"gap","channel":"hall","missed":null}'}
+
+
+def test_who_untracks_stays_joined(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall") as witness, rooms.websocket_connect("/hall") as client:
+        assert [say(client, text) for text in ("track", "join", "untrack")] == ["done"] * 3
+        assert client.receive_json(timeout=TIMEOUT)["text"] == "left"
+        witness.send_text("hi")
+        assert '"hi"' in client.receive_text(timeout=TIMEOUT)
 
 
 def test_what_a_listener_may_return_can_be_published(rooms: TestClient[Litestar]) -> None:

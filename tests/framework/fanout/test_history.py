@@ -1,13 +1,18 @@
 """A sequence with a hole is filled, or told as a gap: by one rule, whoever receives it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 
-from my_service.realtime.fanout.messages import GapMarker, History, Message, add_sequence, resume
+from my_service.realtime.fanout.memory import MemoryBroker
+from my_service.realtime.fanout.messages import GapMarker, History, Message, resume
+from my_service.realtime.sessions.frames import add_fields
+from my_service.settings import Settings
 
 BEGAN = 100
+MIB = 1024**2
 
 
 def message(sequence: int, data: bytes = b"{}") -> Message:
@@ -65,4 +70,39 @@ def test_after_a_gap_of_unknown_size_a_channel_may_begin_anew() -> None:
     ],
 )
 def test_the_sequence_is_a_field_of_whatever_is_an_object(data: bytes, expected: bytes) -> None:
-    assert add_sequence(data, 7) == expected
+    assert add_fields(data, sequence=7) == expected
+
+
+def test_history_is_bounded_in_bytes_for_each_channel_and_all_and_the_oldest_room_goes_first() -> None:
+    async def fill() -> None:
+        broker = MemoryBroker(Settings(history_bytes=MIB))
+        await broker.start(lambda _channel, _message: None)
+        for room in range(40):
+            for _ in range(9):
+                await broker.publish(f"room {room}", b"x" * 10_000)
+        kept = [(await broker.read_history(f"room {room}", 0)).messages for room in range(40)]
+        assert 0.8 * MIB < sum(len(each.data) for messages in kept for each in messages) <= MIB
+        assert [bool(messages) for messages in kept] == sorted(bool(messages) for messages in kept)
+        assert len(kept[-1]) == 9
+        for _ in range(100):
+            await broker.publish("loud", b"x" * 10_000)
+        loud = await broker.read_history("loud", 0)
+        assert MIB / 16 < sum(len(each.data) for each in loud.messages) <= MIB / 8
+        await broker.publish("loud", b"x" * MIB)
+        assert not (await broker.read_history("loud", 0)).messages, "it is larger than what one channel may keep"
+
+    asyncio.run(fill())
+
+
+def test_a_message_is_kept_once_whatever_was_made_of_it() -> None:
+    async def publish() -> None:
+        broker = MemoryBroker(Settings())
+        sent: list[Message] = []
+        await broker.start(lambda _channel, message: sent.append(message))
+        await broker.publish("hall", b'{"type":"said"}')
+        sent[0].frame(numbered=True)
+        [kept] = (await broker.read_history("hall", 0)).messages
+        assert kept.data is sent[0].data
+        assert kept is not sent[0]
+
+    asyncio.run(publish())

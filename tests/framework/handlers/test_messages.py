@@ -162,7 +162,7 @@ def test_a_listener_for_binary_frames_answers_no_ping(serve: Serve) -> None:
     with serve(binary) as client, client.websocket_connect("/") as socket:
         for ping in (b'{"type":"ping"}', '{"type":"ping"}'):
             socket.send(ping, mode="binary" if isinstance(ping, bytes) else "text")
-            assert socket.receive_json(timeout=20)["code"] == "invalid_message"
+            assert socket.receive_json(mode="binary", timeout=20)["code"] == "invalid_message"
 
 
 def test_text_and_bytes_pass_as_they_are(serve: Serve) -> None:

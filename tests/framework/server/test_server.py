@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from my_service.realtime.server.serve import listen
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
 from my_service.realtime.testing.process import command
@@ -352,3 +353,31 @@ def test_an_address_has_so_many_tcp_connections_and_no_more(start: Start) -> Non
         service.wait_for("too many TCP connections from an address")
         clients[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert read_all(clients[0]).startswith(b"HTTP/1.1 200")
+
+
+def test_a_cookie_that_is_too_long_is_refused_in_the_log_too(start: Start) -> None:
+    service = start()
+    with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers={"cookie": "a=" + "x" * 9000}):
+        pass
+    assert refused.value.response.status_code == 431
+    line = service.wait_for("handshake refused")
+    assert (line["reason"], line["status"]) == ("head", 431)
+    assert "xxx" not in str(line)
+
+
+def test_under_the_prefix_of_a_proxy_everything_is_found(start: Start) -> None:
+    service = start(root_path="/chat")
+    assert service.get("/health")[0] == 200  # the proxy has stripped it
+    with service.connect() as socket:
+        socket.send('{"type":"say","text":"hi"}')
+        assert json.loads(socket.recv(timeout=TIMEOUT))["text"] == "hi"
+    status, page = service.get("/asyncapi")
+    if status == 200:  # it was chosen
+        assert "/chat/asyncapi/" in page
+        assert '"/asyncapi' not in page
+
+
+def test_every_address_is_that_of_both_families() -> None:
+    with listen("::", 0) as listening:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listening.getsockname()[1]), timeout=TIMEOUT).close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
-from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect, WebSocketException
+from litestar.exceptions import ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
 from structlog.testing import capture_logs
 
@@ -32,8 +32,8 @@ async def handler(data: str, socket: Socket) -> str:
             await socket.close(int(code), "as told")
         case ["refuse"]:
             raise WebSocketException(detail="not you", code=4401)
-        case ["forbid"]:
-            raise NotAuthorizedException(detail="not you")
+        case ["unavailable"]:
+            raise ServiceUnavailableException(detail="not now")
         case _:
             pass
     return data
@@ -68,7 +68,7 @@ def test_a_client_that_closes_is_cleaned_up_once_with_its_code(serve: Serve, hoo
         ("close 4002", 4002, Reason.SERVICE_CLOSED),
         ("close 99", 1011, Reason.HANDLER_FAILED),
         ("refuse", 4401, Reason.SERVICE_CLOSED),
-        ("forbid", 1008, Reason.SERVICE_CLOSED),
+        ("unavailable", 1013, Reason.SERVICE_CLOSED),
     ],
 )
 def test_a_handler_that_ends_it_is_cleaned_up_once(
@@ -253,3 +253,17 @@ def test_asking_for_the_connection_in_a_guard_is_an_error_that_says_when_it_exis
     with serve(guarded) as client, capture_logs() as logs, pytest.raises(WebSocketDisconnect):
         client.websocket_connect("/").__enter__()
     assert "It is made after the guards" in str(next(line["exc_info"] for line in logs if "exc_info" in line))
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(["ocpp1.6"], "ocpp1.6"), (["x", "ocpp1.6", "ocpp2.0"], "ocpp2.0"), (["x"], None), ([], None)],
+)
+def test_a_listener_names_the_subprotocols_that_it_speaks(
+    offered: list[str], chosen: str | None, serve: Serve, hooks: Hooks
+) -> None:
+    @listener("/", opt={"subprotocols": ["ocpp2.0", "ocpp1.6"]})
+    async def handler(data: str) -> None: ...
+
+    with serve(handler) as client, client.websocket_connect("/", subprotocols=offered) as socket:
+        assert socket.accepted_subprotocol == chosen

@@ -14,6 +14,7 @@ from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listen
 from my_service.realtime.sessions.frames import EXTENSION
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.sessions.registry import address_group
 from my_service.realtime.sessions.session import Session
 from my_service.settings import Settings
 
@@ -258,3 +259,48 @@ def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
     [family] = [each for each in sessions.collector.collect() if each.name == "websocket_handler_seconds"]
     counts = {sample.labels.get("le"): sample.value for sample in family.samples}
     assert (counts["0.0005"], counts["0.001"], counts["0.005"], counts["30.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("address", "group"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("", ""),
+        ("testclient", "testclient"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_an_ipv6_address_counts_by_its_64(address: str, group: str) -> None:
+    assert address_group(address) == group
+
+
+def test_a_server_that_is_not_ours_keeps_the_size_of_a_message(serve: Serve, hooks: Hooks) -> None:
+    @listener("/")
+    async def handler(data: str) -> str:
+        return data
+
+    with serve(handler, max_message_size=10) as client, client.websocket_connect("/") as socket:
+        socket.send_text("x" * 10)
+        assert socket.receive_text(timeout=20) == "x" * 10
+        socket.send_text("ü" * 6)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text(timeout=20)
+        assert closed.value.code == 1009
+    assert hooks.ended.get(timeout=20)[1].reason == Reason.PROTOCOL_ERROR
+
+
+def test_the_log_says_which_limit_was_exceeded(serve: Serve, hooks: Hooks) -> None:
+    @listener("/")
+    async def handler(data: str) -> None: ...
+
+    limits = {"max_messages_per_second": 1, "message_burst": 1}
+    with capture_logs() as lines, serve(handler, **limits) as client, client.websocket_connect("/") as socket:
+        for _ in range(2):
+            socket.send_text("hi")
+        hooks.ended.get(timeout=20)
+    [line] = [line for line in lines if line["event"] == "connection closed"]
+    assert line["limit"] == "max_messages_per_second"

@@ -1,1 +1,1 @@
-"""Yours: the listeners, one file for each. `app.py` names them in its `route_handlers`."""
+"""Yours: the listeners, one in each file. app.py names them in its `route_handlers`."""

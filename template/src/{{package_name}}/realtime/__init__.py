@@ -8,7 +8,7 @@ from .fanout.broker import FanoutUnavailableError
 from .fanout.messages import Gap
 from .fanout.plugin import Fanout
 from .handlers.listener import Listener, listener
-from .handlers.messages import ErrorMessage
+from .handlers.messages import ErrorMessage, MessageError
 from .parts import RealtimeSettings
 from .plugin import Realtime
 from .sessions.cause import Cause, Reason
@@ -25,6 +25,7 @@ __all__ = (
     "FanoutUnavailableError",
     "Gap",
     "Listener",
+    "MessageError",
     "Realtime",
     "RealtimeSettings",
     "Reason",

@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from .errors import ConfigurationError
+from .observability.logs import LogStream
 from .parts import DISTRIBUTION, VERSION
 from .project import load_settings
 from .server.serve import listen, reload, serve
@@ -33,10 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(host=options.host, port=options.port)
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(each) for each in listen(settings.host, settings.port)]
-            (reload if options.reload else serve)(settings, sockets)
+        with listen(settings.host, settings.port) as listening:
+            (reload if options.reload else serve)(settings, [listening])
     except ConfigurationError as error:
-        sys.stderr.write(f"{DISTRIBUTION}: {error}\n")
+        LogStream(sys.stderr).write(f"{DISTRIBUTION}: {error}\n")
         return 1
     return 0

@@ -1,7 +1,7 @@
 """What stops the service at start-up: each error names the place, the mistake and the fix."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,3 +54,13 @@ def source_location(obj: Any) -> str:
             file = file.relative_to(Path.cwd())
         return f"{name} ({file}, line {line})"
     return str(name)
+
+
+def is_allowed(opt: Mapping[str, Any] | None, name: str) -> bool:
+    """Return whether the `opt` of a handler, or of a router around it, says that what an error names is meant."""
+    return name in (opt or {}).get("allow", ())
+
+
+def opt_out_hint(name: str) -> str:
+    """Return what to write in a handler, so that a name is allowed: the end of an error."""
+    return f'opt={{"allow": ["{name}"]}}'

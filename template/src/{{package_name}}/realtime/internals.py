@@ -7,19 +7,26 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litestar import Controller, Router
+from litestar import Controller, Litestar, Router
 from litestar.di import Provide
+from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler, WebsocketRouteHandler
 from litestar.routes import BaseRoute, WebSocketRoute
 from litestar.types.asgi_types import WebSocketMode
 from litestar.typing import FieldDefinition
+from litestar.utils import normalize_path
 
 PACKAGE = __name__.removesuffix(".internals")
 """The package that this folder is."""
 
-LISTENER_DEPENDENCIES = ("connection_lifespan_dependencies", "on_accept_dependencies", "on_disconnect_dependencies")
-"""2.25: the names under which a listener provides the arguments of its lifespan and hooks."""
+LISTENER_DEPENDENCIES = (
+    "connection_lifespan_dependencies",
+    "on_accept_dependencies",
+    "on_disconnect_dependencies",
+    "lifespan_dependencies",
+)
+"""2.25: the names under which a listener provides the arguments of its lifespan and hooks; the last is ours."""
 
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
@@ -41,10 +48,19 @@ def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
     return _unwrapped(function)  # type: ignore[no-any-return]
 
 
+def set_function(handler: WebsocketListenerRouteHandler, function: Callable[..., Any]) -> None:
+    """Give a listener another function to run, now that Litestar has read the signature of the first.
+
+    2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`.
+    """
+    BaseRouteHandler.__call__(handler, function)
+
+
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
-    """Return the function, the lifespan and the hooks of a handler: all that Litestar injects into."""
-    hooks = (_unwrapped(getattr(handler, name, None)) for name in ("on_accept", "on_disconnect"))
-    return [function for function in (function_of(handler), lifespan_of(handler), *hooks) if function is not None]
+    """Return the function, the lifespan and the hooks of a registered handler: all that Litestar injects into."""
+    providers = providers_of(handler)
+    stubs = [providers[name].dependency for name in LISTENER_DEPENDENCIES if name in providers]
+    return [function_of(handler), *(_unwrapped(inspect.unwrap(stub)) for stub in stubs)]
 
 
 def _unwrapped(function: Any) -> Any:
@@ -62,16 +78,6 @@ def websocket_handlers(values: Sequence[Any]) -> Iterator[WebsocketRouteHandler]
         elif inspect.isclass(value) and issubclass(value, Controller):
             members = (member for _, member in inspect.getmembers(value))
             yield from (member for member in members if isinstance(member, WebsocketRouteHandler))
-
-
-def parameters_of(handler: BaseRouteHandler) -> dict[str, Provide | None]:
-    """Return each name injected into a registered handler, its lifespan or its hooks, with its provider if any."""
-    providers = handler.resolve_dependencies()
-    names = set(handler.parsed_fn_signature.parameters)
-    for stub in LISTENER_DEPENDENCIES:
-        if stub in providers:
-            names |= set(providers[stub].parsed_fn_signature.parameters)
-    return {name: providers.get(name) for name in sorted(names - set(LISTENER_DEPENDENCIES))}
 
 
 def fields_of(handler: BaseRouteHandler) -> dict[str, FieldDefinition]:
@@ -133,6 +139,26 @@ def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:
     return sorted(read, key=lambda parameter: parameter[0])
 
 
+def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | None:
+    """Return why no handler answers a request or a handshake, or None where one does.
+
+    2.25: `ASGIRouter.handle_routing`, which keeps what it found, so that the router itself looks up nothing twice.
+    """
+    path = scope["path"]
+    if root_path := scope.get("root_path", ""):
+        path = path.split(root_path, maxsplit=1)[-1]
+    try:
+        app.asgi_router.handle_routing(path=normalize_path(path), method=scope.get("method"))
+    except HTTPException as error:
+        return error
+    return None
+
+
+def websocket_paths(app: Litestar) -> list[str]:
+    """Return the paths of the WebSockets of an application, each parameter as its name in braces."""
+    return [route.path_format for route in app.routes if isinstance(route, WebSocketRoute)]
+
+
 def owner_of(listener: WebsocketListener) -> Router:
     """Return the router of a listener class. 2.25: `_owner`."""
     return listener._owner  # pyright: ignore[reportPrivateUsage]
@@ -143,6 +169,6 @@ def has_decoder(annotation: Any) -> bool:
     return hasattr(annotation, "_decoder")
 
 
-def frames_of(handler: WebsocketListenerRouteHandler) -> tuple[WebSocketMode, WebSocketMode]:
-    """Return the kind of frames in which a listener receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
-    return handler._receive_mode, handler._send_mode  # pyright: ignore[reportPrivateUsage]
+def frames_of(handler: BaseRouteHandler) -> tuple[WebSocketMode, WebSocketMode]:
+    """Return the kind of frames in which a handler receives and sends JSON. 2.25: `_receive_mode`, `_send_mode`."""
+    return getattr(handler, "_receive_mode", "text"), getattr(handler, "_send_mode", "text")

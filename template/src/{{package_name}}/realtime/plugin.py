@@ -1,7 +1,7 @@
 """`Realtime`: the one plugin with which app.py gives Litestar all that this folder brings."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from litestar import MediaType
@@ -9,20 +9,17 @@ from litestar.app import DEFAULT_OPENAPI_CONFIG
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.enums import ScopeType
-from litestar.logging.config import BaseLoggingConfig, LoggingConfig
+from litestar.logging.config import LoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins import InitPlugin, PluginProtocol, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.utils import normalize_path
 
-from .checks.connection import check_connection_class
-from .checks.hooks import check_hooks, check_ready
+from .checks.hooks import check_connection_class, check_hooks, check_ready
 from .checks.injection import check_injection, check_replaced
-from .checks.keywords import check_options
 from .checks.lifespans import check_lifespan
-from .checks.listeners import check_listener_class
-from .checks.unmanaged import check_unmanaged
+from .checks.listeners import check_listener_class, check_options, check_unmanaged
 from .handlers.route_handler import ListenerRouteHandler
 from .http.headers import SecurityHeaders
 from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
@@ -30,10 +27,11 @@ from .observability.logs import Logging
 from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
 from .sessions.info import ConnectionInfo
 from .sessions.lifespan import connection_lifespan
+from .sessions.middleware import surround
 from .sessions.plugin import Sessions
 
 
-class Realtime(InitPlugin):
+class Realtime(InitPlugin, ReceiveRoutePlugin):
     """Give an application its connections, rooms, endpoints, documentation, security headers and log.
 
     What `Litestar(...)` configures itself is kept: a `logging_config`, an `openapi_config`, handlers, middleware,
@@ -86,11 +84,9 @@ class Realtime(InitPlugin):
         Returns:
             The same configuration.
         """
-        app_config.plugins.append(_Last(self._plugins, self._unmanaged))
+        app_config.plugins.append(_Last(self._add_plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
-        app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
-        config: Any = app_config  # its types are partly unknown
-        config.middleware.append(SecurityHeaders())
+        surround(app_config, SecurityHeaders())
         if app_config.openapi_config is DEFAULT_OPENAPI_CONFIG:
             # Without a page: Litestar's pages load scripts from other hosts, which the security headers forbid.
             app_config.openapi_config = OpenAPIConfig(
@@ -98,50 +94,31 @@ class Realtime(InitPlugin):
                 version=VERSION,
                 render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"], media_type=MediaType.JSON)],
             )
-        if _is_default(app_config.logging_config):
+        handler = getattr(app_config.logging_config, "exception_logging_handler", None)
+        if app_config.logging_config == LoggingConfig(exception_logging_handler=handler):  # Litestar made it itself
             app_config.logging_config = Logging(self._settings)
         return app_config
 
+    def _add_plugins(self, app_config: AppConfig) -> None:
+        """Add the plugins of this folder after all others.
 
-class _Last(InitPlugin):
-    """Adds plugins after all others, those included that other plugins add.
+        Litestar ends lifespans in the reverse order of the plugins. So the connections end first, and all that they use
+        is open until then.
+        """
+        given = dict(app_config.dependencies)
+        app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
+        app_config.plugins.extend([*self._plugins, _Last(partial(self._check_configuration, given))])
 
-    Litestar ends lifespans in the reverse order of the plugins. So the connections end first, and all that they use is
-    open until then; and the checks see every handler.
-    """
-
-    def __init__(self, plugins: Sequence[PluginProtocol], unmanaged: Collection[str]) -> None:
-        self._plugins = plugins
-        self._unmanaged = unmanaged
-
-    def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        if app_config.plugins[-1] is self:
-            app_config.plugins.extend([*self._plugins, _Checks(self._unmanaged, app_config.dependencies)])
-        else:
-            app_config.plugins.append(_Last(self._plugins, self._unmanaged))
-        return app_config
-
-
-class _Checks(InitPlugin, ReceiveRoutePlugin):
-    """Checks each handler of the application.
-
-    Before Litestar registers it, what Litestar would stumble over; afterwards, when it is known what is injected,
-    everything else.
-    """
-
-    def __init__(self, unmanaged: Collection[str], dependencies: Mapping[str, Any]) -> None:
-        self._unmanaged = unmanaged
-        self._dependencies = dict(dependencies)
-
-    def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        check_replaced(self._dependencies, app_config.dependencies)
+    def _check_configuration(self, given: Mapping[str, Any], app_config: AppConfig) -> None:
+        """Check what Litestar would stumble over when it registers it."""
+        check_replaced(given, app_config.dependencies)
         for handler in websocket_handlers(app_config.route_handlers):
             check_options(handler)
             if lifespan := lifespan_of(handler):
                 check_lifespan(lifespan)
-        return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
+        """Check the handlers of a route, once it is known what is injected into them."""
         if route.scope_type is ScopeType.ASGI:
             return
         for handler in handlers_of(route):
@@ -154,10 +131,15 @@ class _Checks(InitPlugin, ReceiveRoutePlugin):
                     check_unmanaged(handler, route.path, self._unmanaged)
 
 
-def _is_default(config: BaseLoggingConfig | None) -> bool:
-    """Return whether Litestar made this configuration itself, because `Litestar(...)` was given none."""
-    if type(config) is not LoggingConfig:
-        return False
-    default = LoggingConfig()
-    names = [field.name for field in fields(LoggingConfig) if field.name != "exception_logging_handler"]
-    return all(getattr(config, name) == getattr(default, name) for name in names)
+class _Last(InitPlugin):
+    """Calls a function after all other plugins, those included that other plugins add."""
+
+    def __init__(self, function: Callable[[AppConfig], None]) -> None:
+        self._function = function
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        if app_config.plugins[-1] is self:
+            self._function(app_config)
+        else:
+            app_config.plugins.append(_Last(self._function))
+        return app_config

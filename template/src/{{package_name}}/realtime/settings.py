@@ -5,15 +5,16 @@ The field `port` is read from `<PACKAGE>_PORT`, and so on. `.env.example` lists 
 
 import inspect
 import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, AliasPath, Field, ValidationError, field_validator
+from pydantic import AliasChoices, AliasPath, Field, PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -62,13 +63,20 @@ class CoreSettings(SettingsGroup):
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes any free port."""
+    root_path: str = Field(default="", pattern="^(/[^/]+)*$")
+    """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty where there is none."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for machines; `auto` is console in a terminal and JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The lowest level that is logged."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins of pages that may connect besides the service's own, separated by commas."""
+    """Origins of pages that may connect besides the service's own, separated by commas: `https://app.example.com`,
+    `https://*.example.com` for all sub-domains, `capacitor://localhost`, `vscode-webview://*`; `null` for every page
+    without an origin, such as a local file."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names in the Host header under which the service may be reached, separated by commas: `chat.example.com`,
+    `*.example.com`. Empty admits any, but only `localhost` and IP addresses for pages that reach it on loopback."""
     require_origin: bool = False
     """Reject handshakes without an Origin header, which no browser sends."""
     trusted_proxies: str = "127.0.0.1"
@@ -93,6 +101,9 @@ class CoreSettings(SettingsGroup):
     max_bad_messages: int = Field(default=5, ge=0)
     """Invalid messages in a row from one connection. Each is answered with an error; one more closes the connection
     with 1008. 0 lifts the limit."""
+    max_streams: int = Field(default=8, ge=1)
+    """Streams that one connection may run at once. One more message is answered with the error `too_many_streams`. At
+    least 1."""
     first_message_seconds: float = Field(default=10, ge=0)
     """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later one closes it
     with 1008. 0 lifts the limit."""
@@ -119,6 +130,15 @@ class CoreSettings(SettingsGroup):
     grace_seconds: float = Field(default=10, ge=0)
     """Seconds after the drain that busy handlers have to finish before they are cancelled. 0 cancels them at once."""
 
+    _is_development: bool = PrivateAttr(default=False)
+
+    @field_validator("host")
+    @classmethod
+    def _is_named(cls, host: str) -> str:
+        if not host.strip():
+            raise ValueError("is empty; write 127.0.0.1, or 0.0.0.0 to listen on every address")
+        return host
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, proxies: str) -> str:
@@ -132,7 +152,7 @@ class CoreSettings(SettingsGroup):
                     ) from None
         return proxies
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -141,10 +161,55 @@ class CoreSettings(SettingsGroup):
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in {"http", "https"} or not parts.netloc or origin.count("/") != 2 or "*" in origin:
-                raise ValueError(f"{origin!r} is not an origin; write scheme and host, as in https://example.com")
-        return origins
+            if origin in {"null", "file://"}:
+                continue
+            parts = ORIGIN.fullmatch(origin)
+            scheme, host = (parts["scheme"].lower(), parts["host"]) if parts else ("ws", "")
+            too_wide = host == "*" or (host.startswith("*.") and "." not in host[2:] and host != "*.localhost")
+            if scheme in {"ws", "wss"} or (too_wide and scheme in {"http", "https"}):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme and host, as in https://example.com or "
+                    "https://*.example.com"
+                )
+        return tuple(map(normal_origin, origins))
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not HOST.fullmatch(host) or host == "*":
+                raise ValueError(f"{host!r} is not a name; write chat.example.com or *.example.com, without a port")
+        return tuple(ascii_name(host).strip("[]") for host in hosts)
+
+    @property
+    def is_development(self) -> bool:
+        """Whether the service runs with `--reload`, and may tell whoever asks why it refuses them."""
+        return self._is_development
+
+    def for_reload(self) -> Self:
+        """Return the settings for a service that restarts whenever its code changes."""
+        settings = self.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+        settings._is_development = True
+        return settings
+
+
+NAME: Final = r"\*|(?:\*\.)?[^\s/@?#*:\[\],]+|\[[0-9A-Fa-f:.]+\]"
+HOST: Final = re.compile(NAME)
+ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NAME})(?::[0-9]{{1,5}})?")
+"""An origin, in which `*` may stand for the sub-domains or, with the scheme of an application, for any name."""
+
+
+def normal_origin(origin: str) -> str:
+    """Write an origin as browsers do: lower case, in Punycode, without the port that its scheme implies."""
+    scheme, separator, host = origin.lower().partition("://")
+    host = ascii_name(host).removesuffix({"http": ":80", "https": ":443"}.get(scheme, "://"))
+    return f"{scheme}{separator}{host}"
+
+
+def ascii_name(name: str) -> str:
+    """Write a name as DNS has it: lower case, each label with other letters than ASCII in Punycode (RFC 3492)."""
+    labels = unicodedata.normalize("NFKC", name.lower()).split(".")
+    return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
 
 
 def _describe(problem: ErrorDetails) -> str:
@@ -166,11 +231,28 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
     delimiter = str(group.model_config.get("env_nested_delimiter") or "")
     nested = tuple(f"{name}{delimiter}".upper() for name in known) if delimiter else ()
     env_file = group.model_config.get("env_file")
-    given = {*os.environ, *(dotenv_values(ENV_FILE) if env_file else ())}
-    for name in sorted({name.upper() for name in given if name.upper().startswith(PREFIX)}):
-        if name not in known and not name.startswith(nested or "\0"):
+    given = {**(dotenv_values(ENV_FILE) if env_file else {}), **os.environ}
+    values = {name.upper(): value or "" for name, value in given.items() if name.upper().startswith(PREFIX)}
+    links = [name for name in sorted(values) if _is_service_link(name, values[name], known)]
+    if links:
+        several = f" and {len(links) - 1} more" if len(links) > 1 else ""
+        yield f"{links[0]}{several}: set by Kubernetes for a service; write enableServiceLinks: false in the pod's spec"
+    for name in sorted(values.keys() - {*known, *links}):
+        if not name.startswith(nested or "\0"):
             close = get_close_matches(name, known, n=1)
             yield f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+SERVICE_LINK: Final = re.compile(
+    r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes calls the variables that it sets for each service of a namespace."""
+
+
+def _is_service_link(name: str, value: str, known: list[str]) -> bool:
+    if name.rpartition("_")[2] == "PORT" and value.startswith(("tcp://", "udp://", "sctp://")):
+        return True
+    return name not in known and SERVICE_LINK.fullmatch(name.removeprefix(PREFIX)) is not None
 
 
 def _check_redefined_fields(group: type[SettingsGroup]) -> None:

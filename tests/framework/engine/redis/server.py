@@ -12,14 +12,14 @@ import pytest
 class Server:
     """A server that keeps its data in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         program = which("redis-server") or which("valkey-server")
         if program is None:
             pytest.fail("there is no redis-server to test with: apt-get install redis-server")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._port = listening.getsockname()[1]
         self._command = [program, "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder)]
-        self._command += ["--appendonly", "yes", "--save", ""]
+        self._command += ["--appendonly", "yes", "--save", "", *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
 

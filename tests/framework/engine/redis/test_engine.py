@@ -1,11 +1,66 @@
-"""The backend of the engine holds what every one has to."""
+"""The backend of the engine holds what every one has to, and what only this one can get wrong."""
 
+import asyncio
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from my_service.realtime.fanout.broker import FanoutUnavailableError
+from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.redis import RedisBackend
+from my_service.realtime.settings import PACKAGE
+from my_service.realtime.testing import TIMEOUT
+from my_service.settings import Settings
 
-from ..conformance import EngineTests
+from .. import conformance
 from .server import Server
 
 
-class TestRedis(EngineTests):
+class TestRedis(conformance.EngineTests):
     backend = RedisBackend
     server = Server
+
+    async def notify(self, engine: conformance.Server, channel: str, payload: str) -> None:
+        async with redis.asyncio.Redis.from_url(engine.url) as client:
+            await client.publish(f"{PACKAGE}:0:channel:{channel}", payload.replace("{channel} ", ""))
+
+    @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell"])
+    def test_a_key_of_a_wrong_type_harms_its_channel_alone(self, engine: conformance.Server, kind: str) -> None:
+        async def harm() -> None:
+            async with redis.asyncio.Redis.from_url(engine.url) as client:
+                await client.lpush(f"{PACKAGE}:0:{kind}:bad", "x")
+            settings = Settings(fanout_url=engine.url, publish_seconds=2)
+            async with conformance.receiving(RedisBackend, settings, "hall") as (engine_broker, received):
+                asked = [
+                    engine_broker.publish("bad", b"1"),
+                    engine_broker.join_presence("bad", "ada", b"2", b"3"),
+                    engine_broker.publish("hall", b"4"),
+                ]
+                engine_broker.subscribe("bad")
+                if kind == "sequence":
+                    with pytest.raises(FanoutUnavailableError):
+                        await engine_broker.wait_subscribed("bad")
+                results = await asyncio.gather(*asked, return_exceptions=True)
+                assert any(isinstance(result, FanoutUnavailableError) for result in results)
+                assert isinstance(results[2], int)
+                engine_broker.subscribe("other")
+                await engine_broker.wait_subscribed("other")
+                await engine_broker.publish("other", b"5")
+                heard = [(await received.get()).data]
+                while heard[-1] != b"5":
+                    heard.append((await received.get()).data)
+                assert b"4" in heard
+                assert "fanout_engine_connections_lost=0.0" in conformance.counted(engine_broker)
+
+        asyncio.run(asyncio.wait_for(harm(), TIMEOUT))
+
+
+def test_a_cluster_is_refused_by_name(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--cluster-enabled", "yes")
+    server.start()
+    try:
+        with pytest.raises(EngineRefusedError, match="Redis Cluster"):
+            asyncio.run(RedisBackend.connect(Settings(fanout_url=server.url), "node"))
+    finally:
+        server.kill()

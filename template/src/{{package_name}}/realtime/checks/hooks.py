@@ -1,4 +1,4 @@
-"""Hooks: those of the service, in hooks.py, and those of a listener class; and the functions that `/ready` awaits."""
+"""What `Realtime` is given: the class `Connection`, the hooks, and the functions that `/ready` awaits."""
 
 import inspect
 from collections.abc import Callable
@@ -6,10 +6,40 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import ConfigurationError, source_location
-from .parameters import unwrap_partial
+from ..sessions.info import ConnectionInfo
 
 HOOKS = {"on_accept": ("socket", "connection"), "on_disconnect": ("socket", "connection", "cause")}
 """The hooks of the service, each with what it is called with."""
+
+
+def check_connection_class(connection: Callable[[], Any]) -> None:
+    """Refuse a class that cannot be called without arguments, or that does not inherit from `ConnectionInfo`.
+
+    Raises:
+        ConfigurationError: The class is wrong.
+    """
+    try:
+        instance = connection()
+    except TypeError as error:
+        raise ConfigurationError(
+            source_location(connection),
+            f"cannot be made for a new connection: {error}",
+            "give each of its fields a default, or a field(default_factory=...)",
+        ) from None
+    if not isinstance(instance, ConnectionInfo):
+        raise ConfigurationError(
+            source_location(connection),
+            "is the state of a connection and not a ConnectionInfo, so it has no id",
+            "let it inherit: class Connection(ConnectionInfo)",
+        )
+    for cls in type(instance).__mro__[: type(instance).__mro__.index(ConnectionInfo)]:
+        for name in [*inspect.get_annotations(cls), *vars(cls)]:
+            if not name.startswith("_") and hasattr(ConnectionInfo, name):
+                raise ConfigurationError(
+                    source_location(connection),
+                    f"has {name!r}, which hides what every connection has under that name",
+                    "rename it",
+                )
 
 
 def check_hooks(hooks: Any) -> None:
@@ -49,7 +79,7 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
     Raises:
         ConfigurationError: The hook is wrong.
     """
-    if not inspect.iscoroutinefunction(unwrap_partial(hook)):
+    if not inspect.iscoroutinefunction(hook):
         raise ConfigurationError(source_location(hook), "is a hook and not an async function", "write `async def`")
     if arguments:
         try:
@@ -69,7 +99,7 @@ def check_ready(function: Callable[..., Any]) -> None:
         ConfigurationError: The function is wrong.
     """
     try:
-        is_right = inspect.iscoroutinefunction(unwrap_partial(function)) and inspect.signature(function).bind()
+        is_right = inspect.iscoroutinefunction(function) and inspect.signature(function).bind()
     except TypeError:
         is_right = False
     if not is_right:

@@ -1,8 +1,8 @@
-"""What Litestar injects into a handler, its hooks, its lifespan and their dependencies."""
+"""Parameters of listeners, hooks and lifespans: Litestar reads their annotations to know what to inject into them."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 from litestar import WebSocket
@@ -11,7 +11,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.typing import FieldDefinition
 
-from ..errors import ConfigurationError, source_location
+from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
 from ..internals import (
     PACKAGE,
     function_of,
@@ -19,14 +19,42 @@ from ..internals import (
     has_decoder,
     injected_of,
     is_provided_by,
-    parameters_of,
     providers_of,
 )
 from ..sessions.info import ConnectionInfo
-from .opt_out import is_allowed, opt_out_hint
 
 NAMES: dict[str, type] = {"socket": WebSocket, "connection": ConnectionInfo}
 """What is injected by one name alone."""
+
+
+def check_parameters(function: Callable[..., Any], kind: str, passed: Collection[str] = ()) -> None:
+    """Refuse parameters into which Litestar cannot inject: without an annotation, or a `socket` of another type.
+
+    Args:
+        function: The function whose parameters are checked.
+        kind: What the function is, for the error: "listener", "hook" or "lifespan".
+        passed: Names of parameters that this folder passes itself. They need no annotation.
+
+    Raises:
+        ConfigurationError: A parameter is wrong.
+    """
+    hints = resolve_hints(function, kind)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or name == "self":
+            continue
+        if name not in hints:
+            if name in passed:
+                continue
+            raise ConfigurationError(
+                source_location(function), f"has a parameter {name!r} without an annotation", f"annotate {name}"
+            )
+        annotation = get_origin(hints[name]) or hints[name]
+        if name == "socket" and not (annotation is Any or is_subclass(annotation, WebSocket)):
+            raise ConfigurationError(
+                source_location(function),
+                f"has its parameter 'socket' annotated as {name_of(hints[name])}",
+                "annotate it as socket: Socket, which realtime exports; it is Litestar's WebSocket",
+            )
 
 
 def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
@@ -70,10 +98,11 @@ def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) ->
 
 
 def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
-    provider = parameters_of(handler).get("connection")
-    if provider is None or not is_provided_by(provider, PACKAGE) or is_allowed(handler.opt, "connection"):
+    where = _place_of_parameter("connection", handler)
+    provider = handler.resolve_dependencies().get("connection")
+    is_ours = provider is not None and is_provided_by(provider, PACKAGE)
+    if where is None or not is_ours or is_allowed(handler.opt, "connection"):
         return
-    where = source_location(function_of(handler))
     if not isinstance(handler, WebsocketRouteHandler):
         raise ConfigurationError(where, "asks for `connection` in an HTTP handler", "only a WebSocket has a Connection")
     if not is_managed:
@@ -86,15 +115,21 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
 
 
 def _check_state(handler: BaseRouteHandler) -> None:
-    if "state" not in parameters_of(handler) or is_allowed(handler.opt, "state"):
+    where = _place_of_parameter("state", handler)
+    if where is None or is_allowed(handler.opt, "state"):
         return
-    where = next(source_location(fn) for fn in functions_of(handler) if "state" in inspect.signature(fn).parameters)
     raise ConfigurationError(
         where,
         "takes `state` by injection: that is the application's state, and every connection shares it",
         "take `connection: NamedDependency[Connection]` and add a field to Connection in state.py, or keep it with "
         f"{opt_out_hint('state')}",
     )
+
+
+def _place_of_parameter(name: str, handler: BaseRouteHandler) -> str | None:
+    """Return where a handler, its lifespan or one of its hooks has a parameter; None where none of them has it."""
+    functions = (function for function in functions_of(handler) if name in inspect.signature(function).parameters)
+    return next(map(source_location, functions), None)
 
 
 def _check_caches(handler: BaseRouteHandler) -> None:
@@ -141,3 +176,29 @@ def _is_opaque(annotation: Any) -> bool:
     """Return whether a type can be made of no text. Litestar marks those that have a decoder."""
     is_custom = isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
     return is_custom and not has_decoder(annotation)
+
+
+def resolve_hints(function: Callable[..., Any], kind: str) -> dict[str, Any]:
+    """Return the annotations of a function.
+
+    Raises:
+        ConfigurationError: One of them names something that exists for type checkers only.
+    """
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(
+            source_location(function),
+            f"is a {kind} annotated with {error.name!r}, which does not exist at run time",
+            f"import {error.name} outside of `if TYPE_CHECKING:`; Litestar reads the annotations",
+        ) from None
+
+
+def is_subclass(annotation: Any, parent: type) -> bool:
+    """Return whether an annotation is a class that inherits from `parent`."""
+    return inspect.isclass(annotation) and issubclass(annotation, parent)
+
+
+def name_of(annotation: Any) -> str:
+    """Return an annotation as an error names it."""
+    return getattr(annotation, "__name__", None) or str(annotation)

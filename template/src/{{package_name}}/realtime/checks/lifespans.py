@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from typing import Any, get_origin
 
 from ..errors import ConfigurationError, source_location
-from .parameters import check_parameters, is_subclass, name_of, resolve_hints, unwrap_partial
+from .injection import check_parameters, is_subclass, name_of, resolve_hints
 
 ITERATORS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 FIX_RETURN = "annotate it -> AsyncGenerator[None, None]"
@@ -30,7 +31,9 @@ def check_lifespan(lifespan: Callable[..., Any]) -> None:
     Raises:
         ConfigurationError: The lifespan is something else, or Litestar cannot inject into it.
     """
-    target = unwrap_partial(lifespan)
+    target: Any = lifespan
+    while isinstance(target, partial):
+        target = target.func
     function = inspect.unwrap(target)
     if mistake := _mistake_in(target, function):
         fix = FIX_LIFESPAN.format(name=getattr(function, "__name__", "lifespan"))

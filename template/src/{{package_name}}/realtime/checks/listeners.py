@@ -1,19 +1,20 @@
-"""Listeners: the function that takes a message, what `sends` names, and the attributes of a listener class."""
+"""Listeners: their function, `sends`, their class, misspelt keywords, and handlers without `connection_lifespan`."""
 
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Set
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from litestar.handlers import BaseRouteHandler, WebsocketListener
+from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from msgspec import Struct
 
-from ..errors import ConfigurationError, source_location
+from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
 from ..internals import function_of
-from .opt_out import is_allowed, opt_out_hint
-from .parameters import check_parameters, is_subclass, name_of, unwrap_partial
+from .injection import check_parameters, is_subclass, name_of, resolve_hints
 
+STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -23,7 +24,14 @@ def check_listener_function(function: Callable[..., Any]) -> None:
     Raises:
         ConfigurationError: The function is wrong.
     """
-    if not inspect.iscoroutinefunction(unwrap_partial(function)):
+    if inspect.isasyncgenfunction(function):
+        if get_origin(resolve_hints(function, "listener").get("return")) not in STREAMS:
+            raise ConfigurationError(
+                source_location(function),
+                "is a listener that yields without saying what",
+                "annotate it with the messages, as in: -> AsyncGenerator[Token, None]",
+            )
+    elif not inspect.iscoroutinefunction(function):
         raise ConfigurationError(
             source_location(function),
             "is a listener and not an async function; a synchronous one would take a thread for each message",
@@ -38,6 +46,22 @@ def check_listener_function(function: Callable[..., Any]) -> None:
         )
 
 
+def check_concurrency(concurrency: int, listener: Callable[..., Any]) -> None:
+    """Refuse a concurrency that is no positive number, or that of a function that yields.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    if concurrency < 1:
+        raise ConfigurationError(source_location(listener), f"has concurrency={concurrency}", "give it 1 or more")
+    if concurrency > 1 and inspect.isasyncgenfunction(listener):
+        raise ConfigurationError(
+            source_location(listener),
+            f"yields and has concurrency={concurrency}; streams run side by side as they are",
+            "leave concurrency out; the setting MAX_STREAMS bounds the streams of a connection",
+        )
+
+
 def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
     """Refuse `sends` unless it is a Struct, or several with `|` between.
 
@@ -49,6 +73,33 @@ def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
             source_location(listener),
             f"has sends={name_of(sends)}, which is not a message",
             "name a Struct, or several with | between, as in: sends=Joined | Left",
+        )
+
+
+def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fields: Set[str]) -> None:
+    """Refuse a message with a tag that the protocol of the service needs, or a field that the service adds.
+
+    Args:
+        function: The listener.
+        kind: The type of one of its messages.
+        tags: The tags that are reserved.
+        fields: The names of fields that are reserved.
+
+    Raises:
+        ConfigurationError: The message has one of them.
+    """
+    if not is_subclass(kind, Struct):
+        return
+    config = kind.__struct_config__
+    if config.tag_field == "type" and config.tag in tags:
+        raise ConfigurationError(
+            source_location(kind), f"has the tag {config.tag!r}, which the service itself uses", "choose another tag"
+        )
+    for name in fields & frozenset(kind.__struct_encode_fields__):
+        raise ConfigurationError(
+            source_location(kind),
+            f"is a message of {function.__name__} and has a field {name!r}, which the service itself adds",
+            "rename the field",
         )
 
 
@@ -84,3 +135,71 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
                 "make it a field of Connection in state.py, or a tuple, frozenset or Mapping if nothing changes it, "
                 f"or keep it with {opt_out_hint(name)}",
             )
+
+
+def check_keywords(keywords: Iterable[str], known: Callable[..., Any], where: Callable[..., Any]) -> None:
+    """Refuse keywords that a function of this folder does not have.
+
+    Args:
+        keywords: The unknown keywords that it was called with.
+        known: The function.
+        where: What the error points at: the function that is decorated.
+
+    Raises:
+        ConfigurationError: There is such a keyword.
+    """
+    names = [name for name in inspect.signature(known).parameters if name != "unknown"]
+    for keyword in keywords:
+        close = get_close_matches(keyword, names, n=1)
+        raise ConfigurationError(
+            source_location(where),
+            f"passes {keyword!r} to {known.__name__}(), which has no such keyword",
+            f"write {close[0]!r}" if close else f"the keywords are {', '.join(names)}",
+        )
+
+
+def check_options(handler: WebsocketRouteHandler) -> None:
+    """Refuse a key in `opt` that looks like a misspelt keyword of the decorator.
+
+    Args:
+        handler: A handler before Litestar registers it, which adds the keys of the routers around it to `opt`.
+
+    Raises:
+        ConfigurationError: There is such a key.
+    """
+    names = [name for name in inspect.signature(type(handler)).parameters if name not in {"opt", "kwargs", "options"}]
+    for key in handler.opt or {}:
+        close = _resembles(key, names)
+        if close and not is_allowed(handler.opt, key):
+            raise ConfigurationError(
+                source_location(function_of(handler)),
+                f"passes {key!r} to {type(handler).__name__}, which has no such keyword, so it ends in `opt`, unused",
+                f"write {close!r}, or keep the key with {opt_out_hint(key)}",
+            )
+
+
+def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[str]) -> None:
+    """Refuse a WebSocket handler without `connection_lifespan`, unless somebody says that it is meant.
+
+    Args:
+        handler: A registered handler that does not have the lifespan.
+        path: Its path.
+        unmanaged: The paths of handlers that are meant to go without.
+
+    Raises:
+        ConfigurationError: Nobody says that it is meant.
+    """
+    if path in unmanaged or is_allowed(handler.opt, "unmanaged") or is_allowed(handler.opt, "connection"):
+        return
+    raise ConfigurationError(
+        source_location(function_of(handler)),
+        f"handles {path} without connection_lifespan, so no hook runs for its connections",
+        "use @listener, or pass connection_lifespan=connection_lifespan. To go without, add "
+        f"{opt_out_hint('unmanaged')}, or unmanaged=[{path!r}] to Realtime(...) where a plugin registers it",
+    )
+
+
+def _resembles(key: str, names: list[str]) -> str | None:
+    """Return the keyword that `key` may stand for: one that is alike, or one that ends in it."""
+    close = get_close_matches(key, names, n=1, cutoff=0.75)
+    return close[0] if close else next((name for name in names if name.endswith(f"_{key}")), None)

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A WebSocket that reconnects, for browser applications.
+ * A WebSocket that reconnects, for pages, workers, Node and native applications.
  *
  * ```js
  * import { ReconnectingWebSocket } from "./client.js";
@@ -11,6 +11,8 @@
  *   onState: ({ status }) => console.log(status),
  * }).open();
  * socket.send({ type: "say", text: "hi" });
+ * const answer = await socket.request({ type: "say", text: "hi" }, { timeout: 5000 });
+ * for await (const token of socket.stream({ type: "ask", prompt: "why?" })) console.log(token);
  * ```
  *
  * It reconnects with exponential backoff and full jitter, unless the close code is final. Its heartbeat finds dead
@@ -18,48 +20,32 @@
  * again, and resumes where the service keeps a history. Each new connection has a new state in the service. Messages
  * that were sent just before a connection was lost may be lost too.
  *
+ * `client.d.ts` has the types, and describes each option.
+ *
  * @module
  */
 
+/** @typedef {import("./client.js").State} State */
+
 /**
- * - `closed`: it does not reconnect until `open()` is called
- * - `connecting`: it asks for a token, or the handshake is under way
- * - `open`: it sends and receives
- * - `waiting`: it reconnects at `retryAt`
- * - `paused`: it reconnects when the page is visible and online
+ * A message to send.
  *
- * @typedef {"closed" | "connecting" | "open" | "waiting" | "paused"} Status
+ * @typedef {object} Outgoing
+ * @property {string} text
+ * @property {boolean} [running] Whether it was sent on the current connection, and may still be answered.
  */
 
 /**
- * @typedef {object} State
- * @property {Status} status
- * @property {number} [retryAt] While waiting: when it reconnects, in milliseconds as of `Date.now()`.
- * @property {{ code: number, reason: string }} [lastClose] How the last connection was closed; a new object for each.
- */
-
-/**
- * @template Message
- * @typedef {object} Options
- * @property {(message: Message) => void} onMessage Called with each message, decoded from JSON.
- * @property {(state: State) => void} [onState] Called with each change. What it sends when the status is `open` goes
- *   out before the queue.
- * @property {number} [after] Where the service keeps a history: the `sequence` of the last message that you have, or 0
- *   for all that is kept. From then on, each connection resumes after the last message that was received. A message of
- *   the type `gap` tells that messages are missing.
- * @property {() => string | undefined | Promise<string | undefined>} [token] Called before each connection, where the
- *   service asks for a token: return a new one when the old one is about to expire. After 1008, the close code for an
- *   expired token, it reconnects with another token, and stays closed if the token is the same. The token is sent as a
- *   subprotocol beside "bearer": a page can set no header, and a URL ends up in logs.
- * @property {number} [maxQueue] Messages queued while there is no connection (100). They are sent at once on the next
- *   one, so keep it below the service's MESSAGE_BURST.
- * @property {number} [baseDelay] The longest delay before the first attempt to reconnect, in milliseconds (500). It
- *   doubles with each further attempt.
- * @property {number} [maxDelay] The longest delay before any attempt, in milliseconds (30,000).
- * @property {number} [pingInterval] Milliseconds without a message until it sends a ping (20,000); the first one is
- *   sent at once. 0 sends none, for a listener that would take it for a message of its own.
- * @property {number} [timeout] Milliseconds to wait for the answer to the handshake or to a ping, before the connection
- *   is abandoned (10,000).
+ * A request or a stream.
+ *
+ * @typedef {object} CallState
+ * @property {boolean | undefined} retry Whether it is sent again on the next connection.
+ * @property {any[]} answers What was received, and not yet taken.
+ * @property {{ error?: unknown }} [ended] Set when there will be no further answer.
+ * @property {(error?: unknown) => void} end
+ * @property {() => void} wake
+ *
+ * @typedef {Outgoing & CallState} Call
  */
 
 /**
@@ -91,12 +77,45 @@ const ABNORMAL = 1006;
 const POLICY_VIOLATION = 1008;
 const PING = JSON.stringify({ type: "ping" });
 
+/** `WebSocket.OPEN`. */
+const OPEN = 1;
+
+/** What the `ref` of each request and stream begins with, so that a late answer is recognized. */
+const REF = "~";
+
+const THIS_MACHINE = /^wss?:\/\/(localhost|127\.[\d.]+|\[::1\])[:/]/;
+
 /** Milliseconds after which a connection counts as stable, and the backoff starts again from the first delay. */
 const STABLE_AFTER = 5000;
 
+/** The service answered a request or a stream with an error. The connection stays open. */
+export class MessageRejected extends Error {
+  name = "MessageRejected";
+
+  /** @param {string} code @param {string} [detail] @param {any} [extra] */
+  constructor(code, detail = "", extra) {
+    super(detail ? `${code}: ${detail}` : code);
+    this.code = code;
+    this.detail = detail;
+    this.extra = extra;
+  }
+}
+
+/** The connection ended before the answer, so the service may or may not have handled the message. */
+export class ConnectionLost extends Error {
+  name = "ConnectionLost";
+
+  /** @param {number} code @param {string} reason */
+  constructor(code, reason) {
+    super(`${code} ${reason || (CLOSE_CODES.get(code)?.meaning ?? "defined by the service")}`);
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
 /** @template [Message=any] */
 export class ReconnectingWebSocket {
-  #path;
+  #url;
   #options;
   /** @type {State} */
   #state = { status: "closed" };
@@ -106,14 +125,19 @@ export class ReconnectingWebSocket {
   #attempt;
   /** @type {WebSocket | undefined} */
   #socket;
-  /** @type {string[]} */
+  /** @type {Outgoing[]} */
   #queue = [];
+  /** @type {Map<string, Call>} the requests and streams that somebody waits for, by their `ref` */
+  #calls = new Map();
+  #lastRef = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} of the next attempt, the next ping, or a time-out */
   #timer;
   #retries = 0;
   #openedAt = Infinity;
-  /** @type {number | undefined} when the ping was sent whose answer is awaited */
-  #pingedAt;
+  /** Whether nothing was received since the last ping. */
+  #isSilent = false;
+  /** @type {number[]} when the pings were sent whose answers are awaited */
+  #pingedAt = [];
   /** @type {number | undefined} */
   #latency;
   /** @type {number | undefined} */
@@ -123,25 +147,27 @@ export class ReconnectingWebSocket {
   #needsAnotherToken = false;
 
   /**
-   * @param {string} path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss.
-   * @param {Options<Message>} options
+   * @param {string | URL} path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss.
+   * @param {import("./client.js").Options<Message>} [options]
    */
   constructor(
     path,
     {
-      onMessage,
+      onMessage = () => {},
+      onOther = () => {},
       onState = () => {},
       after,
       token = () => undefined,
-      maxQueue = 100,
+      maxQueue = 50,
       baseDelay = 500,
       maxDelay = 30_000,
       pingInterval = 20_000,
       timeout = 10_000,
-    },
+    } = {},
   ) {
-    this.#path = path;
-    this.#options = { onMessage, onState, token, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
+    const page = globalThis.document?.baseURI ?? globalThis.location?.href;
+    this.#url = new URL(path, page).href.replace(/^http/, "ws");
+    this.#options = { onMessage, onOther, onState, token, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
     this.#sequence = after;
   }
 
@@ -164,9 +190,9 @@ export class ReconnectingWebSocket {
     if (!this.#wanted) {
       this.#wanted = new AbortController();
       const { signal } = this.#wanted;
-      document.addEventListener("visibilitychange", this.#onVisibilityOrNetwork, { signal });
-      window.addEventListener("online", this.#onVisibilityOrNetwork, { signal });
-      window.addEventListener("offline", this.#onVisibilityOrNetwork, { signal });
+      globalThis.document?.addEventListener("visibilitychange", this.#onVisibilityOrNetwork, { signal });
+      globalThis.addEventListener?.("online", this.#onVisibilityOrNetwork, { signal });
+      globalThis.addEventListener?.("offline", this.#onVisibilityOrNetwork, { signal });
       this.#discard(); // the last one may still be closing
     }
     this.#needsAnotherToken = false;
@@ -191,13 +217,30 @@ export class ReconnectingWebSocket {
    * @param {string} text
    */
   sendText(text) {
-    if (this.#socket?.readyState === WebSocket.OPEN) {
-      this.#socket.send(text);
-      return "sent";
-    }
-    if (!this.#wanted || this.#queue.length >= this.#options.maxQueue) return "refused";
-    this.#queue.push(text);
-    return "queued";
+    return this.#post({ text });
+  }
+
+  /**
+   * Send a message, and wait for its answer. While there is no connection it is queued, like `send`.
+   *
+   * @param {object} message
+   * @param {import("./client.js").RequestOptions} [options]
+   * @returns {Promise<any>} The answer; undefined if the service ended a stream without one.
+   * @throws {MessageRejected | ConnectionLost} Or the reason of `signal`, or an error with the name "TimeoutError".
+   */
+  async request(message, options = {}) {
+    for await (const answer of this.#exchange(message, options)) return answer;
+  }
+
+  /**
+   * Send a message, and iterate over its answers. It is sent when the loop begins. Leaving the loop cancels the stream.
+   *
+   * @param {object} message
+   * @param {import("./client.js").StreamOptions} [options]
+   * @throws {MessageRejected | ConnectionLost} Or the reason of `signal`.
+   */
+  stream(message, { signal } = {}) {
+    return this.#exchange(message, { signal }, true);
   }
 
   /**
@@ -210,6 +253,7 @@ export class ReconnectingWebSocket {
     this.#wanted?.abort();
     this.#wanted = undefined;
     clearTimeout(this.#timer);
+    this.#endCalls(code, reason);
     if (this.#socket) this.#socket.close(code, reason);
     else if (this.#state.status !== "closed") this.#stayClosed();
   }
@@ -221,6 +265,74 @@ export class ReconnectingWebSocket {
     this.#onClose(ABNORMAL, reason);
   }
 
+  /** @param {Outgoing} outgoing */
+  #post(outgoing) {
+    if (this.#socket?.readyState === OPEN) {
+      this.#socket.send(outgoing.text);
+      outgoing.running = true;
+      return "sent";
+    }
+    if (!this.#wanted || this.#queue.length >= this.#options.maxQueue) return "refused";
+    this.#queue.push(outgoing);
+    return "queued";
+  }
+
+  /**
+   * Send a message with a `ref`, and iterate over what is received with the same one.
+   *
+   * @param {object} message
+   * @param {import("./client.js").RequestOptions} options
+   * @param {boolean} [cancels] Whether the service is told when nobody waits for the rest.
+   * @returns {AsyncGenerator<any, void, undefined>}
+   */
+  async *#exchange(message, { timeout, signal, retry }, cancels = false) {
+    if (signal?.aborted) throw signal.reason;
+    const ref = `${REF}${++this.#lastRef}`;
+    /** @type {Call} */
+    const call = {
+      text: JSON.stringify({ ...message, ref }),
+      retry,
+      answers: [],
+      wake() {},
+      end(error) {
+        call.ended ??= { error };
+        call.running = false;
+        call.wake();
+      },
+    };
+    const leave = () => {
+      if (cancels && call.running) this.#socket?.send(JSON.stringify({ type: "cancel", ref }));
+      this.#calls.delete(ref);
+      this.#queue = this.#queue.filter((outgoing) => outgoing !== call);
+      call.end();
+    };
+    const late = () => call.end(Object.assign(new Error(`no answer within ${timeout} ms`), { name: "TimeoutError" }));
+    const timer = timeout === undefined ? undefined : setTimeout(late, timeout);
+    signal?.addEventListener("abort", leave);
+    this.#calls.set(ref, call);
+    try {
+      if (this.#post(call) === "refused") {
+        throw new ConnectionLost(ABNORMAL, this.#wanted ? "not sent: the queue is full" : "not sent: closed");
+      }
+      while (true) {
+        if (signal?.aborted) throw signal.reason;
+        if (call.answers.length) yield call.answers.shift();
+        else if (!call.ended) await new Promise((resolve) => (call.wake = () => resolve(undefined)));
+        else if (call.ended.error) throw call.ended.error;
+        else return;
+      }
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", leave);
+      leave();
+    }
+  }
+
+  /** @param {number} code @param {string} reason */
+  #endCalls(code, reason) {
+    for (const call of this.#calls.values()) call.end(new ConnectionLost(code, reason));
+  }
+
   #discard() {
     clearTimeout(this.#timer);
     this.#attempt = undefined;
@@ -230,7 +342,7 @@ export class ReconnectingWebSocket {
 
   async #connect() {
     clearTimeout(this.#timer);
-    if (isPaused()) return this.#setState("paused");
+    if (globalThis.document?.hidden) return this.#setState("paused");
     const attempt = (this.#attempt = {});
     this.#timer = setTimeout(() => this.abandon("no answer to the handshake"), this.#options.timeout);
     this.#setState("connecting");
@@ -250,49 +362,67 @@ export class ReconnectingWebSocket {
     /** @param {(event: any) => void} listener */
     const unlessOutdated = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
     socket.onopen = unlessOutdated(() => this.#onOpen(socket));
-    socket.onmessage = unlessOutdated(({ data }) => this.#receive(JSON.parse(data)));
+    socket.onmessage = unlessOutdated(({ data }) => this.#receive(data));
+    socket.onerror = () => {}; // `onclose` follows; the package ws would raise without it
     socket.onclose = unlessOutdated(({ code, reason }) => this.#onClose(code, reason));
   }
 
   #address() {
-    const url = new URL(this.#path, document.baseURI);
-    url.protocol = url.protocol.replace("http", "ws");
-    if (this.#sequence !== undefined) url.searchParams.set("after", String(this.#sequence));
-    return url;
+    if (this.#sequence === undefined) return this.#url;
+    return `${this.#url}${this.#url.includes("?") ? "&" : "?"}after=${this.#sequence}`;
   }
 
   /** @param {WebSocket} socket */
   #onOpen(socket) {
+    clearTimeout(this.#timer);
     this.#openedAt = performance.now();
     this.#ping();
     this.#setState("open");
-    for (const text of this.#queue.splice(0)) socket.send(text);
+    if (socket === this.#socket) for (const outgoing of this.#queue.splice(0)) this.#post(outgoing);
   }
 
-  /** @param {any} message */
-  #receive(message) {
-    if (this.#pingedAt !== undefined) {
-      this.#awaitNextPing(); // any message shows that the connection is alive
-      if (message?.type === "pong") {
-        this.#latency = performance.now() - this.#pingedAt;
-        this.#pingedAt = undefined;
-        return;
-      }
+  /** @param {any} data */
+  #receive(data) {
+    if (this.#isSilent) this.#awaitNextPing(); // whatever it is, it shows that the connection is alive
+    let message;
+    try {
+      message = JSON.parse(data);
+    } catch {
+      return this.#options.onOther(data);
+    }
+    if (String(message?.ref).startsWith(REF)) return this.#onAnswer(message);
+    if (message?.type === "pong" && this.#options.pingInterval) {
+      const pingedAt = this.#pingedAt.shift();
+      if (pingedAt !== undefined) this.#latency = performance.now() - pingedAt;
+      return;
     }
     if (this.#sequence !== undefined && Number.isInteger(message?.sequence)) this.#sequence = message.sequence;
     this.#options.onMessage(message);
   }
 
+  /** @param {any} message */
+  #onAnswer({ ref, ...message }) {
+    const call = this.#calls.get(ref); // none if it was given up meanwhile
+    if (message.type === "end") call?.end();
+    else if (message.type === "error") call?.end(new MessageRejected(message.code, message.detail, message.extra));
+    else {
+      call?.answers.push(message);
+      call?.wake();
+    }
+  }
+
   #awaitNextPing() {
     clearTimeout(this.#timer);
-    const next = () => (document.hidden ? this.#awaitNextPing() : this.#ping());
+    this.#isSilent = false;
+    const next = () => (globalThis.document?.hidden ? this.#awaitNextPing() : this.#ping());
     this.#timer = setTimeout(next, this.#options.pingInterval);
   }
 
   #ping() {
+    if (!this.#options.pingInterval || this.#isSilent) return; // the ping that is on its way is enough
     clearTimeout(this.#timer);
-    if (!this.#options.pingInterval) return;
-    this.#pingedAt = performance.now();
+    this.#isSilent = true;
+    this.#pingedAt.push(performance.now());
     this.#socket?.send(PING);
     this.#timer = setTimeout(() => this.abandon("no answer to a ping"), this.#options.timeout);
   }
@@ -300,7 +430,9 @@ export class ReconnectingWebSocket {
   /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
     clearTimeout(this.#timer);
-    this.#attempt = this.#socket = this.#pingedAt = this.#latency = undefined;
+    this.#attempt = this.#socket = this.#latency = undefined;
+    this.#isSilent = false;
+    this.#pingedAt = [];
     if (performance.now() - this.#openedAt >= STABLE_AFTER) this.#retries = 0;
     this.#openedAt = Infinity;
     const lastClose = { code, reason };
@@ -308,10 +440,18 @@ export class ReconnectingWebSocket {
     const byProxy = code === NORMAL && reason !== "done";
     const reconnects = this.#needsAnotherToken || byProxy || CLOSE_CODES.get(code)?.reconnect;
     if (!this.#wanted || !reconnects) return this.#stayClosed(lastClose);
-    const { baseDelay, maxDelay } = this.#options;
-    const delay = Math.random() * Math.min(maxDelay, baseDelay * 2 ** this.#retries++); // full jitter
+    const { baseDelay, maxDelay, maxQueue } = this.#options;
+    for (const call of this.#calls.values()) {
+      if (!call.running) continue;
+      call.running = false;
+      if (call.retry && this.#queue.length < maxQueue) this.#queue.push(call);
+      else call.end(new ConnectionLost(code, reason));
+    }
+    const offline = globalThis.navigator?.onLine === false && !THIS_MACHINE.test(this.#url); // or so the browser says
+    const longest = Math.min(maxDelay, baseDelay * 2 ** this.#retries++);
+    const delay = offline ? maxDelay : Math.random() * longest; // full jitter
     this.#timer = setTimeout(() => this.#connect(), delay);
-    this.#setState("waiting", { lastClose, retryAt: Date.now() + delay });
+    this.#setState(offline ? "paused" : "waiting", { lastClose, retryAt: Date.now() + delay });
   }
 
   #stayClosed(lastClose = this.#state.lastClose) {
@@ -319,29 +459,26 @@ export class ReconnectingWebSocket {
     this.#wanted?.abort();
     this.#wanted = undefined;
     this.#queue = [];
+    this.#endCalls(lastClose?.code ?? ABNORMAL, lastClose?.reason ?? "closed");
     this.#retries = 0;
     this.#setState("closed", { lastClose });
   }
 
-  /** The page was shown or hidden, or went online or offline. */
-  #onVisibilityOrNetwork = () => {
+  /**
+   * The page was shown or hidden, or went online or offline.
+   *
+   * @param {Event} event
+   */
+  #onVisibilityOrNetwork = ({ type }) => {
+    if (globalThis.document?.hidden) return;
     const { status } = this.#state;
-    if (status === "paused") {
-      if (!isPaused()) this.#connect();
-    } else if (status === "open" && !document.hidden) {
-      this.#ping(); // the connection may have been lost meanwhile
-    }
+    if (status === "open") this.#ping(); // the connection may have been lost meanwhile
+    else if (status === "paused" && type !== "offline") this.#connect();
   };
 
-  /** @param {Status} status @param {Partial<State>} [more] */
+  /** @param {State["status"]} status @param {Partial<State>} [more] */
   #setState(status, more) {
     this.#state = { lastClose: this.#state.lastClose, ...more, status };
     this.#options.onState(this.#state);
   }
-}
-
-/** Say whether reconnecting can wait: the page is hidden, or offline and the service is not on this machine. */
-function isPaused() {
-  const local = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
-  return document.hidden || !(navigator.onLine || local);
 }

@@ -1,4 +1,4 @@
-"""`new-listener NAME [--class]`: write a listener with its messages and its test, and register it in app.py.
+"""`new-listener NAME [--class | --stream]`: write a listener with its messages and its test, and register it in app.py.
 
 It only adds: no file that exists is replaced, and app.py gets two lines.
 """
@@ -28,7 +28,7 @@ MAX_LENGTH: Final = 40
 MODULE: Final = '''\
 """/ws/$name: a listener and its messages."""
 
-from litestar.di import NamedDependency
+${first}from litestar.di import NamedDependency
 from msgspec import Struct
 
 from ..realtime import $imports
@@ -55,6 +55,18 @@ FUNCTION: Final = '''\
 async def $symbol(data: Send, connection: NamedDependency[Connection]) -> Sent:
     """Answer each message with the same text."""
     return Sent(text=data.text, connection=connection.id)
+'''
+
+STREAM: Final = '''\
+@listener("/ws/$name")
+async def $symbol(
+    data: Send,
+    connection: NamedDependency[Connection],
+) -> AsyncGenerator[Sent, None]:
+    """Answer each message with its words, one after the other. The client may cancel it."""
+    for word in data.text.split():
+        yield Sent(text=word, connection=connection.id)
+        await asyncio.sleep(0.1)
 '''
 
 CLASS: Final = '''\
@@ -88,6 +100,30 @@ def test_it_answers(client: TestClient[Litestar]) -> None:
         assert (answer["type"], answer["text"]) == ("sent", "hi")
 '''
 
+STREAM_TEST: Final = '''\
+"""What /ws/$name does."""
+
+from litestar import Litestar
+from litestar.testing import TestClient
+
+
+def test_it_streams(client: TestClient[Litestar]) -> None:
+    with client.websocket_connect("/ws/$name") as socket:
+        socket.send_json({"type": "send", "text": "hi there", "ref": 1})
+        assert [socket.receive_json(timeout=20)["text"] for _ in range(2)] == ["hi", "there"]
+        assert socket.receive_json(timeout=20) == {"type": "end", "ref": 1}
+
+
+def test_it_is_cancelled(client: TestClient[Litestar]) -> None:
+    with client.websocket_connect("/ws/$name") as socket:
+        socket.send_json({"type": "send", "text": "a long text " * 1000, "ref": 1})
+        assert socket.receive_json(timeout=20)["text"] == "a"
+        socket.send_json({"type": "cancel", "ref": 1})
+        while (last := socket.receive_json(timeout=20))["type"] == "sent":
+            pass
+        assert last == {"type": "end", "ref": 1, "cancelled": True}
+'''
+
 HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(\r?\n)(?:\1 .*\n)*(?=\1\])", re.MULTILINE)
 """The list in app.py as the template writes it: one name on a line, the brackets on lines of their own."""
 
@@ -97,7 +133,9 @@ RELATIVE_IMPORT: Final = re.compile(r"^from \.([\w.]*) import ", re.MULTILINE)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and underscores, such as price_feed")
-    parser.add_argument("--class", dest="as_class", action="store_true", help="write a class instead of a function")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--class", dest="as_class", action="store_true", help="write a class instead of a function")
+    kinds.add_argument("--stream", action="store_true", help="write a function that answers with a stream")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -114,20 +152,23 @@ def run(options: argparse.Namespace) -> None:
         )
     name: str = options.name
     symbol = "".join(word.capitalize() for word in name.split("_")) if options.as_class else name
-    template = MODULE + (CLASS if options.as_class else FUNCTION)
+    template = MODULE + (CLASS if options.as_class else STREAM if options.stream else FUNCTION)
+    first = "import asyncio\nfrom collections.abc import AsyncGenerator\n\n" if options.stream else ""
     imports = "Cause, Listener" if options.as_class else "listener"
     app = package / "app.py"
     source = app.read_bytes().decode() if app.is_file() else ""
     taken = {
         "Python": set(dir(builtins)),
-        "the file of a listener": _names_in(Template(template).substitute(name="_", symbol="_", imports=imports)),
+        "the file of a listener": _names_in(
+            Template(template).substitute(name="_", symbol="_", imports=imports, first=first)
+        ),
         "app.py": _names_in(source),
         f"the package {PACKAGE}": {path.stem for path in package.iterdir()},
     }
     _check_name(name, symbol, taken)
     files = {
         package / "listeners" / f"{name}.py": template,
-        project / "tests" / "listeners" / f"test_{name}.py": TEST,
+        project / "tests" / "listeners" / f"test_{name}.py": STREAM_TEST if options.stream else TEST,
     }
     for file in files:
         if file.exists():
@@ -136,7 +177,7 @@ def run(options: argparse.Namespace) -> None:
             )
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(name=name, symbol=symbol, imports=imports))
+        file.write_text(Template(text).substitute(name=name, symbol=symbol, imports=imports, first=first))
         sys.stdout.write(f"Wrote {file.relative_to(project)}\n")
     if registered := _register(source, name, symbol):
         app.write_bytes(registered.encode())

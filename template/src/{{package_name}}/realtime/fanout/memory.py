@@ -3,11 +3,11 @@
 import asyncio
 from collections import OrderedDict, deque
 from time import monotonic, time_ns
-from typing import Final
+from typing import Final, NamedTuple
 
 from .broker import Broker, Dispatch, closed
 from .messages import History, Message
-from .settings import FanoutSettings
+from .settings import CHANNEL_SHARE, MESSAGE_BYTES, FanoutSettings
 
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
@@ -21,12 +21,14 @@ class MemoryBroker(Broker):
         self._dispatch: Dispatch | None = None
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
         """The channel that was used last is the last."""
+        self._size = 0
         self._members: dict[str, dict[str, bytes]] = {}
         """The members of each channel, and the `left` of each."""
 
     async def start(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self._channels.clear()
+        self._size = 0
         self._members.clear()
 
     async def stop(self) -> None:
@@ -38,30 +40,43 @@ class MemoryBroker(Broker):
             return closed()
         kept = self._channel(channel)
         kept.sequence += 1
-        message = Message(data, kept.sequence, exclude)
-        kept.messages.append(message)
-        self._dispatch(channel, message)
+        self._keep(kept, _Kept(data, kept.sequence, exclude))
+        self._dispatch(channel, Message(data, kept.sequence, exclude))
         loop = asyncio.get_running_loop()
         result: asyncio.Future[int] = loop.create_future()
         loop.call_soon(_resolve, result, kept.sequence)  # one turn: a sender must not outrun its receivers
         return result
+
+    def _keep(self, channel: "_Channel", message: "_Kept") -> None:
+        """Keep a message, within the bounds in number and bytes of its channel, and in bytes of all of them."""
+        before = channel.size
+        channel.append(message, self._settings.history, self._settings.history_bytes // CHANNEL_SHARE)
+        self._size += channel.size - before
+        while self._size > self._settings.history_bytes:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, channel = self._channels.popitem(last=False)
+        self._size -= channel.size
 
     def _channel(self, name: str) -> "_Channel":
         """Return a channel, and forget those that were silent for too long."""
         now = monotonic()
         channel = self._channels.pop(name, None)
         if channel is None or channel.used_at < now - self._settings.history_seconds:
-            channel = _Channel(self._settings.history)
+            self._size -= channel.size if channel else 0
+            channel = _Channel()
         channel.used_at = now
         self._channels[name] = channel
         oldest = next(iter(self._channels.values()))
         if len(self._channels) > MAX_CHANNELS or oldest.used_at < now - self._settings.history_seconds:
-            self._channels.popitem(last=False)
+            self._forget_oldest()
         return channel
 
     async def read_history(self, channel: str, after: int) -> History:
         kept = self._channel(channel)
-        return History(kept.began, kept.sequence, [message for message in kept.messages if message.sequence > after])
+        missed = [Message(*message) for message in kept.messages if message.sequence > after]
+        return History(kept.began, kept.sequence, missed)
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
         self._members.setdefault(channel, {})[member] = left
@@ -91,13 +106,32 @@ class MemoryBroker(Broker):
         """Do nothing."""
 
 
-class _Channel:
-    __slots__ = ("began", "messages", "sequence", "used_at")
+class _Kept(NamedTuple):
+    """A message without the frames that were made of it: its bytes are kept once."""
 
-    def __init__(self, history: int) -> None:
+    data: bytes
+    sequence: int
+    exclude: str
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + MESSAGE_BYTES
+
+
+class _Channel:
+    __slots__ = ("began", "messages", "sequence", "size", "used_at")
+
+    def __init__(self) -> None:
         self.began = self.sequence = time_ns() // 1000
-        self.messages: deque[Message] = deque(maxlen=history)
+        self.messages: deque[_Kept] = deque()
+        self.size = 0
         self.used_at = monotonic()
+
+    def append(self, message: _Kept, max_messages: int, max_bytes: int) -> None:
+        self.messages.append(message)
+        self.size += message.size
+        while len(self.messages) > max_messages or self.size > max_bytes:
+            self.size -= self.messages.popleft().size
 
 
 def _resolve(result: asyncio.Future[int], sequence: int) -> None:

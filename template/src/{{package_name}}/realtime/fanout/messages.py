@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from ..sessions.frames import text_frame
+from ..sessions.frames import add_fields, text_frame
+
+MAX_SEQUENCE: Final = 2**53 - 1
+"""What JavaScript can count to."""
 
 
 class Gap(Struct, tag="gap"):
@@ -44,7 +47,7 @@ class Message:
         if not numbered:
             return self.data
         if not self._numbered:
-            self._numbered = add_sequence(self.data, self.sequence)
+            self._numbered = add_fields(self.data, sequence=self.sequence)
         return self._numbered
 
     def frame(self, *, numbered: bool) -> bytes:
@@ -116,14 +119,3 @@ def resume(channel: str, after: int, history: History, received: Iterable[Messag
             if message.data:
                 yield message
             last = message.sequence
-
-
-def add_sequence(data: bytes, sequence: int) -> bytes:
-    """Add the field `sequence` to a JSON object; any other JSON has no place for it and is returned as it is."""
-    if not data.startswith(b"{"):
-        return data
-    fields: dict[str, Any] = {**_FIELDS.decode(data), "sequence": sequence}
-    return msgspec.json.encode(fields)
-
-
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -14,10 +15,12 @@ from litestar.plugins import InitPlugin
 from litestar.serialization import get_serializer
 from msgspec import Struct
 
+from ..sessions.outbox import current_outbox
 from ..sessions.session import Session, Socket
 from .broker import Broker, Presence
 from .dispatch import Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
+from .messages import MAX_SEQUENCE
 from .settings import FanoutSettings
 from .subscription import Subscription
 
@@ -29,6 +32,9 @@ MAX_NAME_BYTES: Final = 255
 
 SUBSCRIPTIONS_KEY: Final = "_fanout_subscriptions"
 """Where the state of a connection has its subscriptions, by channel."""
+
+TRACKED_KEY: Final = "_fanout_tracked"
+"""Where it has the channels in which it is tracked, each with the name of its user there."""
 
 
 class Fanout(InitPlugin):
@@ -86,7 +92,7 @@ class Fanout(InitPlugin):
                 its `sequence` then, but for an `array_like` Struct, which has no place for it.
 
         Raises:
-            ClientException: The name is too long, or `after` is negative; the connection is closed with 1008.
+            ClientException: The name is too long, or `after` is no sequence; the connection is closed with 1008.
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
@@ -94,7 +100,7 @@ class Fanout(InitPlugin):
         if exit_stack is None:
             raise RuntimeError(f"{socket.scope['path']} joined {channel!r} before it was accepted: join in on_accept")
         _check_name(channel)
-        if after is not None and after < 0:
+        if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
         if SUBSCRIPTIONS_KEY not in socket.scope["state"]:
             exit_stack.push_async_callback(self._leave_all, socket)
@@ -111,16 +117,20 @@ class Fanout(InitPlugin):
             else:
                 subscription.start_after(after, await self.broker.read_history(channel, after))
         except BaseException:
-            await self.leave(socket, channel)  # else joining again would do nothing
+            await self._unsubscribe(socket, channel)  # else joining again would do nothing
             raise
 
     async def leave(self, socket: Socket, channel: str) -> None:
-        """Unsubscribe a connection from a channel. Where it has not joined it, nothing happens.
+        """Unsubscribe a connection from a channel, and end its presence there. Where there is neither, nothing happens.
 
         Args:
             socket: The connection.
             channel: The name of the channel.
         """
+        await self._unsubscribe(socket, channel)
+        self.untrack(socket, channel)
+
+    async def _unsubscribe(self, socket: Socket, channel: str) -> None:
         subscription = _subscriptions_of(socket).pop(channel, None)
         if subscription is not None:
             self.unsubscribe(channel, subscription.deliver)
@@ -128,7 +138,7 @@ class Fanout(InitPlugin):
 
     async def _leave_all(self, socket: Socket) -> None:
         for channel in tuple(_subscriptions_of(socket)):
-            await self.leave(socket, channel)
+            await self._unsubscribe(socket, channel)
 
     def subscribe(self, channel: str, deliver: Deliver) -> None:
         """Subscribe the service itself to a channel, on this node.
@@ -150,6 +160,9 @@ class Fanout(InitPlugin):
     def publish(self, message: Struct, channel: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
         """Send a message to all connections that have joined a channel, in the order in which this is called.
 
+        In a listener with `per_message` it is held back until the scopes have been left without an exception; a stream
+        publishes at once.
+
         Args:
             message: What is sent, as JSON; the `type_encoders` of the application apply.
             channel: The name of the channel: any text of at most 255 bytes of UTF-8.
@@ -162,18 +175,24 @@ class Fanout(InitPlugin):
             ClientException: The name of the channel is too long.
             FanoutUnavailableError: Where the future is awaited: the message was not sent. A connection is closed with
                 1013.
+            RuntimeError: Where the future is awaited inside a `per_message` scope.
         """
         _check_name(channel)
         connection = Session.of(exclude).connection if exclude else None
+        publish = partial(self._publish, channel, self._encoder.encode(message), connection.id if connection else "")
+        outbox = current_outbox()
+        return outbox.hold(publish) if outbox else publish()
+
+    def _publish(self, channel: str, data: bytes, exclude: str) -> asyncio.Future[int]:
         self.metrics.published += 1
-        return self.broker.publish(channel, self._encoder.encode(message), connection.id if connection else "")
+        return self.broker.publish(channel, data, exclude)
 
     async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
-        """Note that the user of a connection is present in a channel, until the connection ends, whatever ends it.
+        """Note that the user of a connection is present in a channel, until it leaves it, is untracked, or ends.
 
         `joined` is published when the user comes, `left` when the user is gone: once for each user, however many
         connections there are, and both are those of the user's first connection. Without authentication each connection
-        is a user of its own.
+        is a user of its own. Tracking twice is tracking once.
 
         Args:
             socket: The connection; it is accepted.
@@ -191,8 +210,31 @@ class Fanout(InitPlugin):
             raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
         _check_name(channel)
         member = session.user or session.ensure_connection().id
+        _utf8(member, "the user")
+        if TRACKED_KEY not in socket.scope["state"]:
+            session.exit_stack.callback(self._untrack_all, socket)
+        tracked = _tracked_by(socket)
+        if channel in tracked:
+            return
         await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
-        session.exit_stack.callback(self._presence.leave, channel, member)
+        if channel in tracked:  # by another task, meanwhile
+            self._presence.leave(channel, member)
+        tracked[channel] = member
+
+    def untrack(self, socket: Socket, channel: str) -> None:
+        """End the presence of a connection in a channel, which stays joined. Where it is not tracked, nothing happens.
+
+        Args:
+            socket: The connection.
+            channel: The name of the channel.
+        """
+        member = _tracked_by(socket).pop(channel, None)
+        if member is not None:
+            self._presence.leave(channel, member)
+
+    def _untrack_all(self, socket: Socket) -> None:
+        for channel in tuple(_tracked_by(socket)):
+            self.untrack(socket, channel)
 
     async def present(self, channel: str) -> list[str]:
         """Return who is present in a channel.
@@ -215,5 +257,18 @@ def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
 
 
 def _check_name(channel: str) -> None:
-    if len(channel.encode()) > MAX_NAME_BYTES:
+    if _utf8(channel, "the name of a channel") > MAX_NAME_BYTES:
         raise ClientException(detail=f"the name of a channel has at most {MAX_NAME_BYTES} bytes")
+
+
+def _tracked_by(socket: Socket) -> dict[str, str]:
+    tracked: dict[str, str] = socket.scope["state"].setdefault(TRACKED_KEY, {})
+    return tracked
+
+
+def _utf8(text: str, what: str) -> int:
+    """Return how many bytes a text has."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        raise ClientException(detail=f"{what} is not UTF-8") from None

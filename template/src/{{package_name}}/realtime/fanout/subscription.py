@@ -104,7 +104,7 @@ class Subscription:
         self._missed += 1
         self.metrics.dropped += 1
         if self.settings.backlog_full == "close" and self._closing is None:
-            self._session.metrics.limits["max_backlog"] += 1
+            self._session.count_limit("max_backlog")
             closing = self._session.close(Reason.LIMIT_EXCEEDED, CloseCode.TRY_AGAIN_LATER, "too slow")
             self._closing = asyncio.create_task(closing)
 

@@ -16,45 +16,42 @@ PASSED = ("socket", "connection", "cause")
 INJECTED: Any = NamedDependency[Any]  # type: ignore[misc]  # mypy takes it for no generic class
 
 
-def bind_arguments(function: AnyCallable | None) -> Callable[[dict[str, Any], dict[str, Any] | None], Any] | None:
-    """Return a function that calls `function` with those of the passed arguments that it names, and with the injected.
+def bind_arguments(function: AnyCallable) -> Callable[..., Any]:
+    """Return a function of what is injected, the socket, the connection and the cause, with which it calls `function`.
 
-    Its signature is read once, and not for each connection.
+    Of the last three it passes those that `function` names. Its signature is read once, and not for each connection.
     """
-    if function is None:
-        return None
-    names = [name for name in inspect.signature(function).parameters if name in PASSED]
+    names = inspect.signature(function).parameters.keys()
 
-    def call(passed: dict[str, Any], injected: dict[str, Any] | None) -> Any:
-        return function(**{name: passed[name] for name in names if name in passed}, **injected or {})
+    def call(injected: dict[str, Any] | None, *passed: Any) -> Any:
+        named = {name: value for name, value in zip(PASSED, passed, strict=False) if name in names}
+        return function(**named, **injected or {})
 
     return call
 
 
-def request_arguments(function: AnyCallable | None) -> Callable[..., Awaitable[dict[str, Any]]] | None:
+def request_arguments(function: AnyCallable) -> Callable[..., Awaitable[dict[str, Any]]] | None:
     """Return a dependency that takes what Litestar is to inject into `function`, and returns it; None for nothing."""
-    if function is None:
-        return None
 
     @wraps(function)
-    async def arguments(**injected: Any) -> dict[str, Any]:
+    async def request(**injected: Any) -> dict[str, Any]:
         return injected
 
     signature = inspect.signature(function)
     parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in PASSED]
-    vars(arguments)["__signature__"] = signature.replace(parameters=parameters)
-    return arguments if parameters else None
+    vars(request)["__signature__"] = signature.replace(parameters=parameters)
+    return request if parameters else None
 
 
 def request_dependencies(names: Iterable[str]) -> Callable[..., Awaitable[dict[str, Any]]]:
     """Return a dependency that takes the socket and these dependencies, and returns them without `connection`."""
 
-    async def arguments(*, connection: object = None, **injected: Any) -> dict[str, Any]:  # noqa: ARG001
+    async def request(*, connection: object = None, **injected: Any) -> dict[str, Any]:  # noqa: ARG001
         return injected
 
     annotations: dict[str, Any] = {"socket": Socket, **dict.fromkeys(names, INJECTED)}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(name, keyword, annotation=each) for name, each in annotations.items()]
-    vars(arguments)["__signature__"] = inspect.Signature(parameters)
-    arguments.__annotations__ = annotations
-    return arguments
+    vars(request)["__signature__"] = inspect.Signature(parameters)
+    request.__annotations__ = annotations
+    return request

@@ -1,6 +1,6 @@
 """`@listener` and `Listener`: Litestar's listeners, in `connection_lifespan`, with messages that are validated."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Never
 
 from litestar.connection import ASGIConnection
@@ -9,14 +9,15 @@ from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 
-from ..checks.keywords import check_keywords
+from ..checks.listeners import check_keywords
 from ..errors import ConfigurationError, source_location
 from ..internals import owner_of
 from ..sessions.session import Socket
 from .route_handler import Lifespan, ListenerRouteHandler, Messages
+from .scopes import Scope
 
-Handler = Callable[..., Awaitable[Any]]
-"""An async function; it takes `data`, the typed message, and whatever Litestar can inject."""
+Handler = Callable[..., Awaitable[Any] | AsyncGenerator[Any, None]]
+"""An async function, or one that yields; it takes `data`, the typed message, and whatever Litestar can inject."""
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None] | None]
 """Litestar's guard, with the type parameters that strict type checkers miss in Litestar's own."""
@@ -25,17 +26,18 @@ Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitab
 def listener(
     path: str | list[str],
     *,
+    cancel_on_disconnect: bool = False,
     client_speaks_first: bool = False,
+    concurrency: int = 1,
     connection_lifespan: Lifespan | None = None,
     dependencies: Mapping[str, Provide | AnyCallable] | None = None,
-    dto: None = None,
     guards: list[Guard] | None = None,
     sends: Messages | None = None,
     middleware: list[Any] | None = None,
     name: str | None = None,
     opt: dict[str, Any] | None = None,
+    per_message: Mapping[str, Scope] | None = None,
     receive_mode: WebSocketMode = "text",
-    return_dto: None = None,
     send_mode: WebSocketMode = "text",
     signature_namespace: Mapping[str, Any] | None = None,
     type_decoders: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] | None = None,
@@ -46,25 +48,33 @@ def listener(
     """Make an async function the listener of a path.
 
     The function is called with each message as `data`, decoded and validated by its annotation. What it returns is
-    sent; None is not. A message that cannot be decoded is answered with an `ErrorMessage`, and the function is not
-    called.
+    sent; None is not. A function that yields answers with a stream: its items are sent in order, while the connection
+    reads on. A message that cannot be decoded is answered with an `ErrorMessage`, and the function is not called; it
+    refuses a message by `MessageError`. Every answer carries the `ref` of its message, if that had one.
 
     Args:
         path: The path, or several, with path parameters as in `/ws/rooms/{room:str}`.
+        cancel_on_disconnect: Cancel the function as soon as the client is gone. Otherwise it runs to its end. A stream
+            is cancelled in any case.
         client_speaks_first: Close a client that sends no message within FIRST_MESSAGE_SECONDS, with code 1008.
+        concurrency: Messages of one connection that are handled at once, each in a task of its own. With 1 they are
+            answered in order. Beyond it the connection is not read. Not for a function that yields: MAX_STREAMS bounds
+            it.
         connection_lifespan: An async context manager of this listener's own, inside the lifespan of each connection:
             entered after `on_accept`, with the socket accepted, and left before `on_disconnect`. It may take `socket`,
             `connection` and whatever Litestar can inject.
         dependencies: Litestar's providers, by the names under which they are injected.
-        dto: Always None: messages are decoded by msgspec.
         guards: Litestar's guards, which may refuse a handshake.
         sends: The messages that clients receive here besides the answers, as in `sends=Joined | Left`, whoever
             publishes them. They are documented with the answers.
         middleware: Litestar's middleware for this path.
         name: The name of the route, for Litestar's `route_reverse`.
         opt: Litestar's options, readable by guards and middleware. `opt={"allow": [...]}` allows what a check refuses.
+        per_message: What is made for each message and undone before its answer is sent, such as the transaction of a
+            database: async generator functions that yield once, by the names under which the function takes it. They
+            may take each other, and whatever Litestar can inject. What is published inside is held back until they have
+            been left without an exception. For a stream they last as long as the stream.
         receive_mode: The kind of frames that messages come in: "text", or "binary" for JSON in binary frames.
-        return_dto: Always None, as `dto`.
         send_mode: The kind of frames that answers in JSON are sent in.
         signature_namespace: Names for Litestar to resolve annotations with.
         type_decoders: Litestar's decoders for the types in messages that msgspec does not know.
@@ -78,27 +88,29 @@ def listener(
     Raises:
         ConfigurationError: The function or an option is wrong; the message names the place, the mistake and the fix.
     """
-    options: dict[str, Any] = {
-        "client_speaks_first": client_speaks_first,
-        "dependencies": dependencies,
-        "dto": dto,
-        "guards": guards,
-        "sends": sends,
-        "middleware": middleware,
-        "name": name,
-        "opt": opt,
-        "receive_mode": receive_mode,
-        "return_dto": return_dto,
-        "send_mode": send_mode,
-        "signature_namespace": signature_namespace,
-        "type_decoders": type_decoders,
-        "type_encoders": type_encoders,
-        "websocket_class": websocket_class,
-    }
 
     def decorate(function: Handler) -> ListenerRouteHandler:
         check_keywords(unknown, listener, function)
-        return ListenerRouteHandler(path, connection_lifespan=connection_lifespan, **options)(function)
+        return ListenerRouteHandler(
+            path,
+            cancel_on_disconnect=cancel_on_disconnect,
+            client_speaks_first=client_speaks_first,
+            concurrency=concurrency,
+            connection_lifespan=connection_lifespan,
+            dependencies=dependencies,
+            guards=guards,
+            sends=sends,
+            middleware=middleware,
+            name=name,
+            opt=opt,
+            per_message=per_message,
+            receive_mode=receive_mode,
+            send_mode=send_mode,
+            signature_namespace=signature_namespace,
+            type_decoders=type_decoders,
+            type_encoders=type_encoders,
+            websocket_class=websocket_class,
+        )(function)
 
     return decorate
 
@@ -116,6 +128,12 @@ class Listener(WebsocketListener):
 
     client_speaks_first: ClassVar[bool] = False
     """Close a client that sends no message within FIRST_MESSAGE_SECONDS, with code 1008."""
+    cancel_on_disconnect: ClassVar[bool] = False
+    """Cancel `on_receive` as soon as the client is gone. Otherwise it runs to its end."""
+    concurrency: ClassVar[int] = 1
+    """Messages of one connection that are handled at once."""
+    per_message: ClassVar[Mapping[str, Scope] | None] = None
+    """What is made for each message and undone before its answer is sent."""
     sends: ClassVar[Messages | None] = None
     """The messages that clients receive here besides the answers, as in `sends = Joined | Left`."""
 
@@ -133,7 +151,9 @@ class Listener(WebsocketListener):
         cls: Any = type(self)
         handler = ListenerRouteHandler(
             self.path,
+            cancel_on_disconnect=self.cancel_on_disconnect,
             client_speaks_first=self.client_speaks_first,
+            concurrency=self.concurrency,
             on_accept=None if cls.on_accept is WebsocketListener.on_accept else self.on_accept,
             on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
             dependencies=self.dependencies,
@@ -142,6 +162,7 @@ class Listener(WebsocketListener):
             middleware=self.middleware,
             name=self.name,
             opt=self.opt,
+            per_message=self.per_message,
             receive_mode=self.receive_mode,
             send_mode=self.send_mode,
             signature_namespace=self.signature_namespace,

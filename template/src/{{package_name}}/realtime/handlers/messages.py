@@ -1,20 +1,86 @@
-"""The messages that the service itself receives and sends. Those of your service are in `messages.py` above."""
+"""How a frame becomes a message, and the messages that the service itself receives and sends.
 
-from typing import Literal
+Those of your service are in its own `messages.py`.
+"""
 
-from msgspec import Struct
+import re
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar.exceptions import HTTPException, WebSocketDisconnect
+from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ..internals import frames_of
+from ..sessions.frames import split_fields
+from ..sessions.limits import PONGS
+from ..sessions.session import Session, Socket
+
+MAX_DETAIL: Final = 200
+"""Characters of a decoder's error that go back to the client: it quotes what the client sent."""
+
+RESERVED_TAGS: Final = frozenset({"error", "end", "cancel", "authenticate"})
+"""What a message of a user may not be called."""
+RESERVED_FIELDS: Final = frozenset({"ref", "sequence"})
+"""The fields that the service adds to the messages that it sends."""
+
+
+class MessageError(Exception):
+    """Refuse a message: raise it in a listener, and the client is answered with an `ErrorMessage`.
+
+    The connection stays open. To close it, raise Litestar's `WebSocketException`.
+
+    Args:
+        code: What a program reads, as in "name_taken".
+        detail: What a person reads.
+        extra: More for the program, such as the field that is wrong.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, extra: dict[str, Any] | Struct | None = None) -> None:
+        """Keep what the client is answered."""
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.extra = extra
+
+
+Ref = Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What a client calls a message."""
 
 
 class ErrorMessage(Struct, tag="error"):
-    """The answer to a message that cannot be decoded. The connection stays open; no handler has seen the message.
+    """The answer to a message that is refused. The connection stays open.
+
+    A message that cannot be decoded is answered with the code "invalid_message", and no handler has seen it. A listener
+    refuses one by `MessageError`, with a code of its own, or by one of Litestar's HTTP exceptions below 500, whose code
+    is the name of its class: "permission_denied".
 
     Attributes:
-        code: "invalid_message".
-        detail: What is wrong with the message, in msgspec's words; at most 200 characters.
+        code: What is wrong, for a program.
+        detail: What is wrong, in words: of msgspec, at most 200 characters, where it cannot be decoded.
+        extra: What the listener adds.
     """
 
-    code: Literal["invalid_message"]
-    detail: str
+    code: Annotated[str, Meta(examples=["invalid_message"])]
+    detail: str = ""
+    extra: Any | UnsetType = UNSET
+
+
+class End(Struct, tag="end"):
+    """The end of the answers to a message that is answered by a stream, where that has a `ref`.
+
+    Attributes:
+        cancelled: The client has cancelled it.
+    """
+
+    cancelled: bool | UnsetType = UNSET
+
+
+class Cancel(Struct, tag="cancel"):
+    """A client wants no more of the answers to the message with this `ref`."""
+
+    ref: Ref
 
 
 class Ping(Struct, tag="ping"):
@@ -23,3 +89,117 @@ class Ping(Struct, tag="ping"):
 
 class Pong(Struct, tag="pong"):
     """The answer to a `ping`, from the service itself; no handler has seen the `ping`."""
+
+
+OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
+PING: Final = msgspec.json.encode(Ping())
+PINGS: Final = frozenset({PING})
+"""A ping that had a `ref`; those without are in `PONGS`."""
+
+
+def error_answer(error: MessageError | HTTPException) -> ErrorMessage:
+    """Return what answers a message that a listener refuses.
+
+    Raises:
+        HTTPException: Its status is 500 or more: the service has failed, or is not available.
+    """
+    if isinstance(error, MessageError):
+        return ErrorMessage(error.code, error.detail, UNSET if error.extra is None else error.extra)
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error
+    name = type(error).__name__.removesuffix("Exception")
+    code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() or "http"
+    return ErrorMessage(code, error.detail, error.extra if isinstance(error.extra, dict) else UNSET)
+
+
+class Codec:
+    """Receives the messages of a listener.
+
+    Args:
+        handler: The listener. Where its `data` is `str` or `bytes`, it takes frames as they are; else they are JSON.
+        streams: Its messages are answered by streams, which a `cancel` stops.
+
+    Raises:
+        TypeError: msgspec cannot tell the types of the messages apart, or does not support one.
+        NameError: An annotation of a message names something that does not exist at run time.
+    """
+
+    def __init__(self, handler: WebsocketListenerRouteHandler, *, streams: bool) -> None:
+        data: Any = handler.parsed_data_field
+        self._streams = streams
+        self._receives_binary = frames_of(handler)[0] == "binary" or data.annotation is bytes
+        self.is_json = data.annotation not in {str, bytes}
+        """Messages are JSON, so that they may have a `ref`."""
+        self._decode: Any = data.annotation
+        if self.is_json:
+            self._decode = msgspec.json.Decoder(data.raw, dec_hook=handler.default_deserializer).decode
+        self.answers_pings = False
+        """A `ping` in JSON is answered here, because it is not a message that the listener takes."""
+        if self.is_json and not self._receives_binary:
+            try:
+                self._decode(PING)
+            except msgspec.DecodeError:
+                self.answers_pings = True
+
+    async def receive(self, socket: Socket) -> Any:
+        """Wait for the next message, and leave its `ref` in the session.
+
+        What cannot be decoded is answered here, and the connection stays open. So are a `ping` and a `cancel`.
+
+        Raises:
+            WebSocketDisconnect: The connection has ended.
+        """
+        session = Session.of(socket)
+        # Looked for in each message: only one that has it pays for more.
+        mark: Any = b'"ref"' if self._receives_binary else '"ref"'
+        while True:
+            event: Any = await session.receive_event()
+            if event["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(detail="the client disconnected", code=event["code"])
+            session.ref = None
+            frame = event.get("bytes" if self._receives_binary else "text")
+            try:
+                if frame is not None:
+                    if mark not in frame or not self.is_json:
+                        return self._decode(frame)
+                    frame, ref, cancels = _split_ref(frame)
+                    session.ref = ref
+                    if not cancels:
+                        return self._decode(frame)
+                    if self._streams:
+                        session.cancel_exchange(ref)
+                    continue
+                kinds = ("binary", "text") if self._receives_binary else ("text", "binary")
+                detail = "Expected a {} frame, got a {} frame".format(*kinds)
+            except RecursionError:
+                detail = "nested too deeply"
+            except (msgspec.DecodeError, UnicodeError) as error:
+                # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
+                if self.answers_pings and (frame in PINGS or frame in PONGS):
+                    await session.count_ping()
+                    if frame == "ping":
+                        await socket.send_text(PONGS[frame])
+                    else:
+                        await session.send_message(Pong(), session.ref)
+                    continue
+                detail = str(error)
+            await session.count_bad_message()
+            await session.send_message(ErrorMessage("invalid_message", detail[:MAX_DETAIL]), session.ref)
+
+
+def _split_ref(frame: Any) -> tuple[Any, Any, bool]:
+    """Take the `ref` out of a message, so that no Struct sees it.
+
+    Returns:
+        The message without it, the `ref` or None, and whether the message is a `cancel`.
+    """
+    if frame.lstrip()[:1] not in {"{", b"{"}:
+        return frame, None, False
+    fields = split_fields(frame)
+    if "ref" not in fields:  # it stands further down
+        return frame, None, False
+    ref = _decode_ref(fields.pop("ref"))
+    return msgspec.json.encode(fields), ref, bytes(fields.get("type", b"")) == b'"cancel"'
+
+
+_decode_ref: Final = msgspec.json.Decoder(Ref).decode

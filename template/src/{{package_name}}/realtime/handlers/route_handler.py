@@ -1,9 +1,10 @@
 """`ListenerRouteHandler`: the route handler behind `@listener` and `Listener`."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from types import UnionType
+from functools import cached_property, partial
+from types import NoneType, UnionType
 from typing import Any, Self
 
 import msgspec
@@ -11,20 +12,21 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from litestar.types import AnyCallable
+from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook
+from ..checks.injection import check_parameters
 from ..checks.lifespans import check_lifespan
-from ..checks.listeners import check_listener_function, check_sends
-from ..checks.parameters import check_parameters
+from ..checks.listeners import check_concurrency, check_listener_function, check_reserved, check_sends
+from ..checks.scopes import check_scopes
 from ..errors import ConfigurationError, source_location
-from ..internals import frames_of, function_of
-from ..sessions.cause import Cause
-from ..sessions.info import ConnectionInfo
+from ..internals import function_of, set_function
 from ..sessions.lifespan import connection_context
-from ..sessions.limits import PONGS
 from ..sessions.session import HookPair, Session, Socket
-from .codecs import Decode, make_decoder, make_receive, make_send
 from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
+from .message_loop import MessageLoop
+from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong
+from .scopes import MessageScopes, Scope, injectable
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -42,24 +44,15 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         on_disconnect: The hook of a `Listener`, before that of the service.
     """
 
-    __slots__ = (
-        "_call_on_accept",
-        "_call_on_disconnect",
-        "_client_speaks_first",
-        "_decode",
-        "_enter_lifespan",
-        "_receive",
-        "_requested",
-        "_send",
-        "sends",
-    )
-
     def __init__(
         self,
         path: str | list[str] | None,
         *,
+        cancel_on_disconnect: bool = False,
         client_speaks_first: bool = False,
+        concurrency: int = 1,
         connection_lifespan: Lifespan | None = None,
+        per_message: Mapping[str, Scope] | None = None,
         sends: Messages | None = None,
         on_accept: AnyCallable | None = None,
         on_disconnect: AnyCallable | None = None,
@@ -73,33 +66,39 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 check_hook(hook)
                 check_parameters(hook, "hook", PASSED)
         self.sends = sends
+        self.streams = self.takes_socket = False
+        self._per_message = dict(per_message or {})
+        self._cancel_on_disconnect, self._concurrency = cancel_on_disconnect, concurrency
         self._client_speaks_first = client_speaks_first
-        self._enter_lifespan = bind_arguments(connection_lifespan)
-        self._call_on_accept, self._call_on_disconnect = bind_arguments(on_accept), bind_arguments(on_disconnect)
-        self._decode: Decode | None = None
-        self._receive: Callable[[Socket], Awaitable[Any]] | None = None
-        self._send: Callable[[Socket, Any], Awaitable[None]] | None = None
-        requests = {
-            "on_accept_dependencies": request_arguments(on_accept),
-            "on_disconnect_dependencies": request_arguments(on_disconnect),
-            "lifespan_dependencies": request_arguments(connection_lifespan),
+        self._has_hooks = bool(on_accept or on_disconnect)
+        self._on_accept = bind_arguments(on_accept or _no_hook)
+        self._on_disconnect = bind_arguments(on_disconnect or _no_hook)
+        self._lifespan = bind_arguments(connection_lifespan) if connection_lifespan else None
+        super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
+        functions = {
+            "on_accept_dependencies": on_accept,
+            "on_disconnect_dependencies": on_disconnect,
+            "lifespan_dependencies": connection_lifespan,
         }
-        options |= {"dto": None, "return_dto": None}
-        super().__init__(  # pyright: ignore[reportUnknownMemberType]
-            path,
-            on_accept=requests["on_accept_dependencies"],
-            on_disconnect=requests["on_disconnect_dependencies"],
-            dependencies=dependencies,
-            **options,
-        )
+        requests = {name: request_arguments(function) for name, function in functions.items() if function}
         self._requested = {name: Provide(request) for name, request in requests.items() if request}
         self.dependencies = {**(dependencies or {}), **self._requested}
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_listener_function(fn)
+        check_concurrency(self._concurrency, fn)
         if self.sends is not None:
             check_sends(self.sends, fn)
-        return super().__call__(fn)
+        scopes = MessageScopes(fn, self._per_message) if self._per_message else None
+        self.streams = inspect.isasyncgenfunction(fn)
+        seen = injectable(fn, self._per_message) if scopes or self.streams else fn
+        self.takes_socket = "socket" in inspect.signature(seen).parameters
+        super().__call__(seen)
+        loop = MessageLoop(
+            self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
+        )
+        set_function(self, loop)
+        return self
 
     def on_registration(self, app: Litestar) -> None:
         # Litestar begins a task for each dependency that waits for no other, where there are several. As this one waits
@@ -108,7 +107,29 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         lifespan = Provide(request_dependencies([*first, *self._requested]))
         self.dependencies = {**(self.dependencies or {}), "connection_lifespan_dependencies": lifespan}
         super().on_registration(app)
+        function = function_of(self)
+        check_scopes(self, function, self._per_message)
         self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
+        if self.codec.is_json:
+            for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):
+                for kind in {each.annotation for each in types} - OWN_MESSAGES:
+                    check_reserved(function, kind, RESERVED_TAGS, fields)
+
+    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
+        return self.codec.receive
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What receives the messages."""
+        try:
+            return Codec(self, streams=self.streams)
+        except (TypeError, NameError) as error:
+            raise ConfigurationError(
+                source_location(function_of(self)),
+                f"no message can be decoded as `data`: {error}",
+                "make each message a msgspec.Struct with its own tag, as in messages.py, and import the types of its "
+                "fields outside of `if TYPE_CHECKING:`",
+            ) from None
 
     def default_connection_lifespan(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -117,64 +138,47 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         on_disconnect_dependencies: dict[str, Any] | None = None,
         lifespan_dependencies: dict[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[None]:
-        async def on_accept(socket: Socket, connection: ConnectionInfo) -> None:
-            if self._call_on_accept:
-                await self._call_on_accept({"socket": socket, "connection": connection}, on_accept_dependencies)
-
-        async def on_disconnect(socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
-            if self._call_on_disconnect:
-                passed = {"socket": socket, "connection": connection, "cause": cause}
-                await self._call_on_disconnect(passed, on_disconnect_dependencies)
-
-        has_hooks = self._call_on_accept or self._call_on_disconnect
+        hooks: list[HookPair] = []
+        if self._has_hooks:
+            on_disconnect = partial(self._on_disconnect, on_disconnect_dependencies)
+            hooks.append(HookPair(partial(self._on_accept, on_accept_dependencies), on_disconnect))
         inner = None
-        if self._enter_lifespan:
-            passed = {"socket": socket, "connection": Session.of(socket).ensure_connection()}
-            inner = partial(self._enter_lifespan, passed, lifespan_dependencies)
-        return connection_context(
-            socket,
-            [HookPair(on_accept, on_disconnect)] if has_hooks else [],
-            inner,
-            client_speaks_first=self._client_speaks_first,
-        )
+        if self._lifespan:
+            inner = partial(self._lifespan, lifespan_dependencies, socket, Session.of(socket).ensure_connection())
+        return connection_context(socket, hooks, inner, client_speaks_first=self._client_speaks_first)
 
-    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
-        if self._receive is None:
-            self._receive = make_receive(self._resolve_decoder(), answers_pings=self.answers_pings)
-        return self._receive
+    def received_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients send."""
+        others = (Ping if self.codec.answers_pings else None, Cancel if self.streams else None)
+        fields = (FieldDefinition.from_annotation(each) for each in others if each)
+        return [*_members(self.parsed_data_field), *fields]
 
-    def resolve_send_handler(self) -> Callable[[Socket, Any], Awaitable[None]]:  # type: ignore[override]
-        if self._send is None:
-            self._send = make_send(self.default_serializer, frames_of(self)[1])
-        return self._send
+    def sent_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients receive: the answers, what `sends` names, and what the
+        framework itself says.
+        """
+        pongs = Pong if self.codec.answers_pings else None
+        return _unique(self.parsed_return_field, self.sends, ErrorMessage, End if self.streams else None, pongs)
 
-    @property
-    def answers_pings(self) -> bool:
-        """Whether a `ping` in JSON is answered here, because it is not a message that the handler takes."""
-        if self._takes_binary:
-            return False
-        try:
-            self._resolve_decoder()({"text": next(iter(PONGS))})
-        except msgspec.DecodeError:
-            return True
-        return False
+    def answer_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that answer one of a client's, and carry its `ref`."""
+        return _unique(self.parsed_return_field, ErrorMessage, End if self.streams else None)
 
-    @property
-    def _takes_binary(self) -> bool:
-        field = self.parsed_data_field
-        return frames_of(self)[0] == "binary" or (field is not None and field.annotation is bytes)
 
-    def _resolve_decoder(self) -> Decode:
-        if self._decode is None:
-            try:
-                self._decode = make_decoder(
-                    self.parsed_data_field, self.default_deserializer, binary=self._takes_binary
-                )
-            except (TypeError, NameError) as error:
-                raise ConfigurationError(
-                    source_location(function_of(self)),
-                    f"no message can be decoded as `data`: {error}",
-                    "make each message a msgspec.Struct with its own tag, as in messages.py, and import the types of "
-                    "its fields outside of `if TYPE_CHECKING:`",
-                ) from None
-        return self._decode
+async def _no_hook() -> None: ...
+
+
+def _unique(*types: Any) -> list[FieldDefinition]:
+    """Return the types that are given, or are members of unions, each once, without None."""
+    fields = [
+        each if isinstance(each, FieldDefinition) else FieldDefinition.from_annotation(each) for each in types if each
+    ]
+    members = [member for field in fields for member in _members(field) if member.annotation is not NoneType]
+    return [member for at, member in enumerate(members) if member not in members[:at]]
+
+
+def _members(field: Any) -> list[FieldDefinition]:
+    """Return the types in a union, or the one that there is."""
+    if alias := getattr(field.annotation, "__value__", None):  # of the statement `type Incoming = Say | Wave`
+        return _members(FieldDefinition.from_annotation(alias))
+    return [member for inner in field.inner_types for member in _members(inner)] if field.is_union else [field]

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ..fanout.plugin import Fanout
+from ..observability.logs import LogCollector
 from ..sessions.plugin import Sessions
 
 READY_SECONDS: Final = 5
@@ -54,8 +55,9 @@ async def ready(
 
 @get("/metrics", include_in_schema=False)
 async def metrics(sessions: NamedDependency[Sessions], fanout: NamedDependency[Fanout]) -> Response[bytes]:
-    """Return the metrics of the connections and of the fan-out in Prometheus' text format."""
+    """Return the metrics of the connections, the fan-out and the log in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(sessions.collector)
     registry.register(fanout.metrics)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    registry.register(LogCollector())
+    return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})

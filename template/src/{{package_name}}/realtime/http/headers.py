@@ -1,9 +1,10 @@
 """The security headers of every HTTP response.
 
-A handler that sets one of them itself keeps its own. Responses without a handler (404, 405) are JSON and have none.
+A handler that sets one of them itself keeps its own. Responses without a handler (404, 405) have them too.
 HTTPS, and with it Strict-Transport-Security, belongs to the proxy in front.
 """
 
+import re
 from typing import Final
 
 from litestar.datastructures import MutableScopeHeaders
@@ -31,6 +32,17 @@ HEADERS: Final = {
 }
 
 
+OPENER: Final = "cross-origin-opener-policy"
+
+
+def is_trustworthy(scope: Scope) -> bool:
+    """Return whether a browser heeds Cross-Origin-Opener-Policy here. Elsewhere it complains in its console."""
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    name = re.sub(r":[0-9]*$", "", hosts[0].lower()) if hosts else ""
+    local = name == "localhost" or name.endswith(".localhost") or name == "[::1]" or name.startswith("127.")
+    return local or scope["scheme"] == "https"
+
+
 class SecurityHeaders(PassThroughMiddleware):
     """Add to each HTTP response the headers that it does not set itself."""
 
@@ -44,7 +56,7 @@ class SecurityHeaders(PassThroughMiddleware):
                 documents = is_page and scope["path"].startswith("/asyncapi")
                 policy = {"content-security-policy": DOCUMENTATION if documents else NOTHING}
                 for name, value in {**policy, **HEADERS}.items():
-                    if name not in headers:
+                    if name not in headers and (name != OPENER or is_trustworthy(scope)):
                         headers[name] = value
             await send(message)
 

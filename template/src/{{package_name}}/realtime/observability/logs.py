@@ -1,15 +1,37 @@
 """The log: structlog for the service, and the same format for what other libraries log."""
 
+import asyncio
 import logging
+import os
 import sys
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import IntEnum
+from time import monotonic
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from litestar.logging.config import BaseLoggingConfig
 from litestar.types import GetLogger
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from structlog.tracebacks import ExceptionDictTransformer
 
 from ..settings import CoreSettings
+
+MAX_VALUE: Final = 1000
+"""Characters of one value in a line."""
+
+MAX_LINES: Final = 100
+"""Lines of one kind in a second; more are counted instead."""
+
+ORDINARY: Final = frozenset({"debug", "info"})
+"""The levels of which no line is left out, but for the handshakes that a guard refuses."""
+
+lost: Final[Counter[str]] = Counter(unwritten=0, flood=0)
+"""Lines that are not in the log, by the reason: standard error did not take them, or there were too many of a kind."""
 
 
 class Logging(BaseLoggingConfig):
@@ -38,22 +60,27 @@ class Logging(BaseLoggingConfig):
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
+            _shorten,
         ]
-        if self._settings.log_format == "json" or (self._settings.log_format == "auto" and not sys.stderr.isatty()):
+        stream, floods = LogStream(sys.stderr), FloodLimit()
+        if self._settings.log_format == "json" or (self._settings.log_format == "auto" and not stream.isatty()):
             rendering: list[structlog.typing.Processor] = [
                 structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
                 structlog.processors.JSONRenderer(),
             ]
         else:
             formatter = structlog.dev.RichTracebackFormatter(show_locals=False)
-            rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=formatter)]
+            rendering = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=formatter)]
         structlog.configure(
-            processors=[*shared, *rendering],
+            processors=[floods.process, *shared, *rendering],
             wrapper_class=structlog.make_filtering_bound_logger(self._settings.log_level),
-            logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # five times faster than `logging`
+            logger_factory=lambda *_: structlog.WriteLogger(cast("TextIO", stream)),  # five times faster than `logging`
             cache_logger_on_first_use=False,
         )
-        handler = logging.StreamHandler()
+        handler = logging.StreamHandler(stream)
+        handler.addFilter(
+            lambda record: record.levelno < logging.WARNING or floods.allows(f"{record.name}: {record.msg}")
+        )
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
                 foreign_pre_chain=shared,
@@ -80,3 +107,93 @@ def _drop_client_caused_errors(record: logging.LogRecord) -> bool:
     They are the traceback for text that is not UTF-8, and the error for each handshake that is rejected with a status.
     """
     return not str(record.msg).startswith(("Invalid UTF-8", "ASGI callable returned without completing handshake"))
+
+
+class LogStream:
+    """Standard error, which may break while the service runs: a reader that is gone, a disk that is full.
+
+    What it does not take is counted. Nothing raises, and nothing is buffered, so that the end of the process is clean.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError, AttributeError):  # a stream in memory, in tests, or none at all
+            self._descriptor = stream.fileno()  # type: ignore[union-attr]
+
+    def write(self, text: str) -> None:
+        """Write lines, or count them."""
+        data = text.encode(errors="backslashreplace")
+        try:
+            if self._descriptor is None:
+                self._stream.write(text)  # type: ignore[union-attr]
+            while self._descriptor is not None and data:
+                data = data[os.write(self._descriptor, data) :]
+        except (OSError, ValueError, AttributeError):
+            lost["unwritten"] += max(text.count("\n"), 1)
+
+    def flush(self) -> None:
+        """Do nothing: everything is written at once."""
+
+    def isatty(self) -> bool:
+        """Return whether somebody reads it in a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+
+class FloodLimit:
+    """Leave out the lines of a kind of which there are too many in one second, and say how many there were."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._written: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def process(self, _: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Count a line of the service, as a processor of structlog."""
+        name = str(event["event"])
+        limited = level not in ORDINARY or name == "handshake refused"
+        if limited and not self.allows(" ".join(filter(None, (name, event.get("reason"))))):
+            raise structlog.DropEvent
+        return event
+
+    def allows(self, kind: str) -> bool:
+        """Count a line, and return whether it is to be written."""
+        if self._second != (now := int(monotonic())):
+            self._second = now
+            self._report()
+        self._written[kind] += 1
+        if self._written[kind] <= MAX_LINES:
+            return True
+        if not self._left_out:
+            with suppress(RuntimeError):  # in a thread without a loop, the next line reports it
+                asyncio.get_running_loop().call_later(1, self._report)
+        self._left_out[kind] += 1
+        lost["flood"] += 1
+        return False
+
+    def _report(self) -> None:
+        left_out, self._left_out = self._left_out, Counter()
+        self._written.clear()
+        for kind, lines in left_out.items():
+            structlog.get_logger(__name__).warning("log lines left out", kind=kind, lines=lines)
+
+
+class LogCollector(Collector):
+    """Turn the lines that are not in the log into a metric for Prometheus."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric."""
+        family = CounterMetricFamily("log_lines_lost", "Lines that are not in the log, by reason", labels=["reason"])
+        for reason, lines in lost.items():
+            family.add_metric([reason], lines)
+        yield family
+
+
+def _shorten(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Cut long values, and write the names of numbers, such as close codes, as numbers."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > MAX_VALUE:
+            event[key] = f"{value[:MAX_VALUE]}… ({len(value)} characters)"
+        elif isinstance(value, IntEnum):
+            event[key] = int(value)
+    return event

@@ -21,7 +21,7 @@ from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
 from ..sessions.registry import Registry
-from ..sessions.session import State
+from ..sessions.session import Session, State
 from ..settings import CoreSettings
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, registry: Registry, settings: CoreSettings) -> None:
         super().__init__(config)
         self._registry = registry
+        registry.is_drained = True
         self._settings = settings
         self._signals: list[int] = []
 
@@ -67,7 +68,7 @@ class DrainingServer(uvicorn.Server):
             pass
         for session in self._registry:
             session.cancel()
-        await self._registry.wait_empty(2 * self._settings.hook_seconds)
+        await self._registry.wait_empty(3 * self._settings.hook_seconds)
         for task in closing:
             task.cancel()
         log.info("drained", connections=len(self._registry))
@@ -81,12 +82,17 @@ class DrainingServer(uvicorn.Server):
         for moment, session in sorted(moments, key=itemgetter(0)):
             while (wait := began + moment - monotonic()) > 0 and not self._skips_the_delay():
                 await self._registry.wait_empty(min(wait, 0.1))
-            close = session.close(Reason.SERVICE_RESTARTS, CloseCode.SERVICE_RESTART, "service restarts")
-            closing.append(asyncio.create_task(close))  # one client that reads nothing must not delay the others
+            closing.append(asyncio.create_task(_close(session)))  # one that takes long must not delay the others
         return closing
 
     def _skips_the_delay(self) -> bool:
         return signal.SIGINT in self._signals or len(self._signals) > 1 or not len(self._registry)
+
+
+async def _close(session: Session) -> Cause:
+    """Close a connection as soon as the streams that run have ended."""
+    await session.wait_exchanges()
+    return await session.close(Reason.SERVICE_RESTARTS, CloseCode.SERVICE_RESTART, "service restarts")
 
 
 def _force_exit() -> None:

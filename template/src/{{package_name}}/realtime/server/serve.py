@@ -18,12 +18,13 @@ from uvicorn.supervisors import ChangeReload
 
 from ..errors import ConfigurationError
 from ..fanout.plugin import Fanout
-from ..observability.logs import Logging
+from ..observability.logs import Logging, LogStream
 from ..project import load_app
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
 from .http_protocol import HttpProtocol
+from .proxies import TrustedProxies
 from .tcp_limits import HTTP_DESCRIPTORS, SPARE_DESCRIPTORS, TcpLimits
 from .websocket_protocol import WebSocketProtocol
 
@@ -34,28 +35,25 @@ DEFAULT_DESCRIPTORS: Final = 100_000
 """File descriptors where the number of connections is not limited."""
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Open the sockets to serve on, before anything else is done.
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on, before anything else is done.
 
     Args:
-        host: The address to listen on; `::` for all addresses, of IPv4 too.
+        host: The address to listen on; `::` is every address, of IPv4 too.
         port: The port; 0 takes any free port.
 
     Raises:
         ConfigurationError: The port is taken, or the host is not an address of this machine.
     """
-    sockets: list[socket.socket] = []
     try:
-        for each in ("::", "0.0.0.0") if host == "::" else (host,):  # noqa: S104  # it was asked for
-            family = socket.AF_INET6 if ":" in each else socket.AF_INET
-            sockets.append(socket.create_server((each, port), family=family, backlog=2048))
-            port = sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
             f"{host} port {port}", f"cannot be listened on: {reason}", "choose another with --host and --port"
         ) from None
-    return sockets
 
 
 def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
@@ -90,15 +88,14 @@ def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     """
     Logging(settings).configure()
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
-    reload_settings = settings.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
-    ChangeReload(config, target=partial(_serve_until_changed, reload_settings), sockets=sockets).run()
+    ChangeReload(config, target=partial(_serve_until_changed, settings.for_reload()), sockets=sockets).run()
 
 
 def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | None) -> None:
     try:
         serve(settings, sockets or [])
     except ConfigurationError as error:
-        sys.stderr.write(f"{error}\n")
+        LogStream(sys.stderr).write(f"{error}\n")
 
 
 def _raise_descriptor_limit(settings: CoreSettings) -> int:
@@ -124,7 +121,10 @@ def _raise_descriptor_limit(settings: CoreSettings) -> int:
 
 def _configuration(app: Litestar, settings: CoreSettings, tcp_limits: TcpLimits) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        TrustedProxies(cast("Any", app), settings.trusted_proxies),
+        interface="asgi3",
+        root_path=settings.root_path,
+        proxy_headers=False,  # `TrustedProxies` stands in its place
         http=cast("Any", partial(HttpProtocol, settings=settings, tcp_limits=tcp_limits)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
@@ -135,6 +135,5 @@ def _configuration(app: Litestar, settings: CoreSettings, tcp_limits: TcpLimits)
         log_config=None,
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
     )

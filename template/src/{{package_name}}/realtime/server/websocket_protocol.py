@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
+import structlog
 from litestar.types import ReceiveMessage
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -23,6 +24,8 @@ try:
     from websockets.speedups import apply_mask
 except ImportError:  # where there is no compiled one for the platform
     from websockets.utils import apply_mask
+
+log = structlog.get_logger(__name__)
 
 MESSAGES: Final = frozenset((TEXT, 0x80 | Opcode.BINARY))
 """The first bytes of a frame that is a whole message (RFC 6455, 5.2)."""
@@ -143,7 +146,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif not self.handshake_initiated:  # else it has ended, and what follows is ignored (RFC 6455, 7.1.7)
             super().data_received(bytes(data))
             if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
-                self.transport.write(b"".join(self.conn.data_to_send()))
+                answer = b"".join(self.conn.data_to_send())
+                status = int(answer[9:12]) if answer else 0
+                client, detail = self.client[0] if self.client else "", "a header is too long, or cannot be read"
+                log.warning("handshake refused", client=client, reason="head", status=status, detail=detail)
+                self.transport.write(answer)
                 self.transport.close()
 
     def _read_frames(self, data: bytes | bytearray) -> None:

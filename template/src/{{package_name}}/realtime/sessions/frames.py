@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+import msgspec
 from litestar.types import ReceiveMessage
 from websockets.frames import Opcode
 
@@ -54,3 +55,12 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return bytes((TEXT, 126)) + size.to_bytes(2, "big") + payload
     return bytes((TEXT, 127)) + size.to_bytes(8, "big") + payload
+
+
+def add_fields(data: bytes, **fields: Any) -> bytes:
+    """Add fields to a JSON object; any other JSON has no place for them and is returned as it is."""
+    return msgspec.json.encode(split_fields(data) | fields) if data.startswith(b"{") else data
+
+
+split_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""Returns the fields of a JSON object, as JSON."""

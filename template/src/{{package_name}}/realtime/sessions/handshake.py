@@ -1,6 +1,7 @@
 """The handshake middleware: every handshake is admitted here first, and counted before anything is awaited."""
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
@@ -8,11 +9,13 @@ from urllib.parse import quote
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+from websockets.frames import CloseCode
 
 from .denial import deny
 from .frames import EXTENSION
 from .middleware import PassThroughMiddleware
-from .registry import Registry
+from .origin import OriginPolicy
+from .registry import Registry, address_group
 from .session import RESTARTING, SESSION_KEY, Runtime, Session, client_address
 
 log = structlog.get_logger(__name__)
@@ -24,15 +27,15 @@ class HandshakeMiddleware(PassThroughMiddleware):
     Args:
         runtime: What the sessions share.
         registry: All sessions of this node.
-        allowed_origins: Origins that may connect besides the service's own.
+        policy: Which pages may connect.
     """
 
     scopes = (ScopeType.WEBSOCKET,)
 
-    def __init__(self, runtime: Runtime, registry: Registry, allowed_origins: frozenset[str]) -> None:
+    def __init__(self, runtime: Runtime, registry: Registry, policy: OriginPolicy) -> None:
         self._runtime = runtime
         self._registry = registry
-        self._allowed_origins = allowed_origins
+        self._policy = policy
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
@@ -40,9 +43,14 @@ class HandshakeMiddleware(PassThroughMiddleware):
             reason, status, detail = denial
             self._runtime.metrics.refused[reason] += 1
             path, client = quote(handshake["path"]), client_address(handshake)
-            log.warning("handshake refused", path=path, client=client, reason=reason, detail=detail)
+            hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
+            log.warning("handshake refused", path=path, client=client, reason=reason, detail=detail, **hints)
+            if self._runtime.settings.is_development:
+                detail = "\n".join([detail, *(f"{name}: {value}" for name, value in hints.items())])
             await deny(handshake, send, status, detail)
             return
+        if EXTENSION not in (handshake.get("extensions") or ()):
+            receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
         self._registry.add(session)
@@ -63,13 +71,29 @@ class HandshakeMiddleware(PassThroughMiddleware):
         settings, registry = self._runtime.settings, self._registry
         if registry.draining:
             return "draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING
-        if not origin_allowed(handshake, self._allowed_origins, required=settings.require_origin):
-            return "origin", HTTPStatus.FORBIDDEN, "this origin may not connect"
+        if problem := self._policy.problem(handshake):
+            return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
-        if 0 < settings.max_connections_per_address <= registry.by_address[client_address(handshake)]:
+        if 0 < settings.max_connections_per_address <= registry.by_address[address_group(client_address(handshake))]:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         return None
+
+
+def _limited(receive: Receive, send: Send, limit: int) -> Receive:
+    """Keep MAX_MESSAGE_SIZE on a server that is not ours, and may have another limit, or none."""
+
+    async def receive_within_limit() -> Any:
+        message: Any = await receive()
+        if message["type"] == "websocket.receive":
+            text = message.get("text")
+            if len(text.encode() if text is not None else message.get("bytes") or b"") > limit:
+                with suppress(OSError, RuntimeError):  # it is gone already
+                    await send({"type": "websocket.close", "code": CloseCode.MESSAGE_TOO_BIG, "reason": "too big"})
+                return {"type": "websocket.disconnect", "code": int(CloseCode.MESSAGE_TOO_BIG), "reason": "too big"}
+        return message
+
+    return receive_within_limit
 
 
 class SocketState(dict[str, Any]):
@@ -83,39 +107,3 @@ class SocketState(dict[str, Any]):
                 "middleware, read what you need from the handshake itself: its headers, path and query."
             )
         raise KeyError(key)
-
-
-def origin_allowed(scope: dict[str, Any], allowed: frozenset[str], *, required: bool) -> bool:
-    """Say whether the page behind a handshake may connect.
-
-    A browser lets any page open a WebSocket to any host and sends the host's cookies along (cross-site WebSocket
-    hijacking); CORS does not apply. What the browser does send, and no page can forge, is the `Origin` header (RFC
-    6455, section 10.2), so it is compared here, exactly, before the handshake is accepted.
-
-    Args:
-        scope: The ASGI scope of the handshake.
-        allowed: Origins let in besides the service's own, each as scheme://host or scheme://host:port.
-        required: Refuse clients that send no Origin at all (they are no browsers).
-    """
-    origins = [value for name, value in scope["headers"] if name == b"origin"]
-    if not origins:
-        return not required
-    if len(origins) > 1:
-        return False
-    origin = origins[0].decode("latin-1").lower()
-    return origin in allowed or origin == own_origin(scope)
-
-
-def own_origin(scope: dict[str, Any]) -> str:
-    """Return the origin of a page of this very service, or "" where the client names no host."""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) != 1:
-        return ""
-    scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
-    return normal_origin(f"{scheme}://{hosts[0].decode('latin-1')}")
-
-
-def normal_origin(origin: str) -> str:
-    """Write an origin as browsers do: lower case, without the port that its scheme implies."""
-    scheme, _, host = origin.lower().partition("://")
-    return f"{scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(scheme, ':'))}"

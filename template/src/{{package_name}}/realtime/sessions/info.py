@@ -1,13 +1,74 @@
 """What every connection knows about itself. Your own fields go into `Connection`, in `state.py`."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
+
+from .cause import Cause
+
+
+class SessionLink:
+    """The way from a connection to its session. It is no field, so that `dataclasses.asdict` does not follow it."""
+
+    __slots__ = ("__weakref__", "_session")
+
+    _session: Any
+
+    @property
+    def cause(self) -> Cause | None:
+        """What ended the connection; None as long as it is open."""
+        session = getattr(self, "_session", None)
+        return session.cause if session else None
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        """Run a coroutine in a task that ends with the connection.
+
+        The task has the context variables of the connection, and its id in the log. When the connection ends it is
+        cancelled, and awaited for up to HOOK_SECONDS, before `on_disconnect` is called. If it raises, the connection
+        is closed with 1011, and the exception is logged and in the cause.
+
+        Args:
+            coroutine: What runs.
+            name: The name of the task.
+
+        Returns:
+            The task. It need not be kept.
+
+        Raises:
+            RuntimeError: The connection is not accepted yet, or it has ended.
+        """
+        session = getattr(self, "_session", None)
+        if session is None:
+            coroutine.close()
+            raise RuntimeError("this Connection belongs to no WebSocket, so no task can end with it")
+        task: asyncio.Task[Any] = session.start(coroutine, name=name)
+        return task
+
+    async def send(self, message: Any) -> None:
+        """Send a message to the client, as JSON; waits while the client reads slowly.
+
+        Args:
+            message: A Struct, or whatever a listener may return.
+
+        Raises:
+            RuntimeError: The connection is not accepted yet.
+            WebSocketDisconnect: The connection has ended.
+        """
+        session = getattr(self, "_session", None)
+        if session is None:
+            raise RuntimeError("this Connection belongs to no WebSocket, so nothing can be sent")
+        await session.send_message(message)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class ConnectionInfo:
-    """The fields that the wiring fills; `Connection` inherits them. Compared by identity, so it fits in a set."""
+class ConnectionInfo(SessionLink):
+    """The fields that the wiring fills; `Connection` inherits them. Compared by identity, so it fits in a set.
+
+    It can be weakly referenced.
+    """
 
     id: str = field(default_factory=lambda: uuid4().hex)
     """Unique for each connection; stands in the messages, in the log, and in the hooks."""
@@ -17,3 +78,8 @@ class ConnectionInfo:
     """The client's address, without the port; empty where the server does not know it."""
     user: str = ""
     """Who connected, as the authentication says; empty where there is none."""
+
+
+def link(connection: SessionLink, session: Any) -> None:
+    """Let a connection know its session."""
+    connection._session = session  # pyright: ignore[reportPrivateUsage]

@@ -55,7 +55,8 @@ async def connection_context(
     session = Session.of(socket)
     connection = session.ensure_connection()
     structlog.contextvars.bind_contextvars(connection=connection.id)
-    await socket.accept()
+    wanted, offered = socket.route_handler.opt.get("subprotocols", ()), socket.scope["subprotocols"]
+    await socket.accept(next((each for each in wanted if each in offered), None))
     connection.accepted_at = datetime.now(UTC)
     log.info("connection accepted", path=session.path, client=session.client)
     async with AsyncExitStack() as exit_stack:
@@ -71,6 +72,7 @@ async def connection_context(
         silence = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
         silence.start()
         exit_stack.callback(silence.stop)
+        exit_stack.push_async_callback(session.end_tasks)  # before what they use is left
         yield
     if session.initializing:  # a context manager has to yield or raise
         raise WebSocketException(detail="initialization failed", code=CloseCode.INTERNAL_ERROR)
@@ -171,7 +173,8 @@ class SilenceLimit:
         seconds = self._first if waits_for_first else self._idle
         if not seconds:
             return
-        silent = monotonic() - session.last_received_at if session.awaiting_message else 0.0
+        waits = session.awaiting_message and not session.exchanges
+        silent = monotonic() - session.last_received_at if waits else 0.0
         if silent < seconds:
             self._wait(seconds - silent)
             return

@@ -1,9 +1,10 @@
 """Middleware that leaves the events of a WebSocket alone, and costs a long connection nothing."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from litestar import WebSocket
+from litestar import Litestar, WebSocket
+from litestar.config.app import AppConfig
 from litestar.enums import ScopeType
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.middleware import ASGIMiddleware
@@ -24,6 +25,25 @@ class PassThroughMiddleware(ASGIMiddleware):
             return handle(scope, receive, send, app) if scope["type"] in scopes else app(scope, receive, send)
 
         return middleware
+
+
+def surround(config: AppConfig, middleware: Callable[[ASGIApp], ASGIApp], *, innermost: bool = False) -> None:
+    """Put a middleware around the whole application when it starts, so that it sees what no handler answers.
+
+    Args:
+        config: The configuration of the application, which is changed.
+        middleware: The middleware.
+        innermost: Put it inside of all others that are added so.
+    """
+    done = False
+
+    def wrap(app: Litestar) -> None:
+        nonlocal done
+        if not done:  # an application may start again, in tests
+            app.asgi_handler = middleware(app.asgi_handler)
+            done = True
+
+    config.on_startup.insert(0 if innermost else len(config.on_startup), wrap)
 
 
 def is_direct(handler: WebsocketRouteHandler) -> bool:

@@ -1,8 +1,9 @@
 """`Sessions`: the plugin that gives every WebSocket of an application its session, limits, state and hooks."""
 
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
@@ -10,15 +11,25 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.enums import ScopeType
+from litestar.exceptions import ValidationException
 from litestar.plugins import InitPlugin
 from litestar.types import Scope
 
-from ..settings import CoreSettings
+from ..settings import PACKAGE, CoreSettings
 from .cause import resolve_cause
-from .handshake import HandshakeMiddleware, normal_origin
+from .handshake import HandshakeMiddleware
 from .info import ConnectionInfo
+from .middleware import surround
+from .origin import OriginPolicy
 from .registry import Registry, SessionCollector
+from .routing import RoutingMiddleware
 from .session import SESSION_KEY, HookPair, Runtime, Session
+
+MISSING: Final = (
+    "the drain on SIGTERM, SEND_SECONDS and MAX_PENDING_BYTES for slow consumers, HANDSHAKE_SECONDS, PING_INTERVAL, "
+    "TRUSTED_PROXIES"
+)
+"""What a server that is not ours does not bring, or configures by itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +46,8 @@ class Sessions(InitPlugin):
 
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
         self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
-        self.allowed_origins = frozenset(map(normal_origin, settings.allowed_origins))
+        self.policy = OriginPolicy(settings)
+        """Which pages may connect."""
         self.registry = Registry(self._runtime)
         """All sessions of this node."""
         self.metrics = self._runtime.metrics
@@ -46,7 +58,8 @@ class Sessions(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the handshake middleware before any other: what comes first may await, uncounted."""
         config: Any = app_config  # its types are partly unknown
-        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.allowed_origins))
+        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.policy))
+        surround(app_config, RoutingMiddleware(self._runtime), innermost=True)
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)
@@ -56,12 +69,14 @@ class Sessions(InitPlugin):
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         """Keep what connections share open until the last is cleaned up, also on a server that does not drain."""
+        if not self.registry.is_drained and "litestar.testing" not in sys.modules:
+            log.warning("the service does not run on its own server", missing=MISSING, fix=f"run python -m {PACKAGE}")
         self.registry.admit_handshakes()
         try:
             yield
         finally:
             self.registry.begin_drain()
-            if not await self.registry.wait_empty(2 * self._runtime.settings.hook_seconds):
+            if not await self.registry.wait_empty(3 * self._runtime.settings.hook_seconds):
                 log.error("connections were not cleaned up in time", connections=len(self.registry))
 
 
@@ -76,6 +91,7 @@ async def _after_exception(error: Exception, scope: Scope) -> None:
 
     What a client can cause (an unknown path, a guard that refuses) is not a failure and leaves no traceback.
     """
+    _hide_url(error)
     if scope["type"] != ScopeType.WEBSOCKET:
         if resolve_cause(error).is_bug:
             log.error("request failed", path=quote(scope["path"]), exc_info=error)
@@ -83,3 +99,18 @@ async def _after_exception(error: Exception, scope: Scope) -> None:
     session: Session | None = scope["state"].get(SESSION_KEY)
     if session is not None and session.cause is None:
         await session.end(error)
+
+
+def _hide_url(error: Exception) -> None:
+    """Name the parameters that are wrong, in place of the whole URL, which may hold a token.
+
+    2.25: `Validation failed for GET /path?query`, `Missing required query parameter 'name' for path /path?query`.
+    """
+    if isinstance(error, ValidationException) and error.detail.startswith(QUOTING):
+        extra: Any = error.extra if isinstance(error.extra, list) else []
+        names = ", ".join(str(each["key"]) for each in extra if "key" in each)
+        error.detail = error.detail.partition(" for ")[0] + (f": {names}" if names else "")
+
+
+QUOTING: Final = ("Validation failed for ", "Missing required ")
+"""How the details begin in which Litestar quotes a URL."""

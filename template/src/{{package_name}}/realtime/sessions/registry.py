@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_network
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -30,9 +31,11 @@ class Registry:
         self._empty = asyncio.Event()
         self._empty.set()
         self.by_address: Counter[str] = Counter()
-        """The sessions of each client address, with those whose descriptor is still open."""
+        """The sessions of each client, as `address_group` names it, with those whose descriptor is still open."""
         self.lingering = 0
         """Sessions whose clean-up is done, and whose descriptor is still open."""
+        self.is_drained = False
+        """The service runs on its own server, which drains the sessions before it stops."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -58,7 +61,7 @@ class Registry:
         """Count a session."""
         self._sessions.add(session)
         self._empty.clear()
-        self.by_address[session.client] += 1
+        self.by_address[address_group(session.client)] += 1
 
     def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
         """Forget a session whose clean-up is done. It counts for its address, and as lingering, until it is closed."""
@@ -70,7 +73,7 @@ class Registry:
         if not self._sessions:
             self._empty.set()
         self.lingering += 1
-        closed = partial(self._closed, session.client)
+        closed = partial(self._closed, address_group(session.client))
         writer.notify_closed(closed) if writer else closed()
 
     def _closed(self, client: str) -> None:
@@ -116,6 +119,16 @@ class Registry:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         return self._empty.is_set()
+
+
+def address_group(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which each has 2**64."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address
 
 
 class SessionCollector(Collector):

@@ -1,14 +1,16 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+import msgspec
 import structlog
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
@@ -16,11 +18,12 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Message, Receive, ReceiveMessage, Send
 from websockets.frames import CloseCode
 
+from ..internals import frames_of
 from ..settings import CoreSettings
-from .cause import Cause, Reason, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
+from .cause import Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
 from .denial import deny
-from .frames import EXTENSION, FrameWriter, text_frame
-from .info import ConnectionInfo
+from .frames import EXTENSION, FrameWriter, add_fields, text_frame
+from .info import ConnectionInfo, link
 from .limits import PONGS, BadMessageLimit, MessageLimit, frame_limit
 from .metrics import Metrics
 from .middleware import is_direct
@@ -32,6 +35,9 @@ Socket = WebSocket[Any, Any, Any]
 
 SESSION_KEY: Final = "_session"
 """Where a session stands in the state of its socket."""
+
+Ref = str | int
+"""What a client calls a message; the answers to it carry the same."""
 
 RESTARTING: Final = "the service is about to restart"
 
@@ -65,6 +71,31 @@ class HookPair(NamedTuple):
     on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]]
 
 
+class HandlerTraits(NamedTuple):
+    """What all sessions of a handler have in common."""
+
+    direct: bool
+    """Nothing stands between the handler and the session."""
+    encode: Callable[[Any], bytes]
+    """Turns a message into JSON, with the `type_encoders` of the handler."""
+    binary: bool
+    """JSON is sent in binary frames."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A message that is handled in a task of its own: it is answered by a stream, or together with others."""
+
+    key: object
+    """Its `ref`, or an object of its own."""
+    begun: bool = False
+    cancelled: bool = False
+    """The client has cancelled it."""
+    closing: bool = False
+    """Its function is through; what cleans up after it is not cancelled."""
+    task: asyncio.Task[None] | None = None
+
+
 @dataclass(slots=True)
 class Runtime:
     """The one object that every session of an application refers to."""
@@ -74,8 +105,8 @@ class Runtime:
     hooks: HookPair
     """The hooks of the service, for every connection."""
     metrics: Metrics = field(default_factory=Metrics)
-    direct: dict[BaseRouteHandler, bool] = field(default_factory=dict[BaseRouteHandler, bool])
-    """For each handler that had a connection, whether nothing stands between it and the session."""
+    handlers: dict[BaseRouteHandler, HandlerTraits] = field(default_factory=dict[BaseRouteHandler, HandlerTraits])
+    """The traits of each handler that had a connection."""
     draining: bool = False
     """The service is about to stop."""
 
@@ -120,6 +151,17 @@ class Session:
     messages_out: int = 0
     exceeded_limit: str = ""
     """The setting whose limit the client exceeded; "" where it did not."""
+    ref: Ref | None = None
+    """The `ref` of the message that came last, if it had one."""
+    exchanges: dict[object, Exchange] = field(default_factory=dict[object, Exchange])
+    """What is handled in tasks of its own, by its `ref` if it has one."""
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    _context: Context | None = None
+    """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
+    _closing: asyncio.Task[Cause] | None = None
+    """Closes it after a task failed; kept, because the event loop itself keeps no task alive."""
+    _socket: Socket | None = None
+    _traits: HandlerTraits | None = None
     _limit: MessageLimit = field(init=False)
     _pings: MessageLimit | None = None
     _bad_messages: BadMessageLimit | None = None
@@ -240,6 +282,76 @@ class Session:
         self.messages_out += messages
         return True
 
+    async def send_message(self, message: Any, ref: Ref | None = None) -> None:
+        """Send a message: `str` and `bytes` as they are, None not at all, everything else as JSON.
+
+        Args:
+            message: What is sent.
+            ref: The `ref` of the message that it answers; added to a JSON object.
+
+        Raises:
+            RuntimeError: The connection is not accepted yet, or not in `connection_lifespan`.
+            WebSocketDisconnect: The client is gone, or the connection is closed.
+        """
+        if message is None:
+            return
+        traits, socket = self._traits, self._socket
+        if traits is None or socket is None:
+            raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
+        if isinstance(message, bytes):
+            await socket.send_bytes(message)
+            return
+        is_json = not isinstance(message, str)
+        payload = traits.encode(message) if is_json else message.encode()
+        if is_json and ref is not None:
+            payload = add_fields(payload, ref=ref)
+        binary = is_json and traits.binary
+        if binary or not self.write_text(payload):
+            await socket.send_data(payload, mode="binary" if binary else "text")
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        """Run a coroutine in a task that ends with the session; its failure ends the session.
+
+        Raises:
+            RuntimeError: The connection is not accepted yet, or it has ended.
+        """
+        if self._context is None:
+            coroutine.close()
+            raise RuntimeError(f"{self.path}: a task is started before the connection is accepted, or after its end")
+        context = self._context.copy()
+        task = asyncio.create_task(coroutine, name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done, context=context)
+        return task
+
+    def cancel_exchange(self, ref: Ref) -> None:
+        """Cancel what answers a message, if it still does."""
+        exchange = self.exchanges.get(ref)
+        if exchange and exchange.task and not exchange.cancelled:
+            exchange.cancelled = True
+            if exchange.begun:  # else it sees for itself, and still says how it ended
+                exchange.task.cancel()
+
+    async def wait_exchanges(self) -> None:
+        """Wait until the messages that are handled in tasks of their own now are answered."""
+        if tasks := [each.task for each in self.exchanges.values() if each.task]:
+            await asyncio.wait(tasks)
+
+    async def end_tasks(self) -> None:
+        """Cancel the tasks and await them, for up to HOOK_SECONDS. No other can be started from then on."""
+        self._task = self._context = None
+        closing = {each.task for each in self.exchanges.values() if each.closing}
+        for task in self._tasks - closing:
+            if not task.cancelling():  # a second cancellation would cut short how it ends
+                task.cancel()
+        if pending := [*self._tasks, *filter(None, [self._closing])]:
+            _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
+            if late:
+                log.error("tasks did not end in time", path=self.path, tasks=len(late))
+                for task in late:
+                    task.cancel()
+                self._tasks.clear()
+
     async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
         """Close from this side, unless the connection has ended already. Never raises.
 
@@ -260,10 +372,15 @@ class Session:
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
         return cause
 
+    def count_limit(self, setting: str) -> None:
+        """Note that the client exceeded the limit of a setting."""
+        self.metrics.limits[setting] += 1
+        self.exceeded_limit = setting
+
     async def close_for_limit(self, setting: str, detail: str) -> None:
         """Close with 1008, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self._count_limit(setting)
+            self.count_limit(setting)
             await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
 
     def exceed_limit(self, setting: str, code: int) -> Cause:
@@ -273,7 +390,7 @@ class Session:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self._count_limit(setting)
+            self.count_limit(setting)
         return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)))
 
     async def count_bad_message(self) -> None:
@@ -314,6 +431,7 @@ class Session:
         """Return the one `Connection` of this session; make it on the first call."""
         if self.connection is None:
             self.connection = self._runtime.make_connection()
+            link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
             self.scope["state"]["connection"] = self.connection
@@ -328,12 +446,16 @@ class Session:
         self.exit_stack = exit_stack
         self.initializing = True
         handler: Any = socket.route_handler
-        direct = self._runtime.direct.get(handler)
-        if direct is None:
-            direct = self._runtime.direct[handler] = is_direct(handler) and not socket.app.before_send
+        traits = self._runtime.handlers.get(handler)
+        if traits is None:
+            direct = is_direct(handler) and not socket.app.before_send
+            encode = msgspec.json.Encoder(enc_hook=handler.default_serializer).encode
+            traits = self._runtime.handlers[handler] = HandlerTraits(direct, encode, frames_of(handler)[1] == "binary")
+        self._socket, self._traits = socket, traits
+        self._context = copy_context()
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         extension = extensions.pop(EXTENSION, None)  # else it is kept for as long as the connection lasts
-        if not direct:
+        if not traits.direct:
             self.receive_event = socket.receive
         elif extension is not None:
             writer: FrameWriter = extension["writer"]
@@ -342,6 +464,7 @@ class Session:
     def begin_messages(self) -> None:
         """Note that the `on_accept` hooks have returned: the time of the first message counts from now."""
         self.initializing = False
+        self._context = copy_context()  # with what the hooks have set
         self.last_received_at = monotonic()
 
     def message_handled(self) -> None:
@@ -361,20 +484,36 @@ class Session:
         Returns:
             The cause: what ended the connection first.
         """
-        self._task = None
+        await self.end_tasks()
         await self._read_cause()
         self.message_handled()
-        resolution = resolve_cause(error, initializing=self.initializing, draining=self._runtime.draining)
+        resolution = self._resolve(error)
         connecting = self.state is State.CONNECTING
-        if resolution.is_bug:
-            event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
-            log.error(event, path=self.path, exc_info=error)
-        elif connecting:
+        if connecting and not resolution.is_bug:
             status, detail = int(resolution.status), resolution.detail
             log.info("handshake refused", path=self.path, client=self.client, status=status, detail=detail)
         if connecting:
             await self.deny(resolution.status, resolution.detail)
         return await self.close(resolution.reason, resolution.code, resolution.detail, resolution.error)
+
+    def _resolve(self, error: BaseException | None) -> Resolution:
+        """Decide what an exception means, and log it where it is a bug."""
+        resolution = resolve_cause(error, initializing=self.initializing, draining=self._runtime.draining)
+        if resolution.is_bug:
+            connecting = self.state is State.CONNECTING
+            event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
+            log.error(event, path=self.path, exc_info=error)
+        return resolution
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        """Forget a task; where it failed, close."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, WebSocketDisconnect):
+            return
+        cause = self._resolve(error)
+        if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
+            self._closing = asyncio.create_task(self.close(cause.reason, cause.code, cause.detail, cause.error))
 
     def cancel(self) -> None:
         """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""
@@ -455,7 +594,7 @@ class Session:
         if self.cause is None:
             cause = self._end_with(cause_of_disconnect(message))
             if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self._count_limit("max_message_size")
+                self.count_limit("max_message_size")
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are

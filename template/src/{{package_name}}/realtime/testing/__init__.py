@@ -32,6 +32,7 @@ __all__ = (
     "client",
     "credentials",
     "environment",
+    "pytest_configure",
     "run",
     "settings",
     "start",
@@ -54,11 +55,16 @@ class LoggingForTests(Logging):
         return structlog.get_logger
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Import each test by its path: those of two services in one repository have the same names."""
+    config.option.importmode = "importlib"
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of this machine, of its `.env` too, out of every test; and the log out of their output."""
     for name in os.environ:
-        if name.startswith(PREFIX):
+        if name.startswith((PREFIX, "LITESTAR_")):
             monkeypatch.delenv(name)
     settings = import_module(f"{PACKAGE}.settings").Settings
     monkeypatch.setitem(settings.model_config, "env_file", None)

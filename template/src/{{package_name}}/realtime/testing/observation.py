@@ -18,11 +18,12 @@ from litestar.routes import WebSocketRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import source_location
-from ..handlers.declared import sent_types
+from ..handlers.messages import RESERVED_FIELDS
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of, lifespan_of, query_of
 from ..plugin import Realtime
 from ..sessions.cause import Cause
+from ..sessions.frames import split_fields
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_lifespan
 from ..sessions.session import Socket
@@ -103,7 +104,7 @@ class UndocumentedMessages:
             handler = found.get("route_handler")
             if message["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
                 frame = message["text"] if message.get("text") is not None else message["bytes"]
-                if not any(_is(frame, declared.raw, handler) for declared in sent_types(handler)):
+                if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
                     self.found.append(
                         f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
                         "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
@@ -118,14 +119,14 @@ def _is(frame: str | bytes | None, kind: Any, handler: ListenerRouteHandler) -> 
     if kind in {str, bytes}:
         return isinstance(frame, kind)
     try:
+        if frame and frame[:1] in {"{", b"{"}:
+            fields = split_fields(frame)
+            frame = msgspec.json.encode({name: fields[name] for name in fields if name not in RESERVED_FIELDS})
         message = msgspec.json.decode(frame or "", type=kind, dec_hook=handler.default_deserializer)
     except msgspec.DecodeError:
         return False
     again = msgspec.json.decode(msgspec.json.encode(message, enc_hook=handler.default_serializer))
-    found = msgspec.json.decode(frame or "")
-    if isinstance(again, dict) and "sequence" not in again:
-        found.pop("sequence", None)  # the fan-out adds it, for those who want it
-    return bool(again == found)
+    return bool(again == msgspec.json.decode(frame or ""))
 
 
 EXAMPLES: dict[Any, str] = {

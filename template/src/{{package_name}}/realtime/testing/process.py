@@ -10,10 +10,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
+from tempfile import gettempdir
 from threading import Thread
 from typing import Any, TextIO, cast
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -24,10 +25,13 @@ from .credentials import credentials
 TIMEOUT = 20
 """Seconds after which a wait has failed; nothing waits so long when all is well."""
 
-if sys.platform == "win32":
-    FORKS = get_context("spawn")
-else:
-    FORKS = get_context("forkserver")
+OPENER = build_opener(ProxyHandler({}))
+"""The service is on this machine, whatever proxy leads away from it."""
+
+LONGEST_FOLDER = 70
+"""Characters of a folder for temporary files in which the path of a Unix socket, of some 100, still fits."""
+
+FORKS: Any = get_context("spawn" if sys.platform == "win32" or len(gettempdir()) > LONGEST_FOLDER else "forkserver")
 """To import the service takes longer than to start it: one process does, and all others are forked from that one.
 
 `pytest` is where each looks for the main module.
@@ -79,9 +83,10 @@ class Process:
             TimeoutError: It has not ended within 20 seconds.
         """
         self._process.join(TIMEOUT)
-        if self._process.exitcode is None:
+        status: int | None = self._process.exitcode
+        if status is None:
             raise TimeoutError("the process has not ended")
-        return self._process.exitcode
+        return status
 
     def kill(self) -> None:
         self._process.kill()
@@ -131,14 +136,14 @@ class Service:
     def connect(self, path: str = "/ws/echo", **options: Any) -> AbstractContextManager[ClientConnection]:
         """Open a connection, as `websockets` does; by default with the credentials of the tests."""
         opening: Any = connect  # its own types are partly unknown
-        options = {"additional_headers": credentials(), "open_timeout": TIMEOUT} | options
+        options = {"additional_headers": credentials(), "open_timeout": TIMEOUT, "proxy": None} | options
         return cast("AbstractContextManager[ClientConnection]", opening(f"ws://{self.address}{path}", **options))
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask over HTTP, and return the status and the body."""
         try:
             answer: HTTPResponse
-            with urlopen(f"http://{self.address}{path}", timeout=TIMEOUT) as answer:
+            with OPENER.open(f"http://{self.address}{path}", timeout=TIMEOUT) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()

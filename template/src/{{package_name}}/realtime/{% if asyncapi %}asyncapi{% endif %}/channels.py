@@ -5,21 +5,28 @@ import re
 from collections.abc import Iterable, Iterator
 from types import NoneType
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from litestar import Litestar
 from litestar.routes import WebSocketRoute
 from litestar.typing import FieldDefinition
 from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDefinition
-from litestar_asyncapi.spec import OperationAction, Parameter, Reference
+from litestar_asyncapi.spec import CorrelationId, OperationAction, Parameter, Reference, Reply
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.declared import received_types, sent_types
+from ..handlers.messages import Ping, Pong
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
 """The content types of the messages that are not JSON."""
+
+CORRELATION = CorrelationId(
+    location="$message.payload#/ref",
+    description="A client may give a message a `ref`; each answer to it carries the same.",
+)
+"""Where answers say which message they answer."""
 
 
 def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
@@ -43,14 +50,21 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     listener: Any = type(function.__self__) if inspect.ismethod(function) else function
     fields = fields_of(handler)
     messages = _messages(handler)
+    key = route.path_format
+    answers = [
+        Reference(f"{_channel(key)}/messages/{message.name}")
+        for message in messages
+        if message.payload in handler.answer_types()
+    ]
+    reply = Reply(channel=Reference(_channel(key)), messages=answers)
     directions = [
-        (OperationAction.RECEIVE, "Messages the service receives", function, received_types(handler)),
-        (OperationAction.SEND, "Messages the service sends", listener, sent_types(handler)),
+        (OperationAction.RECEIVE, "Messages the service receives", function, handler.received_types()),
+        (OperationAction.SEND, "Messages the service sends", listener, handler.sent_types()),
     ]
     wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
-        key=route.path_format,
-        address=route.path_format,
+        key=key,
+        address=key,
         parameters={
             name: Parameter(
                 description=_description(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
@@ -65,11 +79,17 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
                 title=title,
                 summary=docstring(documented)[0],
                 messages=[message for message in messages if message.payload in members],
+                reply=reply if action is OperationAction.RECEIVE else None,
                 security=[Reference(f"#/components/securitySchemes/{each}") for each in wanted] or None,
             )
             for action, title, documented, members in directions
         ],
     )
+
+
+def _channel(key: str) -> str:
+    """Return what refers to a channel: a JSON pointer (RFC 6901) in a fragment."""
+    return f"#/channels/{quote(key.replace('~', '~0').replace('/', '~1'), safe='~')}"
 
 
 def docstring(thing: Any) -> tuple[str | None, str | None]:
@@ -82,7 +102,7 @@ def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
     """Describe the messages of both directions, each once, under a name of its own."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
-    for members, frames in ((received_types(handler), received_in), (sent_types(handler), sent_in)):
+    for members, frames in ((handler.received_types(), received_in), (handler.sent_types(), sent_in)):
         for member in members:
             if all(member != message.payload for message in messages.values()):
                 name = getattr(member.annotation, "__name__", "Message")
@@ -97,6 +117,7 @@ def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, 
 
     kind = member.annotation
     summary, description = docstring(kind) if hasattr(kind, "__struct_fields__") else (None, None)
+    is_correlated = handler.codec.is_json and member.annotation not in {str, bytes, Ping, Pong}
     example = example_of(member.raw, handler.default_serializer)
     return MessageDefinition(
         payload=member,
@@ -105,6 +126,7 @@ def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, 
         summary=summary,
         description=description,
         examples=None if example is msgspec.UNSET else [example],
+        correlation_id=CORRELATION if is_correlated else None,
         content_type=CONTENT_TYPES.get(kind),
         extensions={"x-websocket-mode": "binary" if kind is bytes else frames},
     )

@@ -5,6 +5,9 @@ from typing import Any
 from urllib.parse import unquote
 
 SCHEMAS = "#/components/schemas/"
+UNNUMBERED = {"ErrorMessage", "Pong", "Gap"}
+"""Messages that are not published to a channel."""
+SEQUENCE = "Where the client has joined with `after`: the number of the message in its channel."
 
 
 def json_schema(document: dict[str, Any]) -> dict[str, Any]:
@@ -21,12 +24,17 @@ def json_schema(document: dict[str, Any]) -> dict[str, Any]:
     for name, operation in document["operations"].items():
         messages = [resolve(document, reference["$ref"]) for reference in operation["messages"]]
         union = [message["payload"] for message in messages]
-        path = resolve(document, operation["channel"]["$ref"])["address"]
-        definitions[name] = {"description": f"{operation['title']} at {path}.", "anyOf": union}
+        channel = resolve(document, operation["channel"]["$ref"])
+        definitions[name] = {"description": f"{operation['title']} at {channel['address']}.", "anyOf": union}
+        query = channel["bindings"]["ws"].get("query", {"properties": {}})
+        resumes = operation["action"] == "send" and "after" in query["properties"]
         for message in messages:
+            schema = definitions.get(message["payload"].get("$ref", "").rpartition("/")[2])
+            if resumes and schema and message["name"] not in UNNUMBERED:
+                schema["properties"]["sequence"] = {"type": "integer", "description": SEQUENCE}
             described = "\n\n".join(filter(None, (message.get("summary"), message.get("description"))))
-            if described and "$ref" in message["payload"]:
-                definitions[message["payload"]["$ref"].rpartition("/")[2]]["description"] = described
+            if described and schema:
+                schema["description"] = described
     root = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "AnyMessage",

@@ -7,7 +7,6 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.security.jwt import Token
 
-from ..sessions.handshake import origin_allowed
 from ..sessions.plugin import Sessions
 from .credentials import find_credentials
 from .settings import AuthSettings
@@ -43,10 +42,9 @@ class Authenticator:
         credentials = find_credentials(connection, self._settings.auth_cookie)
         if credentials is None:
             raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
-        if credentials.by_cookie:
-            allowed = connection.app.plugins.get(Sessions).allowed_origins
-            if not origin_allowed(dict(connection.scope), allowed, required=True):
-                raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
+        policy = connection.app.plugins.get(Sessions).policy
+        if credentials.by_cookie and policy.problem(dict(connection.scope), required=True):
+            raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
         try:
             token = Token.decode(
                 credentials.encoded,
@@ -59,6 +57,8 @@ class Authenticator:
         except NotAuthorizedException as error:
             # The error of the decoder stays the cause, for the log.
             raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
+        if not is_utf8(token.sub):
+            raise NotAuthorizedException("the token is not valid: its user is not UTF-8", headers=CHALLENGE)
         self.check(token)
         return token
 
@@ -87,6 +87,15 @@ class Authenticator:
         """
         now = datetime.now(UTC)
         self.revoked = {known: until for known, until in self.revoked.items() if until > now} | {jti: exp}
+
+
+def is_utf8(text: str) -> bool:
+    """Say whether a text can be sent anywhere: JSON may hold half a character, a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def seconds_left(token: Token) -> float:

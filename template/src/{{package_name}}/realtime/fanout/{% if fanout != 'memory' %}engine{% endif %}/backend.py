@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
-from ..messages import History, Message
+from ..messages import MAX_SEQUENCE, History, Message
 from .settings import EngineSettings
 
 T = TypeVar("T")
@@ -20,6 +20,14 @@ class Event(NamedTuple):
     """Without data where the engine has lost it already."""
     first: bool
     """No message of the channel came before it, or what came before is forgotten."""
+
+
+def parse_event(channel: str, sequence: bytes, first: bytes, exclude: bytes, data: bytes) -> Event | None:
+    """Return a message as it arrived, or None where it cannot be one of this service."""
+    if not (sequence.isdigit() and int(sequence) <= MAX_SEQUENCE and exclude.isascii()):
+        return None
+    message = Message(data, int(sequence), "" if exclude == b"-" else exclude.decode())
+    return Event(channel, message, first == b"1")
 
 
 class Heartbeat(NamedTuple):
@@ -36,13 +44,17 @@ class Operation(Generic[T]):
     """One step in the engine, in order with all others of its channel; the type parameter is the result's."""
 
     channel: str
+    member: str = ""
     retried: bool = False
     """It was tried before, and nobody knows whether it was done."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Publish(Operation[int]):
-    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence."""
+    """Give a message the next sequence of its channel, keep it, and send it to all nodes. Results in the sequence.
+
+    One without data stands for a message that is lost.
+    """
 
     data: bytes
     exclude: str = ""
@@ -64,7 +76,6 @@ class PresenceJoin(Operation[None]):
     `left` is kept, for whichever node finds that the member is on no node any more.
     """
 
-    member: str
     joined: bytes
     left: bytes
 
@@ -72,8 +83,6 @@ class PresenceJoin(Operation[None]):
 @dataclass(slots=True, kw_only=True)
 class PresenceLeave(Operation[None]):
     """Note that a member has left a channel on this node. If it is on no other, publish its `left`."""
-
-    member: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,12 +119,18 @@ class Backend(ABC):
         """Unsubscribe from channels."""
 
     @abstractmethod
-    def events(self) -> AsyncIterator[Event]:
-        """Iterate over what is published on the channels, in the order of each channel."""
+    def events(self) -> AsyncIterator[Event | None]:
+        """Iterate over what is published on the channels, in the order of each channel: None for what is no message.
+
+        Others may write to the same server. What they send is no failure of the backend.
+        """
 
     @abstractmethod
     async def apply(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        """Do operations, in the order of each channel; return the result of each, or the exception it failed with."""
+        """Do operations, in the order of each channel; return the result of each, or the exception it failed with.
+
+        What is the fault of one operation fails it alone; what is raised is a failure of the backend.
+        """
 
     @abstractmethod
     async def heartbeat(self) -> Heartbeat:

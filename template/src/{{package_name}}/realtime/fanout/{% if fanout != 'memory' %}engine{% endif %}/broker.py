@@ -12,7 +12,8 @@ from ...settings import PREFIX
 from ..broker import Broker, Dispatch, closed
 from ..memory import MemoryBroker
 from ..messages import History, Message
-from .backend import Backend, EngineRefusedError, ListMembers, Publish, ReadHistory
+from .backend import Backend, EngineRefusedError, ListMembers, Publish
+from .history_reads import HistoryReads
 from .presence import RegisteredPresence
 from .send_queue import ENGINE_SECONDS, SendQueue
 from .settings import EngineSettings
@@ -46,6 +47,7 @@ class EngineBroker(Broker):
 
     def _begin(self, dispatch: Dispatch) -> None:
         self._queue = SendQueue(self._settings.publish_seconds)
+        self._reads = HistoryReads(self._queue, self._settings.publish_seconds)
         self._subscriptions = Subscriptions(dispatch)
         self._presence = RegisteredPresence(self._queue)
         self._supervisor = Supervisor(self._backend, self._settings, self._queue, self._subscriptions, self._presence)
@@ -83,7 +85,7 @@ class EngineBroker(Broker):
         return self._queue.submit(Publish(channel=channel, data=data, exclude=exclude))
 
     async def read_history(self, channel: str, after: int) -> History:
-        return await self._queue.submit(ReadHistory(channel=channel, after=after))
+        return await self._reads.read(channel, after)
 
     async def members(self, channel: str) -> list[str]:
         return await self._queue.submit(ListMembers(channel=channel))
@@ -111,6 +113,8 @@ class EngineBroker(Broker):
         available, lost = int(self.available), self._supervisor.connections_lost
         yield GaugeMetricFamily("fanout_engine_available", "1 while the engine of the fan-out is available", available)
         yield CounterMetricFamily("fanout_engine_connections_lost", "Connections to the engine that were lost", lost)
+        dropped = self._supervisor.notifications_dropped + self._subscriptions.dropped
+        yield CounterMetricFamily("fanout_notifications_dropped", "What arrived and is of no node of ours", dropped)
         waiting, failed = len(self._queue), self._queue.failed
         yield GaugeMetricFamily("fanout_operations_waiting", "Operations that wait for the engine", waiting)
         yield CounterMetricFamily("fanout_operations_failed", "Operations that the engine did not do in time", failed)

@@ -5,7 +5,7 @@ from typing import Any
 
 from .backend import Backend, Heartbeat, Operation, PresenceJoin, PresenceLeave
 from .send_queue import ENGINE_SECONDS, SendQueue
-from .subscriptions import batches, without_failure
+from .subscriptions import batches
 
 
 class RegisteredPresence:
@@ -58,5 +58,6 @@ class RegisteredPresence:
                 )
         for batch in batches(changes):
             async with asyncio.timeout(ENGINE_SECONDS):
-                without_failure(await backend.apply(batch))
+                results = await backend.apply(batch)
+            self._stale = self._stale or any(isinstance(result, Exception) for result in results)
         self._lifetime = heartbeat.lifetime

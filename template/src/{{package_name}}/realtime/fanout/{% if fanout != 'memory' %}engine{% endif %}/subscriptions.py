@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import structlog
 
 from ..broker import Dispatch
 from ..messages import History, Message, resume
 from .backend import Backend, Event, ReadHistory
 from .send_queue import BATCH, ENGINE_SECONDS
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -31,6 +35,10 @@ class Subscriptions:
         self._buffered: dict[str, list[Message]] = {}
         """What comes of a channel before it is known where it stands."""
         self._syncing = asyncio.Lock()
+        self.failed: set[str] = set()
+        """The channels that the engine could not read, when last asked."""
+        self.dropped = 0
+        """Messages with a sequence that the engine has not given."""
 
     def add(self, channel: str) -> None:
         """Subscribe to a channel, with the next `sync`."""
@@ -39,6 +47,7 @@ class Subscriptions:
     def discard(self, channel: str) -> None:
         """Unsubscribe from a channel, with the next `sync`: whoever leaves does not wait for the engine."""
         self._subscriptions.discard(channel)
+        self.failed.discard(channel)
         self._resume_points.pop(channel, None)
 
     def is_synced(self, channel: str) -> bool:
@@ -54,11 +63,12 @@ class Subscriptions:
         last = self._last_sequence.get(channel)
         if last is None or message.sequence <= last:
             return True
-        if message.data and (first or message.sequence == last + 1):
+        if message.data and message.sequence == last + 1:
             self._last_sequence[channel] = message.sequence
             self._dispatch(channel, message)
             return True
-        self._resume_points[channel] = self._last_sequence.pop(channel)
+        del self._last_sequence[channel]
+        self._resume_points[channel] = message.sequence - 1 if first else last  # what came before it is forgotten
         self._buffered[channel] = [message]
         return False
 
@@ -83,15 +93,32 @@ class Subscriptions:
         for channel in channels:
             self._buffered.setdefault(channel, [])
         await backend.subscribe(channels)
+        arrived = {channel: len(self._buffered[channel]) for channel in channels}
         reads = [ReadHistory(channel=channel, after=self._resume_points.get(channel)) for channel in channels]
-        histories: list[History] = without_failure(await backend.apply(reads))
+        histories: list[History | Exception] = await backend.apply(reads)
         for channel, history in zip(channels, histories, strict=True):
-            self._catch_up(channel, history)
+            if isinstance(history, Exception):  # the other channels are in order, and this one is tried again
+                if channel not in self.failed:
+                    log.error("channel cannot be read", channel=channel, problem=type(history).__name__)
+                self.failed.add(channel)
+                self._buffered.pop(channel, None)
+            elif channel in self._buffered:
+                self._catch_up(channel, history, arrived[channel])
 
-    def _catch_up(self, channel: str, history: History) -> None:
-        """Dispatch what was missed, then what has come meanwhile."""
+    def _catch_up(self, channel: str, history: History, arrived: int) -> None:
+        """Dispatch what was missed, then what has come meanwhile.
+
+        Args:
+            channel: The name of the channel.
+            history: What the engine has of it.
+            arrived: So many messages came before the history was asked for; the engine knows no later one than it says.
+        """
+        self.failed.discard(channel)
         after = self._resume_points.pop(channel, None)
-        messages: Iterable[Message] = self._buffered.pop(channel)
+        buffered = self._buffered.pop(channel)
+        early = [message for message in buffered[:arrived] if message.sequence <= history.sequence]
+        self.dropped += min(arrived, len(buffered)) - len(early)
+        messages: Iterable[Message] = early + buffered[arrived:]
         if after is not None:
             messages = resume(channel, after, history, messages)
         last = history.sequence
@@ -115,11 +142,3 @@ def batches(items: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(tuple(items))
     while batch := list(islice(rest, BATCH)):
         yield batch
-
-
-def without_failure(results: list[Any]) -> list[Any]:
-    """Return the results of operations, or raise the first exception among them."""
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results

@@ -58,6 +58,7 @@ class Supervisor:
         self._refusal = ""
         self._task: asyncio.Task[None] | None = None
         self.connections_lost = 0
+        self.notifications_dropped = 0
 
     @property
     def available(self) -> bool:
@@ -91,6 +92,8 @@ class Supervisor:
                 while not self._subscriptions.is_synced(channel):
                     await self._available.wait()
                     await self._sync_subscriptions()
+                    if channel in self._subscriptions.failed:
+                        raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
         except TimeoutError:
             raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
@@ -138,7 +141,9 @@ class Supervisor:
     async def _receive_loop(self, backend: Backend) -> None:
         count = 0
         async for event in backend.events():
-            if not self._subscriptions.receive(event):
+            if event is None:
+                self.notifications_dropped += 1
+            elif not self._subscriptions.receive(event):
                 self.sync_soon()
             count += 1
             if count % BATCH == 0:
@@ -167,6 +172,7 @@ class Supervisor:
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
         async with asyncio.timeout(ENGINE_SECONDS):
             heartbeat = await backend.heartbeat()
+        self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
 
     def _fail_backend(self, error: Exception) -> None:
