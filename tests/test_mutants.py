@@ -129,7 +129,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "sockets are not forgotten": [
-        ("sessions/handshake.py", "self._registry.remove(session)", "pass"),
+        ("sessions/handshake.py", 'self._registry.remove(session, extension.get("writer"))', "pass"),
     ],
     "any origin may connect": [
         ("sessions/handshake.py", "return origin in allowed or origin == own_origin(scope)", "return True"),

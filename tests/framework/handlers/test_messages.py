@@ -7,6 +7,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import Meta, Struct
 
 from my_service.realtime import ConfigurationError, listener
+from my_service.settings import Settings
 
 from ..recording import Serve
 
@@ -79,16 +80,44 @@ def test_a_ping_is_answered_and_no_handler_sees_it(serve: Serve) -> None:
     assert seen == [Add(1)]
 
 
-def test_a_ping_counts_for_the_rate(serve: Serve) -> None:
-    limits = {"max_messages_per_second": 1, "message_burst": 3}
-    with serve(calculate, **limits) as client, client.websocket_connect("/") as socket:
-        for _ in range(5):
+def test_pings_are_no_messages(serve: Serve) -> None:
+    """What `client.js` sends by default is let through by default: a full queue, and a ping behind it."""
+    burst = Settings().message_burst
+    with serve(calculate, max_messages_per_second=0.001) as client, client.websocket_connect("/") as socket:
+        for _ in range(burst + 50):
             socket.send_text('{"type":"ping"}')
-        for _ in range(3):
-            socket.receive_json(timeout=20)
+        for _ in range(burst):
+            socket.send_text('{"type":"add","number":1}')
+        socket.send_text('{"type":"ping"}')
+        for _ in range(burst + 50):
+            assert socket.receive_json(timeout=20) == {"type": "pong"}
+        for _ in range(burst):
+            assert socket.receive_json(timeout=20)["type"] != "pong"
+        assert socket.receive_json(timeout=20) == {"type": "pong"}
+        socket.send_text('{"type":"add","number":1}')
         with pytest.raises(WebSocketDisconnect) as ended:
             socket.receive_json(timeout=20)
     assert ended.value.code == 1008
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_pings_have_a_rate_of_their_own(serve: Serve, rate: int) -> None:
+    limits = {"max_messages_per_second": rate, "max_frames_per_second": 0.1}
+    with serve(calculate, **limits) as client, client.websocket_connect("/") as socket:
+        for _ in range(2):
+            socket.send_text('{"type":"ping"}')
+        assert socket.receive_json(timeout=20) == {"type": "pong"}
+        with pytest.raises(WebSocketDisconnect) as ended:
+            socket.receive_json(timeout=20)
+    assert ended.value.code == 1008
+
+
+def test_a_ping_in_plain_text_is_answered_as_it_came(serve: Serve) -> None:
+    """The default heartbeat of useWebSocket of VueUse, every second, and of react-use-websocket."""
+    with serve(calculate, max_bad_messages=1) as client, client.websocket_connect("/") as socket:
+        for _ in range(20):
+            socket.send_text("ping")
+            assert socket.receive_text(timeout=20) == "pong"
 
 
 def test_a_handler_keeps_a_ping_of_its_own(serve: Serve) -> None:
@@ -118,7 +147,7 @@ def test_a_handler_keeps_a_ping_of_its_own(serve: Serve) -> None:
                 assert socket.receive_text(timeout=20) == answer
 
 
-@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '["ping"]', "ping"])
+@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '["ping"]', "Ping"])
 def test_what_only_looks_like_a_ping_is_a_bad_message(serve: Serve, ping: str) -> None:
     with serve(calculate) as client, client.websocket_connect("/") as socket:
         socket.send_text(ping)

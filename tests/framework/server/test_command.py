@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, create_connection, has_dualstack_ipv6
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -130,3 +130,13 @@ def test_help_says_what_there_is(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "my_service", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, cwd=tmp_path, check=True)
     assert all(option in result.stdout for option in ("--host", "--port", "--reload"))
+
+
+@pytest.mark.skipif(not has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_two_colons_are_all_addresses_of_both_families(start: Start) -> None:
+    service = start(host="::")
+    port = service.address.rpartition(":")[2]
+    for address in ("127.0.0.1", "::1"):
+        with create_connection((address, int(port)), timeout=TIMEOUT) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"

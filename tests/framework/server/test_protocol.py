@@ -10,6 +10,8 @@ import uvicorn
 from litestar.types import Receive, ReceiveMessage, Send
 from uvicorn.server import ServerState
 
+from my_service.realtime.server.http_protocol import HttpProtocol
+from my_service.realtime.server.tcp_limits import TcpLimits
 from my_service.realtime.server.websocket_protocol import (
     MAX_FRAGMENTS,
     MAX_FRAMES_AT_ONCE,
@@ -340,7 +342,12 @@ def test_after_our_close_nothing_is_looked_at_but_a_close() -> None:
         connection.receive(frame(CLOSE, b"\x03\xf0")[5:])
         assert connection.transport.closed
         assert received == ["websocket.disconnect"]
+        freed: list[bool] = []
+        connection.protocol.notify_closed(lambda: freed.append(True))
+        assert not freed
         await connection.lose()
+        connection.protocol.notify_closed(lambda: freed.append(True))
+        assert len(freed) == 2
 
     play(scene())
 
@@ -364,5 +371,40 @@ def test_a_large_message_is_gathered_in_one_buffer() -> None:
         assert lengths == [size]
         assert len(buffers) <= 3  # no copy for each segment
         await connection.lose()
+
+    play(scene())
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_an_http_answer_that_is_not_read_ends_the_connection(closes: bool) -> None:
+    class Stuck(Transport):
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def answer(_: object, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"hi", "more_body": False})
+
+    async def scene() -> None:
+        config = uvicorn.Config(cast("Any", answer), lifespan="off", log_config=None)
+        config.load()
+        settings = Settings(send_seconds=0.02)
+        protocol = HttpProtocol(
+            settings=settings,
+            tcp_limits=TcpLimits(settings, 1024),
+            config=config,
+            server_state=ServerState(),
+            app_state={},
+        )
+        transport = Stuck()
+        protocol.connection_made(transport)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"Connection: close\r\n" * closes + b"\r\n")
+        if not closes:
+            protocol.pause_writing()
+        await until(lambda: transport.aborted)
+        protocol.connection_lost(None)
+        await asyncio.gather(*protocol.tasks)
 
     play(scene())

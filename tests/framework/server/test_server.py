@@ -254,11 +254,15 @@ def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
         assert metric(service, 'websocket_refused_total{reason="full"}') == 5
 
 
-def command_with_few_descriptors(*arguments: Any) -> None:
+def command_with_few_descriptors(*arguments: Any, hard: int | None = None) -> None:
     import resource  # Windows has none
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     command(*arguments)
+
+
+def command_with_no_more_than_few_descriptors(*arguments: Any) -> None:
+    command_with_few_descriptors(*arguments, hard=64)
 
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +273,86 @@ def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: py
         for _ in range(100):
             open_and_read_nothing(service, stack)
         assert service.get("/health")[0] == 200
+
+
+def open_tcp(service: Service, stack: ExitStack) -> socket.socket:
+    host, _, port = service.address.partition(":")
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(TIMEOUT)
+    client.connect((host, int(port)))
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    with suppress(ConnectionError):
+        while data := client.recv(65536):
+            answer += data
+    return answer
+
+
+POST = b"POST /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_a_request_whose_body_comes_with_its_head_is_answered(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(POST % 200_000 + b"x" * 200_000)
+        assert read_all(client).startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_head_that_is_too_large_is_refused_though_it_comes_at_once(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"x" * 70_000 + b"\r\n\r\n")
+        assert not read_all(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_does_not_come_ends_the_connection(start: Start) -> None:
+    service = start(handshake_seconds=SHORT_TIMEOUT)
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(POST.replace(b"Connection: close\r\n", b"") % 200_000 + b"x")
+        read_all(client)  # it ends
+
+
+def test_requests_that_are_sent_without_reading_an_answer_are_bounded(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        send_until_closed(open_tcp(service, stack), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", HANDSHAKE], ids=["nothing", "half a head", "handshakes"])
+def test_a_node_that_runs_out_of_descriptors_says_so_and_is_healthy(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(process, "command", command_with_no_more_than_few_descriptors)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
+    service = start(**UNLIMITED)
+    with ExitStack() as stack:
+        for _ in range(100):
+            with suppress(ConnectionError):
+                open_tcp(service, stack).sendall(sent)
+        for _ in range(3):
+            assert service.get("/health")[0] == 200
+        service.wait_for(
+            "out of file descriptors: a handshake is rejected"
+            if sent == HANDSHAKE
+            else "too many TCP connections without a handshake"
+        )
+
+
+def test_an_address_has_so_many_tcp_connections_and_no_more(start: Start) -> None:
+    service = start(max_connections_per_address=5, trusted_proxies="")
+    with ExitStack() as stack:
+        clients = [open_tcp(service, stack) for _ in range(6)]
+        assert read_all(clients[-1]) == b""
+        service.wait_for("too many TCP connections from an address")
+        clients[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert read_all(clients[0]).startswith(b"HTTP/1.1 200")
 
 
 def test_a_cookie_that_is_too_long_is_refused_in_the_log_too(start: Start) -> None:

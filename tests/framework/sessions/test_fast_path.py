@@ -36,6 +36,9 @@ class Writer:
 
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None: ...
 
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        self.closed = callback
+
 
 class PassesThrough(PassThroughMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:

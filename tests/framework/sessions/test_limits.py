@@ -11,13 +11,15 @@ from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listener
+from my_service.realtime.sessions.frames import EXTENSION
 from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import address_group
 from my_service.realtime.sessions.session import Session
 from my_service.settings import Settings
 
-from ..recording import Hooks, Serve
+from ..recording import Hooks, Serve, build
+from .test_fast_path import Writer
 
 SHORT_TIMEOUT = 0.05
 """Seconds of a limit that a test waits for."""
@@ -187,6 +189,30 @@ def test_one_connection_too_many_is_refused_until_another_ends(
             assert ask(socket, 1) == 2
         hooks.ended.get(timeout=20)
         assert metrics_of(client)[f"websocket_refused_total{{{reason}}}"] == 1
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_address"])
+def test_a_connection_counts_until_its_descriptor_is_closed(hooks: Hooks, limit: str) -> None:
+    app, writers = build(hooks, count, **{limit: 1}), list[Writer]()
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            writers.append(Writer())
+            scope["extensions"] = {EXTENSION: {"writer": writers[-1]}}
+        await app(scope, receive, send)
+
+    registry = app.plugins.get(Sessions).registry
+    with TestClient(cast("Any", server)) as client:
+        with client.websocket_connect("/"):
+            pass
+        hooks.ended.get(timeout=20)
+        with pytest.raises(WebSocketDisconnect):  # it is cleaned up, and its descriptor is open
+            client.websocket_connect("/").__enter__()
+        assert len(registry) == 0
+        writers[0].closed()
+        assert registry.by_address.total() == registry.lingering == 0
+        with client.websocket_connect("/"):
+            pass
 
 
 def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> None:

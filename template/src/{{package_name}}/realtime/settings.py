@@ -117,7 +117,8 @@ class CoreSettings(SettingsGroup):
     """Compress messages of clients that offer it (permessage-deflate): less traffic for more CPU and memory."""
 
     handshake_seconds: float = Field(default=10, gt=0)
-    """Seconds in which the head of a request must arrive, a handshake's too. Must be positive."""
+    """Seconds in which the head of a request must arrive, a handshake's too, and each 4 KiB of a body. Must be
+    positive."""
     ping_interval: float = Field(default=20, gt=0)
     """Seconds between the pings that keep a connection alive and find a dead peer. Must be positive."""
     ping_timeout: float = Field(default=20, gt=0)

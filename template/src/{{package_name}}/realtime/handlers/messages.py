@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..internals import frames_of
 from ..sessions.frames import split_fields
+from ..sessions.limits import PONGS
 from ..sessions.session import Session, Socket
 
 MAX_DETAIL: Final = 200
@@ -92,8 +93,8 @@ class Pong(Struct, tag="pong"):
 
 OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
 PING: Final = msgspec.json.encode(Ping())
-PINGS: Final = frozenset({PING, PING.decode(), '{"type": "ping"}'})
-"""A ping as `JSON.stringify` writes it, and as Python's `json.dumps` does; bytes where it had a `ref`."""
+PINGS: Final = frozenset({PING})
+"""A ping that had a `ref`; those without are in `PONGS`."""
 
 
 def error_answer(error: MessageError | HTTPException) -> ErrorMessage:
@@ -174,8 +175,12 @@ class Codec:
                 detail = "nested too deeply"
             except (msgspec.DecodeError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if self.answers_pings and frame in PINGS:
-                    await session.send_message(Pong(), session.ref)
+                if self.answers_pings and (frame in PINGS or frame in PONGS):
+                    await session.count_ping()
+                    if frame == "ping":
+                        await socket.send_text(PONGS[frame])
+                    else:
+                        await session.send_message(Pong(), session.ref)
                     continue
                 detail = str(error)
             await session.count_bad_message()

@@ -1,44 +1,78 @@
-"""uvicorn's HTTP protocol, with bounds on a client that never completes its request. For uvicorn 0.54."""
+"""uvicorn's HTTP protocol, with bounds on a client that sends or reads too slowly. For uvicorn 0.54."""
 
 from asyncio import TimerHandle, Transport
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ..settings import CoreSettings
+from .tcp_limits import TcpLimits
+
 MAX_HEAD_BYTES: Final = 65536
 """Bytes of the request line and the headers of a request."""
 
+MIN_BODY_BYTES: Final = 4096
+"""Bytes of a body that must come in each HANDSHAKE_SECONDS, unless it is complete or the handler does not take it."""
+
+NO_DESCRIPTOR: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+MAX_PIPELINED: Final = 16
+"""Requests that may wait while one before them is answered."""
+
 
 class HttpProtocol(HttpToolsProtocol):
-    """One TCP connection before its handshake, with a bound on the head of a request, in time and in size.
+    """One TCP connection before its handshake, with bounds on requests and on answers that are not read.
+
+    The head of a request is bounded in time and in size, its body by a least rate, the requests that wait in number,
+    and the time in which the client reads nothing of a full buffer, or of what is left at the end.
 
     Args:
-        handshake_seconds: Seconds in which the head of a request must arrive.
+        settings: The limits.
+        tcp_limits: What counts the TCP connections of this node.
         options: Those of uvicorn's protocol.
     """
 
-    def __init__(self, *, handshake_seconds: float, **options: Any) -> None:
+    def __init__(self, *, settings: CoreSettings, tcp_limits: TcpLimits, **options: Any) -> None:
         super().__init__(**options)
-        self._handshake_seconds = handshake_seconds
+        self._tcp_limits = tcp_limits
+        self._head_seconds = settings.handshake_seconds
+        self._read_seconds = settings.send_seconds or settings.handshake_seconds
         self._deadline: TimerHandle | None = None
         """Set while the head of a request is read."""
         self._head_bytes = 0
+        self._in_body = False
+        self._body_bytes = 0
+        """Bytes of the body since the last look at them."""
+        self._body_timer: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
+        """Set while the client has to read."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._begin_head()
+        self._tcp_limits.add(transport, self.client[0] if self.client else "", len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
+        self._stop()
         super().connection_lost(exc)
 
+    def handle_websocket_upgrade(self) -> None:
+        self._stop()
+        if self._tcp_limits.admits(len(self.connections)):
+            super().handle_websocket_upgrade()
+        else:
+            self.transport.write(NO_DESCRIPTOR)
+            self.transport.close()
+
     def data_received(self, data: bytes) -> None:
-        if self._deadline is not None:
+        head = self._deadline
+        super().data_received(data)
+        if head is not None and head is self._deadline:  # all of it is head
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
-                return
-        super().data_received(data)
+        elif self._in_body and self._body_timer is None:
+            self._body_timer = self.loop.call_later(self._head_seconds, self._check_body)
 
     def on_message_begin(self) -> None:
         self._begin_head()
@@ -46,14 +80,74 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise ValueError("the head is too large")  # the parser makes it a 400
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests wait for their answers")
+        self._in_body, self._body_bytes = True, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._limit_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._limit_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        self._limit_reading()
+
+    def _stop(self) -> None:
+        """Bound nothing any more: the connection is lost, or a WebSocket."""
+        self._tcp_limits.remove(self.transport)
+        self._end_head()
+        self._in_body = False
+        for timer in (self._body_timer, self._unread):
+            if timer is not None:
+                timer.cancel()
 
     def _begin_head(self) -> None:
         if self._deadline is None:
             self._head_bytes = 0
-            self._deadline = self.loop.call_later(self._handshake_seconds, self.transport.abort)
+            self._deadline = self.loop.call_later(self._head_seconds, self.transport.abort)
 
     def _end_head(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _check_body(self) -> None:
+        self._body_timer = None
+        if not self._in_body:
+            return
+        if self._body_bytes < MIN_BODY_BYTES and not self.flow.read_paused:
+            self.transport.abort()
+            return
+        self._body_bytes = 0
+        self._body_timer = self.loop.call_later(self._head_seconds, self._check_body)
+
+    def _limit_reading(self) -> None:
+        """Where the connection is closed, bound the time for the client to read the rest."""
+        if self.transport.is_closing():
+            self._abort_unread()
+
+    def _abort_unread(self) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(self._read_seconds, self.transport.abort)

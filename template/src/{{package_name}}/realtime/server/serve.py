@@ -25,13 +25,11 @@ from ..settings import CoreSettings
 from .drain import DrainingServer
 from .http_protocol import HttpProtocol
 from .proxies import TrustedProxies
+from .tcp_limits import HTTP_DESCRIPTORS, SPARE_DESCRIPTORS, TcpLimits
 from .websocket_protocol import WebSocketProtocol
 
 if sys.platform != "win32":
     import resource
-
-SPARE_DESCRIPTORS: Final = 200
-"""File descriptors for files, HTTP and connections to other services."""
 
 DEFAULT_DESCRIPTORS: Final = 100_000
 """File descriptors where the number of connections is not limited."""
@@ -70,10 +68,10 @@ def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     """
     app = load_app(settings)
     asyncio.run(app.plugins.get(Fanout).broker.check())
-    server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
+    tcp_limits = TcpLimits(settings, _raise_descriptor_limit(settings))
+    server = DrainingServer(_configuration(app, settings, tcp_limits), app.plugins.get(Sessions).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs
-    _raise_descriptor_limit(settings)
     host, port = sockets[0].getsockname()[:2]
     structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     gc.collect()
@@ -100,15 +98,15 @@ def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | 
         LogStream(sys.stderr).write(f"{error}\n")
 
 
-def _raise_descriptor_limit(settings: CoreSettings) -> None:
-    """Raise the number of file descriptors that this process may open, because each connection takes one.
+def _raise_descriptor_limit(settings: CoreSettings) -> int:
+    """Raise the number of file descriptors that this process may open, because each connection takes one; return it.
 
     Many systems begin with 1024. Once none is left, nothing can connect any more, not even a health check.
     """
+    needed = (settings.max_connections or DEFAULT_DESCRIPTORS) + HTTP_DESCRIPTORS + SPARE_DESCRIPTORS
     if sys.platform == "win32":
-        return
+        return needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = (settings.max_connections or DEFAULT_DESCRIPTORS) + SPARE_DESCRIPTORS
     allowed = needed if hard == resource.RLIM_INFINITY else hard
     if resource.RLIM_INFINITY != soft < needed:
         with suppress(OSError, ValueError):  # more than the system has, although it says otherwise
@@ -117,15 +115,17 @@ def _raise_descriptor_limit(settings: CoreSettings) -> None:
         structlog.get_logger(__name__).warning(
             "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=allowed, needed=needed
         )
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return needed if soft == resource.RLIM_INFINITY else min(soft, needed)
 
 
-def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
+def _configuration(app: Litestar, settings: CoreSettings, tcp_limits: TcpLimits) -> uvicorn.Config:
     return uvicorn.Config(
         TrustedProxies(cast("Any", app), settings.trusted_proxies),
         interface="asgi3",
         root_path=settings.root_path,
         proxy_headers=False,  # `TrustedProxies` stands in its place
-        http=cast("Any", partial(HttpProtocol, handshake_seconds=settings.handshake_seconds)),
+        http=cast("Any", partial(HttpProtocol, settings=settings, tcp_limits=tcp_limits)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,

@@ -16,7 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame, Opcode
 
 from ..sessions.frames import EXTENSION, TEXT, text_frame
-from ..sessions.limits import MessageLimit
+from ..sessions.limits import MessageLimit, frame_limit
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
 
@@ -47,9 +47,6 @@ EVENT_BYTES: Final = 256
 
 MAX_FRAMES_AT_ONCE: Final = 64
 """Frames of one connection that are read in one turn of the loop. The others of the node have theirs in between."""
-
-BURST_SECONDS: Final = 10
-"""Frames that are no message may come at once, as many as MAX_FRAMES_PER_SECOND allows in this time."""
 
 MAX_FRAGMENTS: Final = 1024
 """Fragments of one message; or more, where they have MIN_FRAGMENT_BYTES each in the largest message."""
@@ -89,6 +86,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue: Any = EventQueue(self.loop)
         self.close_timeout = CLOSE_SECONDS
         self._settings = settings
+        self._lost = False
+        self._on_closed: Callable[[], None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
         """Runs while a send waits for the client."""
         self._reads_frames = False
@@ -117,6 +116,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._message_timer is not None:
             self._message_timer.cancel()
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_closed is not None:
+            self._on_closed()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -234,8 +236,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if first & 0x8F in MESSAGES:  # it is compressed
             return True
         if self._frame_limit is None:
-            rate = self._settings.max_frames_per_second
-            self._frame_limit = MessageLimit(rate, max(1, round(rate * BURST_SECONDS)))
+            self._frame_limit = frame_limit(self._settings.max_frames_per_second)
         if not self._frame_limit.allows_message(monotonic()):
             self._close_for_limit("max_frames_per_second", CloseCode.POLICY_VIOLATION, "too many frames")
             return False
@@ -293,6 +294,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
         self.queue.notify_disconnect(callback)
+
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        if self._lost:
+            callback()
+        else:
+            self._on_closed = callback
 
     def _end_reading(self, data: bytes | bytearray) -> None:
         self._reads_frames = False

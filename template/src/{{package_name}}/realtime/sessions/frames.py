@@ -43,6 +43,9 @@ class FrameWriter(Protocol):
             callback: Called once; at once, where the connection has ended already. It must not raise.
         """
 
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        """Call back once its descriptor is closed, which may be some time after the end; at once, where it is."""
+
 
 def text_frame(payload: bytes) -> bytes:
     """Return the unmasked frame of a whole text message, whose payload is UTF-8."""

@@ -54,6 +54,8 @@ class HandshakeMiddleware(PassThroughMiddleware):
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
         self._registry.add(session)
+        extensions: dict[str, Any] = handshake.get("extensions") or {}
+        extension: dict[str, Any] = extensions.get(EXTENSION) or {}
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
@@ -62,7 +64,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             # The drain cancelled a handler that was too slow; its clean-up has run, and nobody waits for more.
         finally:
             session.leave()
-            self._registry.remove(session)
+            self._registry.remove(session, extension.get("writer"))
 
     def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
@@ -71,7 +73,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return "draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING
         if problem := self._policy.problem(handshake):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
-        if 0 < settings.max_connections <= len(registry):
+        if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
         if 0 < settings.max_connections_per_address <= registry.by_address[address_group(client_address(handshake))]:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"

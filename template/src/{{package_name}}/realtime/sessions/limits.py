@@ -1,6 +1,14 @@
 """How much one connection may send. What a slow consumer may leave unread is in `server/websocket_protocol.py`."""
 
 from time import monotonic
+from typing import Final
+
+PONGS: Final = dict.fromkeys(('{"type":"ping"}', '{"type": "ping"}'), '{"type":"pong"}') | {"ping": "pong"}
+"""What is a ping, and its answer: in JSON, as `JSON.stringify` and Python's `json.dumps` write it, and as plain text,
+the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`."""
+
+BURST_SECONDS: Final = 10
+"""Frames that are no message may come at once, as many as MAX_FRAMES_PER_SECOND allows in this time."""
 
 
 class MessageLimit:
@@ -35,6 +43,15 @@ class MessageLimit:
             return False
         self._tokens -= 1
         return True
+
+    def refund(self, messages: int) -> None:
+        """Count so many messages less; more, where it is negative."""
+        self._tokens += messages
+
+
+def frame_limit(rate: float) -> MessageLimit:
+    """Return the limit of what is no message: of the frames of MAX_FRAMES_PER_SECOND, and of `ping` messages."""
+    return MessageLimit(rate, round(rate * BURST_SECONDS))
 
 
 class BadMessageLimit:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_network
 from itertools import accumulate
 
@@ -11,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from .cause import Reason
+from .frames import FrameWriter
 from .metrics import BUCKETS, LIMITS, Metrics
 from .session import Runtime, Session
 
@@ -29,7 +31,9 @@ class Registry:
         self._empty = asyncio.Event()
         self._empty.set()
         self.by_address: Counter[str] = Counter()
-        """The sessions of each client, as `address_group` names it."""
+        """The sessions of each client, as `address_group` names it, with those whose descriptor is still open."""
+        self.lingering = 0
+        """Sessions whose clean-up is done, and whose descriptor is still open."""
         self.is_drained = False
         """The service runs on its own server, which drains the sessions before it stops."""
 
@@ -59,19 +63,24 @@ class Registry:
         self._empty.clear()
         self.by_address[address_group(session.client)] += 1
 
-    def remove(self, session: Session) -> None:
-        """Forget a session whose clean-up is done."""
+    def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
+        """Forget a session whose clean-up is done. It counts for its address, and as lingering, until it is closed."""
         self._sessions.remove(session)
-        client = address_group(session.client)
-        self.by_address[client] -= 1
-        if not self.by_address[client]:
-            del self.by_address[client]
         if sessions := self._by_user.get(session.user):
             sessions.discard(session)
             if not sessions:
                 del self._by_user[session.user]
         if not self._sessions:
             self._empty.set()
+        self.lingering += 1
+        closed = partial(self._closed, address_group(session.client))
+        writer.notify_closed(closed) if writer else closed()
+
+    def _closed(self, client: str) -> None:
+        self.lingering -= 1
+        self.by_address[client] -= 1
+        if not self.by_address[client]:
+            del self.by_address[client]
 
     def acquire(self, session: Session, user: str, limit: int) -> bool:
         """Count a session as one of a user's until it is removed.

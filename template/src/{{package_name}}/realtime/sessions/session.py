@@ -24,7 +24,7 @@ from .cause import Cause, Reason, Resolution, cause_of_disconnect, is_sendable, 
 from .denial import deny
 from .frames import EXTENSION, FrameWriter, add_fields, text_frame
 from .info import ConnectionInfo, link
-from .limits import BadMessageLimit, MessageLimit
+from .limits import PONGS, BadMessageLimit, MessageLimit, frame_limit
 from .metrics import Metrics
 from .middleware import is_direct
 
@@ -166,6 +166,7 @@ class Session:
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
     _limit: MessageLimit = field(init=False)
+    _pings: MessageLimit | None = None
     _bad_messages: BadMessageLimit | None = None
     _send_failed: bool = False
     """The server could not send; it says why when it is asked for the next event."""
@@ -233,7 +234,7 @@ class Session:
             self.messages_in += 1
             self.awaiting_message = False
             self.last_received_at = now = monotonic()
-            if not self._limit.allows_message(now):
+            if not self._limit.allows_message(now) and not self._allows_ping(message.get("text")):
                 await self._exceed("max_messages_per_second", "too many messages")
         elif message["type"] == "websocket.disconnect":
             self._disconnected(message)
@@ -406,6 +407,18 @@ class Session:
         if not self._bad_messages.allows_another(self.messages_in):
             await self._exceed("max_bad_messages", "too many bad messages")
 
+    async def count_ping(self) -> None:
+        """Count the message as a ping instead, because that is what it was: pings have a rate of their own.
+
+        Raises:
+            WebSocketDisconnect: It is one too many: the connection is closed with 1008.
+        """
+        self.messages_in -= 1
+        self._limit.refund(1)
+        self._pings = self._pings or frame_limit(self.settings.max_frames_per_second)
+        if not self._pings.allows_message(monotonic()):
+            await self._exceed("max_frames_per_second", "too many pings")
+
     async def deny(self, status: int, detail: str) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
 
@@ -558,6 +571,18 @@ class Session:
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason)
+
+    def _count_limit(self, setting: str) -> None:
+        self.exceeded_limit = setting
+        self.metrics.limits[setting] += 1
+
+    def _allows_ping(self, text: object) -> bool:
+        """Let a ping pass where messages have reached their limit; `count_ping` comes when it is handled as one."""
+        if text not in PONGS:
+            return False
+        self._limit.refund(-1)
+        self._pings = self._pings or frame_limit(self.settings.max_frames_per_second)
+        return self._pings.allows_message(monotonic())
 
     async def _exceed(self, setting: str, detail: str) -> None:
         await self.close_for_limit(setting, detail)
