@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -32,7 +33,7 @@ class TestRedis(conformance.EngineTests):
                 await client.lpush(f"{PACKAGE}:0:{kind}:bad", "x")
             settings = Settings(fanout_url=engine.url, publish_seconds=2)
             async with conformance.receiving(RedisBackend, settings, "hall") as (engine_broker, received):
-                asked = [
+                asked: list[asyncio.Future[Any]] = [
                     engine_broker.publish("bad", b"1"),
                     engine_broker.join_presence("bad", "ada", b"2", b"3"),
                     engine_broker.publish("hall", b"4"),
