@@ -584,11 +584,6 @@ class Listener(asyncio.Protocol):
         return messages
 
 
-async def read_on(ear: Ear) -> None:
-    async for _ in ear.connection:
-        pass
-
-
 async def pour_over_a_restart(
     engine: EngineServer, three: list[Service], listeners: int, messages: int
 ) -> list[list[dict[str, Any]]]:
@@ -604,14 +599,16 @@ async def pour_over_a_restart(
     async with asyncio.timeout(TIMEOUT * 12), Crowd() as crowd:
         await asyncio.gather(*[listener.joined for each in crowds for listener in each])
         pouring = await crowd.join(three[0], "/ws/crowd/hall")
-        await pouring.tell(type="pour", messages=messages)
+        await pouring.tell(type="pour", messages=messages - 1)
         while (await pouring.hear("said"))["text"] != f"{messages // 3} ":
             pass
-        reading = asyncio.create_task(read_on(pouring))  # who does not read is closed, and pours no more
+        await pouring.tell(type="leave")
         await asyncio.to_thread(engine.kill)
         await asyncio.to_thread(engine.start)
+        for node in three:  # without a history, what is poured before a node is back does not reach it
+            await asyncio.to_thread(node.wait_for, "engine available again")
+        await pouring.say(f"{messages - 1} ")
         await asyncio.gather(*[listener.done for each in crowds for listener in each])
-        reading.cancel()
     for each in crowds:
         assert len({listener.digest.digest() for listener in each}) == 1, "not all on a node heard the same"
         for listener in each:
