@@ -26,7 +26,7 @@ HIDE = """(hidden) => {
 
 @pytest.fixture(scope="module")
 def service(default_project: Path) -> Iterator[Service]:
-    with running(default_project) as service:
+    with running(default_project, allowed_hosts=f"{ELSEWHERE},127.0.0.1") as service:
         yield service
 
 

@@ -99,7 +99,9 @@ def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path
     check(project, "mypy", app, *files)
     check(project, "pyright", "--pythonpath", sys.executable, app, *files)
     written = [str(files_of(project, name)[1]) for name in listeners | classes]
-    assert f"{len(written) + len(streams)} passed" in check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written)
+    assert f"{len(written) + len(streams)} passed" in check(
+        project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written
+    )
 
 
 def test_what_exists_stays_as_it_is(project: Path) -> None:

@@ -99,11 +99,11 @@ HANDLERS: dict[str, tuple[str, str]] = {
     ),
     "an unknown keyword": (
         '@websocket_listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
-        "did you mean 'connection_lifespan'?",
+        "write 'connection_lifespan'",
     ),
     "an unknown keyword of ours": (
         '@listener("/bad", connection_lifspan=None)\nasync def bad(data: str) -> None: ...\n',
-        "did you mean 'connection_lifespan'?",
+        "write 'connection_lifespan'",
     ),
 }
 
