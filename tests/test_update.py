@@ -24,7 +24,7 @@ from .history import AFTER, ANSWERS, EARLIER, FUTURE, PRESENT, History, change_e
 from .ownership import TEMPLATE, YOURS, whose
 from .rendering import ROOT, check, replace
 
-TRIES = int(os.environ.get("UPDATE_TRIES", "8"))
+TRIES = int(os.environ.get("UPDATE_TRIES", "4"))
 """Of the test with random edits, versions and answers; 200 once a week in CI."""
 
 OTHER_ANSWERS: list[dict[str, Any]] = [
