@@ -6,7 +6,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -28,6 +28,12 @@ def receive(client: ClientConnection) -> dict[str, Any]:
     return message
 
 
+def receive_all(client: ClientConnection) -> NoReturn:
+    """Receive until the connection is closed, which raises."""
+    while True:
+        receive(client)
+
+
 def test_a_stream_has_the_grace_period_to_finish(start: Start) -> None:
     service = start(drain_seconds=0, grace_seconds=TIMEOUT)
     with open_stream(service, to=10, seconds=0.2) as client:
@@ -46,8 +52,7 @@ def test_a_stream_that_exceeds_the_grace_period_is_closed(start: Start) -> None:
     with open_stream(service, to=-1, seconds=0.1) as client:
         service.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                receive(client)
+            receive_all(client)
         assert closed.value.rcvd
         assert closed.value.rcvd.code == 1012
     service.wait_for("drained")

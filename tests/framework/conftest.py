@@ -1,14 +1,22 @@
 """The fixtures of the tests of the framework."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import structlog
 from litestar import Litestar
 from litestar.testing import TestClient
 
 from .recording import Hooks, Serve, build
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Leave to no other test the log that an application of this one has configured, nor loggers that keep it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -293,9 +293,7 @@ class TestUnknownKeyword:
         refused("unknown", "passes 'dependancies'", "write 'dependencies'", unknown)
 
     def test_of_our_listener(self) -> None:
-        with pytest.raises(
-            ConfigurationError, match=r"(?s)unknown.*line \d+.*write 'connection_lifespan'"
-        ) as error:
+        with pytest.raises(ConfigurationError, match=r"(?s)unknown.*line \d+.*write 'connection_lifespan'") as error:
 
             @listener("/", connection_lifspan=right)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             async def unknown(data: str) -> None: ...

@@ -50,7 +50,7 @@ def test_a_history_is_read_once_for_all_who_wait_and_alone_and_for_nobody_who_is
         clients = [asyncio.create_task(reads.read("hall", number % 5)) for number in range(200)]
         others = [asyncio.create_task(reads.read(f"room {number}", 0)) for number in range(50)]
         publish = queue.submit(Publish(channel="other", data=b"{}"))
-        while not engine.batches:
+        while not engine.batches:  # noqa: ASYNC110  # it counts, and tells nobody
             await asyncio.sleep(0)
         for task in (*clients[100:], *others):
             task.cancel()
@@ -76,9 +76,8 @@ def test_what_fails_twice_fails_alone() -> None:
         while not all(result.done() for result in results):
             connections += 1
             sending = asyncio.create_task(queue.send_loop(cast("Backend", Poisoned())))
-            await asyncio.wait(
-                [sending, asyncio.gather(*results, return_exceptions=True)], return_when="FIRST_COMPLETED"
-            )
+            ends: list[asyncio.Future[Any]] = [sending, asyncio.gather(*results, return_exceptions=True)]
+            await asyncio.wait(ends, return_when="FIRST_COMPLETED")
             sending.cancel()
             with pytest.raises((ConnectionError, asyncio.CancelledError)):
                 await sending

@@ -1,6 +1,7 @@
 """What fails is not half done: joining and tracking can be tried again, and what is closed says so at once."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from my_service.settings import Settings
 from ..recording import Hooks
 
 TIMEOUT = 20
+NO_SEQUENCE = "`after` is the sequence of a message, or 0 for all that is kept"
 
 
 class Said(Struct, tag="said"):
@@ -89,6 +91,17 @@ class Room(Listener):
         return "done"
 
 
+class Late(Listener):
+    """Joins as soon as it is accepted, after what is no sequence."""
+
+    path = "/late"
+
+    async def on_accept(self, socket: Socket, fanout: NamedDependency[Fanout]) -> None:
+        await fanout.join(socket, "hall", after=-1)
+
+    async def on_receive(self, data: str) -> None: ...
+
+
 @pytest.fixture
 def broker() -> FailingBroker:
     return FailingBroker(Settings())
@@ -99,7 +112,7 @@ def rooms(broker: FailingBroker) -> Iterator[TestClient[Litestar]]:
     settings = Settings(max_messages_per_second=0)
     hooks = Hooks()
     app = Litestar(
-        [Room, thread],
+        [Room, Late, thread],
         plugins=[Fanout(settings, broker), Sessions(settings, ConnectionInfo, hooks)],
         type_encoders={complex: lambda number: [number.real, number.imag]},
         logging_config=None,
@@ -150,12 +163,16 @@ def test_presence_ends_before_the_connection_does(rooms: TestClient[Litestar], e
 
 
 @pytest.mark.parametrize("after", [-1, 2**53, 2**63, 2**64, 10**400])
-def test_an_after_that_is_no_sequence_is_1008(rooms: TestClient[Litestar], after: int) -> None:
+def test_an_after_that_is_no_sequence_is_refused(rooms: TestClient[Litestar], after: int) -> None:
     with rooms.websocket_connect("/hall") as client:
-        client.send_text(f"after {after}")
-        with pytest.raises(WebSocketDisconnect) as ended:
-            client.receive_text(timeout=TIMEOUT)
-        assert ended.value.code == 1008
+        assert json.loads(say(client, f"after {after}")) == {"type": "error", "code": "client", "detail": NO_SEQUENCE}
+        assert say(client, "join") == "done"
+
+
+def test_an_after_that_is_no_sequence_is_1008_in_on_accept(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/late") as client, pytest.raises(WebSocketDisconnect) as ended:
+        client.receive_text(timeout=TIMEOUT)
+    assert (ended.value.code, ended.value.detail) == (1008, NO_SEQUENCE)
 
 
 def test_the_last_sequence_there_can_be_is_answered(rooms: TestClient[Litestar]) -> None:

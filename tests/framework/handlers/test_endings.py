@@ -54,7 +54,7 @@ async def run(data: Run, db: str, connection: NamedDependency[ConnectionInfo]) -
         yield Item()
         while data.what == "busy":
             yield Item()
-        await asyncio.sleep(random.random() / 500 if data.what == "short" else 3600)
+        await asyncio.sleep(random.random() / 500 if data.what == "short" else 3600)  # noqa: S311
         yield Item()
     finally:
         await asyncio.sleep(0)
@@ -172,7 +172,7 @@ def test_each_cause_at_each_point(hooks: Hooks, cause: Callable[[Client], Awaita
             await cause(client)
             async with asyncio.timeout(20):
                 await asyncio.gather(client.serving, return_exceptions=True)
-                while asyncio.all_tasks() != before:
+                while asyncio.all_tasks() != before:  # noqa: ASYNC110  # no event says that a task is gone
                     await asyncio.sleep(0)
 
     asyncio.run(test())
@@ -187,7 +187,7 @@ def test_each_cause_at_each_point(hooks: Hooks, cause: Callable[[Client], Awaita
 
 def cut(hooks: Hooks, connections: int, streams: int) -> None:
     """Cut streams at random moments, and expect that no task is left and each was closed."""
-    moments = random.Random(1)
+    moments = random.Random(1)  # noqa: S311
 
     async def talk(app: Litestar) -> None:
         client = Client(app)
@@ -209,7 +209,7 @@ def cut(hooks: Hooks, connections: int, streams: int) -> None:
                 async with asyncio.timeout(60):
                     await asyncio.gather(*(talk(app) for _ in range(20)))
             async with asyncio.timeout(20):
-                while asyncio.all_tasks() != before:
+                while asyncio.all_tasks() != before:  # noqa: ASYNC110  # no event says that a task is gone
                     await asyncio.sleep(0)
 
     events.clear()

@@ -64,12 +64,19 @@ async def taken(_: AsyncSession, name: str) -> bool:
 def example(index: int) -> dict[str, Any]:
     names = {
         **{each.__name__: each for each in (Ask, Token, Rename, Renamed, Tick, Model, AsyncSession)},
-        **{"AsyncGenerator": AsyncGenerator, "NamedDependency": NamedDependency, "MessageError": MessageError},
-        **{"listener": listener, "transaction": transaction, "taken": taken, "Connection": ConnectionInfo},
+        "AsyncGenerator": AsyncGenerator,
+        "NamedDependency": NamedDependency,
+        "MessageError": MessageError,
+        "listener": listener,
+        "transaction": transaction,
+        "taken": taken,
+        "Connection": ConnectionInfo,
         "Socket": Socket,
-        **{"asyncio": asyncio, "now": lambda: datetime.now(UTC), "__name__": __name__},
+        "asyncio": asyncio,
+        "now": lambda: datetime.now(UTC),
+        "__name__": __name__,
     }
-    exec(EXAMPLES[index], names)
+    exec(EXAMPLES[index], names)  # noqa: S102 (the example of the reference)
     return names
 
 

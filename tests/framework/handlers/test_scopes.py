@@ -138,7 +138,11 @@ def test_a_bug_rolls_back(serve: Serve) -> None:
     [
         ("", {"type": "end", "ref": 1}, ["repository left", "commit"]),
         ("refuse", {"type": "error", "code": "no", "detail": "", "ref": 1}, ["rollback"]),
-        ("commit refuses", {"type": "error", "code": "conflict", "detail": "", "ref": 1}, ["repository left", "commit"]),
+        (
+            "commit refuses",
+            {"type": "error", "code": "conflict", "detail": "", "ref": 1},
+            ["repository left", "commit"],
+        ),
     ],
 )
 def test_the_scope_of_a_stream_lasts_as_long_as_the_stream(
@@ -153,13 +157,12 @@ def test_the_scope_of_a_stream_lasts_as_long_as_the_stream(
 
 @pytest.mark.parametrize("cancels", [True, False])
 def test_a_cancelled_stream_rolls_back(serve: Serve, cancels: bool) -> None:
-    with serve(stream) as client:
-        with client.websocket_connect("/stream") as socket:
-            socket.send_json({"type": "save", "then": "wait", "ref": 1})
-            assert socket.receive_json(timeout=20)["type"] == "saved"
-            if cancels:
-                socket.send_json({"type": "cancel", "ref": 1})
-                assert socket.receive_json(timeout=20)["cancelled"]
+    with serve(stream) as client, client.websocket_connect("/stream") as socket:
+        socket.send_json({"type": "save", "then": "wait", "ref": 1})
+        assert socket.receive_json(timeout=20)["type"] == "saved"
+        if cancels:
+            socket.send_json({"type": "cancel", "ref": 1})
+            assert socket.receive_json(timeout=20)["cancelled"]
     assert events[-1] == "rollback"
 
 
@@ -190,13 +193,12 @@ class Publisher(Listener):
         await fanout.join(socket, "room")
 
     async def on_receive(self, data: Save, db: str, fanout: NamedDependency[Fanout]) -> Saved | None:
-        for number in range(3):
-            future = fanout.publish(Published(number), "room")
+        futures = [fanout.publish(Published(number), "room") for number in range(3)]
         assert not events[1:]
         if data.then == "await":
-            await future
+            await futures[-1]
         if data.then == "wait":
-            await asyncio.wait([future])
+            await asyncio.wait(futures[-1:])
         do(data)
         return None
 
@@ -285,13 +287,12 @@ async def takes_derived(derived: NamedDependency[str]) -> AsyncGenerator[str, No
 )
 def test_a_wrong_scope_is_refused_at_start(serve: Serve, scopes: Any, mistake: str) -> None:
     dependencies = {"session": Provide(session), "derived": Provide(derived)}
-    with pytest.raises(ConfigurationError, match=mistake):
 
-        @listener("/", per_message=scopes, dependencies=dependencies)
-        async def handler(data: Save) -> None: ...
+    async def handler(data: Save) -> None: ...
 
-        with serve(handler):
-            pass
+    decorate = listener("/", per_message=scopes, dependencies=dependencies)
+    with pytest.raises(ConfigurationError, match=mistake), serve(decorate(handler)):
+        pass
 
 
 class DatabaseSession:

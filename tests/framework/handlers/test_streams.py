@@ -220,7 +220,7 @@ def test_a_hook_that_takes_too_long_is_left(serve: Serve, hooks: Hooks) -> None:
 def test_what_cannot_stream_is_refused_at_start() -> None:
     with pytest.raises(ConfigurationError, match="without saying what"):
 
-        @listener("/")  # type: ignore[arg-type]
+        @listener("/")
         async def unannotated(data: Count):  # type: ignore[no-untyped-def]
             yield Number(0)
 

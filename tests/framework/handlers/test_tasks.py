@@ -153,7 +153,7 @@ def test_a_connection_can_be_weakly_referenced_and_is_a_plain_dataclass(serve: S
 
 @pytest.mark.parametrize("name", ["cause", "start", "send", "id", "user"])
 def test_a_field_that_hides_one_of_the_names_is_refused(name: str) -> None:
-    hiding = dataclass(slots=True, kw_only=True, eq=False)(
+    hiding: Any = dataclass(slots=True, kw_only=True, eq=False)(
         type("Connection", (ConnectionInfo,), {"__annotations__": {name: str}, name: ""})
     )
     with pytest.raises(ConfigurationError, match=name):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -267,7 +268,7 @@ def command_with_no_more_than_few_descriptors(*arguments: Any) -> None:
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "command", command_with_few_descriptors)
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # the process imports this module
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):
@@ -330,7 +331,7 @@ def test_a_node_that_runs_out_of_descriptors_says_so_and_is_healthy(
     start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(process, "command", command_with_no_more_than_few_descriptors)
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the process imports this module
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # the process imports this module
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):

@@ -18,10 +18,10 @@ from my_service.settings import Settings
         ("TRUSTED_PROXIES", "10.0.0.1/8", "TRUSTED_PROXIES: '10.0.0.1/8' is not an address or a network"),
         ("HOST", "", "HOST: is empty; write 127.0.0.1"),
         ("HOST", " ", "HOST: is empty; write 127.0.0.1"),
-        ("SERVICE_HOST", "10.1.2.3", "SERVICE_HOST: set by Kubernetes for a service; write enableServiceLinks: false"),
-        ("REDIS_PORT", "tcp://10.1.2.3:6379", "REDIS_PORT: set by Kubernetes for a service"),
-        ("PORT_80_TCP_ADDR", "10.1.2.3", "PORT_80_TCP_ADDR: set by Kubernetes for a service"),
-        ("REDIS_SERVICE_PORT_HTTP", "80", "REDIS_SERVICE_PORT_HTTP: set by Kubernetes for a service"),
+        ("SERVICE_HOST", "10.1.2.3", "SERVICE_HOST: set by a cluster for a service; write enableServiceLinks: false"),
+        ("REDIS_PORT", "tcp://10.1.2.3:6379", "REDIS_PORT: set by a cluster for a service"),
+        ("PORT_80_TCP_ADDR", "10.1.2.3", "PORT_80_TCP_ADDR: set by a cluster for a service"),
+        ("REDIS_SERVICE_PORT_HTTP", "80", "REDIS_SERVICE_PORT_HTTP: set by a cluster for a service"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(
@@ -48,7 +48,7 @@ def test_what_kubernetes_sets_is_one_line_that_names_the_cure(monkeypatch: pytes
     }.items():
         monkeypatch.setenv(f"{PREFIX}{name}", value)
     with pytest.raises(
-        SettingsError, match=rf"^{PREFIX}PORT and 2 more: set by Kubernetes.*enableServiceLinks: false"
+        SettingsError, match=rf"^{PREFIX}PORT and 2 more: set by a cluster.*enableServiceLinks: false"
     ) as error:
         Settings.load()
     assert "did you mean" not in str(error.value)

@@ -52,7 +52,7 @@ def set_function(handler: WebsocketListenerRouteHandler, run: Any, function: Cal
     """Give a listener something else to run, now that Litestar has read the signature of its function.
 
     2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`. Litestar's own
-    has the function as `_fn`, where litestar-asyncapi reads it too.
+    has the function as `_fn`, where plugins read it too.
     """
     run._fn = function
     BaseRouteHandler.__call__(handler, run)

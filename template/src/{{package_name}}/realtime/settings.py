@@ -236,7 +236,7 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
     links = [name for name in sorted(values) if _is_service_link(name, values[name], known)]
     if links:
         several = f" and {len(links) - 1} more" if len(links) > 1 else ""
-        yield f"{links[0]}{several}: set by Kubernetes for a service; write enableServiceLinks: false in the pod's spec"
+        yield f"{links[0]}{several}: set by a cluster for a service; write enableServiceLinks: false in the pod's spec"
     for name in sorted(values.keys() - {*known, *links}):
         if not name.startswith(nested or "\0"):
             close = get_close_matches(name, known, n=1)
@@ -246,7 +246,7 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
 SERVICE_LINK: Final = re.compile(
     r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-"""What Kubernetes calls the variables that it sets for each service of a namespace."""
+"""What a cluster calls the variables that it sets in a pod for each service of its namespace."""
 
 
 def _is_service_link(name: str, value: str, known: list[str]) -> bool:

@@ -1,19 +1,24 @@
-"""Listeners: their function, `sends`, their class, misspelt keywords, and handlers without `connection_lifespan`."""
+"""Listeners: their function, `sends`, scopes, class, misspelt keywords, and handlers without `connection_lifespan`."""
 
 import inspect
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Set
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, get_args, get_origin
 
+import structlog
+from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from msgspec import Struct
 from msgspec.inspect import type_info
 
 from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
-from ..internals import function_of
+from ..internals import fields_of, function_of, yields
 from .injection import check_parameters, is_subclass, name_of, resolve_hints
+
+log = structlog.get_logger(__name__)
 
 STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
@@ -135,6 +140,80 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
                 f"has {name!r}, a {kind.__name__} that every connection would share",
                 "make it a field of Connection in state.py, or a tuple, frozenset or Mapping if nothing changes it, "
                 f"or keep it with {opt_out_hint(name)}",
+            )
+
+
+def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[..., Any]]) -> list[str]:
+    """Return the names of scopes in an order in which they can be entered.
+
+    Raises:
+        ConfigurationError: One is not a scope, has the name of something else, or needs itself.
+    """
+    for name, factory in scopes.items():
+        if not inspect.isasyncgenfunction(inspect.unwrap(factory)):
+            raise ConfigurationError(
+                source_location(factory),
+                f"is given as per_message={{{name!r}: ...}} and is not an async generator function",
+                f"write `async def {getattr(factory, '__name__', name)}() -> AsyncGenerator[...]`, with one `yield`",
+            )
+        check_parameters(factory, "scope")
+        if name in {"data", "connection", *RESERVED_KWARGS}:
+            raise ConfigurationError(
+                source_location(function), f"has per_message={{{name!r}: ...}}, a name that is taken", "rename it"
+            )
+    needs = {name: inspect.signature(factory).parameters.keys() & scopes.keys() for name, factory in scopes.items()}
+    try:
+        return list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        raise ConfigurationError(
+            source_location(function),
+            f"has scopes of a message that need each other: {' -> '.join(error.args[1])}",
+            "let one of them take what it needs another way",
+        ) from None
+
+
+def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes: Mapping[str, Any]) -> None:
+    """Refuse scopes that hide a dependency, or that take one that lives as long as the connection.
+
+    Args:
+        handler: A registered handler.
+        function: Its function.
+        scopes: Its scopes, by name.
+
+    Raises:
+        ConfigurationError: A scope is wrong.
+    """
+    provided = handler.resolve_dependencies()
+    for name, factory in scopes.items():
+        if name in provided:
+            place = source_location(provided[name].dependency)
+            raise ConfigurationError(
+                source_location(function),
+                f"has per_message={{{name!r}: ...}}, and a dependency of that name: {place}",
+                "rename one of them",
+            )
+        for each in inspect.signature(factory).parameters:
+            if each in provided and yields(handler, each) and not is_allowed(handler.opt, each):
+                raise ConfigurationError(
+                    source_location(factory),
+                    f"is a scope of one message and takes {each!r}, a dependency that yields, so it lives as long as "
+                    "the connection",
+                    f"make it a scope too, as per_message={{{each!r}: ...}}, or keep it with {opt_out_hint(each)}",
+                )
+
+
+def warn_of_sessions(handler: BaseRouteHandler) -> None:
+    """Warn of a dependency that looks like the session of a database, and lives as long as the connection."""
+    for name, field in fields_of(handler).items():
+        kind = getattr(field.annotation, "__name__", "")
+        if not kind.endswith("Session") or is_allowed(handler.opt, name):
+            continue
+        if name in handler.resolve_dependencies() and yields(handler, name):
+            log.warning(
+                "a dependency that yields lives as long as the connection",
+                listener=source_location(function_of(handler)),
+                dependency=name,
+                fix=f"make it for each message, with per_message={{{name!r}: ...}}, or add {opt_out_hint(name)}",
             )
 
 

@@ -92,7 +92,8 @@ class Fanout(InitPlugin):
                 its `sequence` then, but for an `array_like` Struct, which has no place for it.
 
         Raises:
-            ClientException: The name is too long, or `after` is no sequence; the connection is closed with 1008.
+            ClientException: The name is too long, or `after` is no sequence. In a handler the error `client` answers;
+                elsewhere the connection is closed with 1008.
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """

@@ -17,8 +17,14 @@ from litestar.typing import FieldDefinition
 from ..checks.hooks import check_hook
 from ..checks.injection import check_parameters
 from ..checks.lifespans import check_lifespan
-from ..checks.listeners import check_concurrency, check_listener_function, check_reserved, check_sends
-from ..checks.scopes import check_scopes, warn_of_sessions
+from ..checks.listeners import (
+    check_concurrency,
+    check_listener_function,
+    check_reserved,
+    check_scopes,
+    check_sends,
+    warn_of_sessions,
+)
 from ..errors import ConfigurationError, source_location
 from ..internals import function_of, set_function
 from ..sessions.lifespan import connection_context

@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException, WebSocketException
 from litestar.types import AnyCallable
 
 from ..checks.injection import resolve_hints
-from ..checks.scopes import order_scopes
+from ..checks.listeners import order_scopes
 from ..sessions.outbox import hold_publishes
 from .messages import MessageError
 

@@ -42,9 +42,10 @@ class Authenticator:
         credentials = find_credentials(connection, self._settings.auth_cookie)
         if credentials is None:
             raise NotAuthorizedException("a token is needed", headers=CHALLENGE)
-        policy = connection.app.plugins.get(Sessions).policy
-        if credentials.by_cookie and policy.problem(dict(connection.scope), required=True):
-            raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
+        if credentials.by_cookie:
+            policy = connection.app.plugins.get(Sessions).policy
+            if policy.problem(dict(connection.scope), required=True):
+                raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
         try:
             token = Token.decode(
                 credentials.encoded,

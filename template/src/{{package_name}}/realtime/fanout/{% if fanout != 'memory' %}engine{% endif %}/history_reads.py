@@ -62,4 +62,4 @@ class HistoryReads:
             for after, result in wanted:
                 if not result.done():
                     messages = [message for message in history.messages if message.sequence > after]
-                    result.set_result(history._replace(messages=messages))
+                    result.set_result(History(history.began, history.sequence, messages))
