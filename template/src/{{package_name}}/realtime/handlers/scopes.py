@@ -56,10 +56,8 @@ class MessageScopes:
                     injected[name] = await stack.enter_async_context(factory(**arguments))
                 yield {name: injected[name] for name in self._wanted if name in injected}
                 is_through = True
-        except (MessageError, HTTPException, WebSocketException):
-            raise
         except Exception as error:
-            if not is_through:
+            if not is_through or isinstance(error, MessageError | HTTPException | WebSocketException):
                 raise
             log.exception("commit failed", listener=self._function.__qualname__)
             raise MessageError("commit_failed", "the message was handled, and its changes could not be kept") from error

@@ -30,6 +30,9 @@ MAX_LINES: Final = 100
 ORDINARY: Final = frozenset({"debug", "info"})
 """The levels of which no line is left out, but for the handshakes that a guard refuses."""
 
+UNWRITABLE: Final = (OSError, ValueError, AttributeError)
+"""What a stream raises that is broken or closed, and what `None` does in its place."""
+
 lost: Final[Counter[str]] = Counter(unwritten=0, flood=0)
 """Lines that are not in the log, by the reason: standard error did not take them, or there were too many of a kind."""
 
@@ -118,7 +121,7 @@ class LogStream:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._descriptor: int | None = None
-        with suppress(OSError, ValueError, AttributeError):  # a stream in memory, in tests, or none at all
+        with suppress(*UNWRITABLE):  # a stream in memory, in tests, or none at all
             self._descriptor = stream.fileno()  # type: ignore[union-attr]
 
     def write(self, text: str) -> None:
@@ -129,7 +132,7 @@ class LogStream:
                 self._stream.write(text)  # type: ignore[union-attr]
             while self._descriptor is not None and data:
                 data = data[os.write(self._descriptor, data) :]
-        except (OSError, ValueError, AttributeError):
+        except UNWRITABLE:
             lost["unwritten"] += max(text.count("\n"), 1)
 
     def flush(self) -> None:
