@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis.asyncio
@@ -18,18 +18,22 @@ from .. import conformance
 from .server import Server
 
 
+def client_of(engine: conformance.Server) -> Any:
+    return cast("Any", redis.asyncio.Redis).from_url(engine.url)  # its types are partly unknown
+
+
 class TestRedis(conformance.EngineTests):
     backend = RedisBackend
     server = Server
 
     async def notify(self, engine: conformance.Server, channel: str, payload: str) -> None:
-        async with redis.asyncio.Redis.from_url(engine.url) as client:
+        async with client_of(engine) as client:
             await client.publish(f"{PACKAGE}:0:channel:{channel}", payload.replace("{channel} ", ""))
 
     @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell"])
     def test_a_key_of_a_wrong_type_harms_its_channel_alone(self, engine: conformance.Server, kind: str) -> None:
         async def harm() -> None:
-            async with redis.asyncio.Redis.from_url(engine.url) as client:
+            async with client_of(engine) as client:
                 await client.lpush(f"{PACKAGE}:0:{kind}:bad", "x")
             settings = Settings(fanout_url=engine.url, publish_seconds=2)
             async with conformance.receiving(RedisBackend, settings, "hall") as (engine_broker, received):
