@@ -76,7 +76,7 @@ class MessageLoop:
     async def _answer_in_tasks(
         self, socket: Socket, receive: Callable[[Socket], Awaitable[Any]], injected: Injected
     ) -> None:
-        """Answer each message in a task, and read on: to hear a `cancel`, or that the client is gone.
+        """Answer each message in a task, and read on: for a `cancel`, or the end of the client.
 
         No more is read while `concurrency` messages are handled, but for one where that is to cancel them.
         """
@@ -129,7 +129,7 @@ class MessageLoop:
             last = End(cancelled=True)
         except (MessageError, HTTPException) as error:
             last = error_answer(error)
-        session.exchanges.pop(exchange.key, None)  # the client may use the `ref` again as soon as it hears of the end
+        session.exchanges.pop(exchange.key, None)  # the client may use the `ref` again as soon as it receives the end
         await session.send_message(last, ref)
 
     async def _send_items(self, session: Session, exchange: Exchange, ref: Any, arguments: Injected) -> None:

@@ -65,7 +65,7 @@ class SessionLink:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ConnectionInfo(SessionLink):
-    """The fields that the wiring fills; `Connection` inherits them. Compared by identity, so it fits in a set.
+    """The fields that every connection has; `Connection` inherits them. Compared by identity, so it fits in a set.
 
     It can be weakly referenced.
     """

@@ -36,7 +36,7 @@ class OriginPolicy:
     A browser lets any page open a WebSocket to any host and sends the host's cookies along (cross-site WebSocket
     hijacking); CORS does not apply. What the browser does send, and no page can forge, is the `Origin` header (RFC
     6455, section 10.2), so it is compared here before the handshake is accepted. A name that resolves to 127.0.0.1 (DNS
-    rebinding) makes the page of a stranger look like one of the service: so on loopback only loopback names count.
+    rebinding) makes a foreign page look like one of the service: so on loopback only loopback names count.
 
     Args:
         settings: ALLOWED_ORIGINS, ALLOWED_HOSTS and REQUIRE_ORIGIN.
