@@ -23,6 +23,7 @@ from my_service.app import create_app
 from my_service.realtime import Socket, listener
 from my_service.realtime.observability.logs import Logging, lost
 from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.testing import credentials
 from my_service.settings import Settings
 from my_service.state import Connection
 
@@ -110,7 +111,7 @@ def test_a_broken_standard_error_harms_nobody_and_is_counted(
     app = create_app()
     Logging(Settings.load(log_format=log_format)).configure()
     before = lost["unwritten"]
-    with TestClient(app) as client, client.websocket_connect("/ws/echo") as socket:
+    with TestClient(app) as client, client.websocket_connect("/ws/echo", headers=credentials()) as socket:
         socket.send_json({"type": "say", "text": "hi"})
         assert socket.receive_json(timeout=20)["text"] == "hi"
         logging.getLogger("a.library").error("said %s", "\ud800")
