@@ -93,8 +93,7 @@ class Pong(Struct, tag="pong"):
 
 OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
 PING: Final = msgspec.json.encode(Ping())
-PINGS: Final = frozenset({PING})
-"""A ping that had a `ref`; those without are in `PONGS`."""
+"""A ping that had a `ref`, without it; those that had none are in `PONGS`."""
 
 
 def error_answer(error: MessageError | HTTPException) -> ErrorMessage:
@@ -175,7 +174,7 @@ class Codec:
                 detail = "nested too deeply"
             except (msgspec.DecodeError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if self.answers_pings and (frame in PINGS or frame in PONGS):
+                if self.answers_pings and (frame == PING or frame in PONGS):
                     await session.count_ping()
                     if frame == "ping":
                         await socket.send_text(PONGS[frame])

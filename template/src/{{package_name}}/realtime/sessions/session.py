@@ -572,10 +572,6 @@ class Session:
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason)
 
-    def _count_limit(self, setting: str) -> None:
-        self.exceeded_limit = setting
-        self.metrics.limits[setting] += 1
-
     def _allows_ping(self, text: object) -> bool:
         """Let a ping pass where messages have reached their limit; `count_ping` comes when it is handled as one."""
         if text not in PONGS:
