@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, cast
@@ -29,11 +30,13 @@ from websockets.sync.client import connect as connect_now
 
 from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, Pooler, PostgresServer, RedisServer, free_port
+from .engines import EngineServer, Pooler, PostgresServer, RedisCluster, RedisServer, free_port
 from .rendering import Renders, compile_package, environment, render
 from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
+SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+"""For tests that look into the one server of an engine."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -72,9 +75,9 @@ def begin(server: EngineServer) -> EngineServer:
     return server
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, pytest.param("cluster", marks=pytest.mark.exhaustive)])
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
-    server = ENGINES[request.param]()
+    server = RedisCluster() if request.param == "cluster" else ENGINES[request.param]()
     try:
         yield begin(server)
     finally:
@@ -440,6 +443,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer,
     asyncio.run(come_and_go(*guarded(2, engine.url)))
 
 
+@SINGLE_SERVERS
 @pytest.mark.parametrize("history", [0, 100])
 def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
     engine: EngineServer, guarded: Nodes, history: int
@@ -508,6 +512,7 @@ class Forger:
         self._client.close()
 
 
+@SINGLE_SERVERS
 def test_a_forged_logout_is_dropped_and_a_real_one_is_not(engine: EngineServer, guarded: Nodes) -> None:
     one, other = guarded(2, engine.url)
     ada = bearer("ada")
@@ -783,3 +788,114 @@ def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer
         assert [message["type"] for message in heard].count("gap") == 1
         numbers = [int(message["text"]) for message in heard if message["type"] == "said"]
         assert numbers == sorted(set(numbers)), "not in order, or twice"
+
+
+@pytest.fixture
+def cluster() -> Iterator[RedisCluster]:
+    server = RedisCluster()
+    try:
+        begin(server)
+        yield server
+    finally:
+        server.remove()
+
+
+async def fail_over(cluster: RedisCluster, nodes: list[Service], key: str) -> None:
+    """Kill the primary of a key, and wait until all nodes use its replica."""
+    await asyncio.to_thread(cluster.primary_of(key).kill)
+    for node in nodes:
+        await asyncio.to_thread(node.wait_for, "engine unavailable")
+        await asyncio.to_thread(node.wait_for, "engine available again")
+
+
+def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluster, nodes: Nodes) -> None:
+    async def talk() -> None:
+        async with Crowd() as crowd:
+            pairs = [[await crowd.join(node, f"/ws/rooms/{room}?after=0") for node in two] for room in range(30)]
+            for pair in pairs:  # both receive who joins, and what is said
+                names = [[(await ear.hear("joined"))["connection"] for _ in two] for ear in pair]
+                assert names[0] == names[1]
+            for text in ("before", "after"):
+                sequences = []
+                for pair in pairs:
+                    await pair[0].say(text)
+                    one, other = [await ear.hear("said") for ear in pair]
+                    assert one == other
+                    assert one["text"] == text
+                    sequences.append(one["sequence"])
+                primaries = [server for server in cluster.servers[:3] if server.runs and server.client().dbsize() > 30]
+                if text == "before":
+                    assert len(primaries) == 3, "one of them has nothing to do"
+                    before = sequences
+                    await fail_over(cluster, two, "{0}")
+            assert all(later > earlier for earlier, later in zip(before, sequences, strict=True))
+            late = await crowd.join(two[1], f"/ws/rooms/0?after={before[0]}")
+            assert (await late.hear())["type"] in {"said", "gap"}
+
+    two = nodes(2, cluster.url, publish_seconds=TIMEOUT)
+    asyncio.run(talk())
+
+
+@pytest.mark.exhaustive
+def test_what_is_acknowledged_over_a_failover_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes) -> None:
+    rooms = range(12)
+
+    async def publish(ear: Ear) -> list[int]:
+        """Publish numbers until told to stop; return those that were acknowledged."""
+        acknowledged: list[int] = []
+        for number in count():
+            if done.is_set():
+                break
+            await ear.say(f"{number}")
+            if (await ear.hear("answer"))["text"] == "done":
+                acknowledged.append(number)
+                poured.release()
+        await ear.say("last")
+        return acknowledged
+
+    async def listen(ear: Ear) -> list[dict[str, Any]]:
+        heard = [await ear.hear()]
+        while heard[-1].get("text") != "last":
+            heard.append(await ear.hear())
+        return heard
+
+    async def pour() -> None:
+        async with Crowd() as crowd:
+            listeners = [
+                asyncio.create_task(listen(await crowd.join(node, f"/ws/crowd/{room}?after=0")))
+                for room in rooms
+                for node in three
+            ]
+            publishers = [
+                asyncio.create_task(publish(await crowd.join(three[room % 3], f"/ws/crowd/{room}"))) for room in rooms
+            ]
+            for key in ("{0}", "{1}"):
+                for _ in range(1000):
+                    await poured.acquire()
+                await fail_over(cluster, three, key)
+            done.set()
+            acknowledged = await asyncio.gather(*publishers)
+            heard = await asyncio.gather(*listeners)
+            for room in rooms:
+                for each in heard[3 * room : 3 * room + 3]:
+                    check_heard(each, acknowledged[room])
+
+    done, poured = asyncio.Event(), asyncio.Semaphore(0)
+    three = nodes(3, cluster.url, publish_seconds=TIMEOUT)
+    asyncio.run(pour())
+
+
+def check_heard(heard: list[dict[str, Any]], acknowledged: list[int]) -> None:
+    """Check that numbers came in order and none twice, and a gap wherever one is missing that was acknowledged."""
+    expected, gap = 0, False
+    sequences = [message["sequence"] for message in heard if message["type"] == "said"]
+    assert sequences == sorted(set(sequences)), "a sequence names two messages"
+    for message in heard:
+        if message["type"] == "gap":
+            gap = True
+            continue
+        number = acknowledged[-1] + 1 if message["text"] == "last" else int(message["text"])
+        missing = [each for each in acknowledged if expected <= each < number]
+        assert message["text"] == "last" or number >= expected, "not in order, or twice"
+        assert gap or not missing, f"{missing} are missing, and no gap was told"
+        expected, gap = number + 1, False

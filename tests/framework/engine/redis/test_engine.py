@@ -9,7 +9,6 @@ import redis.asyncio
 import redis.exceptions
 
 from my_service.realtime.fanout.broker import FanoutUnavailableError
-from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.redis import RedisBackend
 from my_service.realtime.settings import PACKAGE
 from my_service.realtime.testing import TIMEOUT, Start
@@ -78,13 +77,3 @@ class TestRedis(conformance.EngineTests):
                 assert "fanout_engine_connections_lost=0.0" in conformance.counted(engine_broker)
 
         asyncio.run(asyncio.wait_for(harm(), TIMEOUT))
-
-
-def test_a_cluster_is_refused_by_name(tmp_path: Path) -> None:
-    server = Server(tmp_path, "--cluster-enabled", "yes")
-    server.start()
-    try:
-        with pytest.raises(EngineRefusedError, match="Redis Cluster"):
-            asyncio.run(RedisBackend.connect(Settings(fanout_url=server.url), "node"))
-    finally:
-        server.kill()
