@@ -62,7 +62,8 @@ def text_frame(payload: bytes) -> bytes:
 
 def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
     """Encode a message with one field more in its JSON object. Any other JSON has no place for it."""
-    extended = _extended(type(message), name)
+    kind: Any = type(message)
+    extended = _extended(kind, name)
     if extended is not None:
         return encode(extended(*astuple(message), value))
     data = encode(message)
