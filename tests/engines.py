@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -18,9 +19,11 @@ TIMEOUT = 30
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port below those that the system gives to connections: it stays free while a server is restarted."""
+    while True:
+        port = random.randrange(10_000, 30_000)  # noqa: S311
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class EngineServer(ABC):
@@ -91,6 +94,10 @@ class EngineServer(ABC):
         """Bytes of it and all its children that are resident, those that they share counted once for each."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes())
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -214,6 +221,13 @@ class RedisCluster(RedisServer):
         slots = next(server.slots for server in self.servers if server.runs)
         [port] = [primary[1] for first, last, primary, *_ in slots if first <= key_slot(key.encode()) <= last]
         return next(server for server in self.servers if server.port == port)
+
+    def cut_off_replica_of(self, primary: ClusterServer) -> None:
+        """Have its first replica lose the connection to it, and be refused when it connects again."""
+        replica = self.servers[self.servers.index(primary) + 3].client()
+        replica.config_set("masteruser", "nobody")
+        replica.config_set("masterauth", "wrong")
+        primary.client().execute_command("CLIENT", "KILL", "TYPE", "replica")
 
     def kill(self) -> None:
         for server in self.servers:
