@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ..sessions.frames import add_fields, text_frame
+from ..sessions.fast_path import add_fields, text_frame
 
 MAX_SEQUENCE: Final = 2**53 - 1
 """What JavaScript can count to."""
