@@ -120,8 +120,8 @@ def _raise_descriptor_limit(settings: CoreSettings) -> int:
 
 def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     proxied = TrustedProxies(cast("Any", app), settings.trusted_proxies)
-    is_proxy = proxied.trusted_hosts.__contains__
-    tcp_limits = TcpLimits(settings.max_connections_per_address, _raise_descriptor_limit(settings), is_proxy)
+    limit, descriptors = settings.max_connections_per_address, _raise_descriptor_limit(settings)
+    tcp_limits = TcpLimits(limit, descriptors, lambda address: address in proxied.trusted_hosts)
     return uvicorn.Config(
         proxied,
         interface="asgi3",
