@@ -201,6 +201,11 @@ class Session:
         return self._runtime.settings
 
     @property
+    def has_unread(self) -> bool:
+        """The client is gone, and messages that it sent before are still to be handled."""
+        return self.cause is None and self.noticed_cause is not None
+
+    @property
     def hooks(self) -> HookPair:
         """The hooks of the service."""
         return self._runtime.hooks
