@@ -180,6 +180,11 @@ class Session:
         return self.runtime.settings
 
     @property
+    def has_unread(self) -> bool:
+        """The client is gone, and messages that it sent before are still to be handled."""
+        return self.cause is None and self.noticed_cause is not None
+
+    @property
     def metrics(self) -> Metrics:
         """The counters of all sessions."""
         return self.runtime.metrics
