@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
+from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
 from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
 from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
 from my_service.realtime.fanout.messages import GapMarker, Message
@@ -336,6 +337,32 @@ class EngineTests:
             assert hear(late) == meanwhile
         for node in nodes:
             assert "fanout_operations_failed_total 0.0" in node.get("/metrics")[1]
+
+    def test_no_name_of_a_room_a_user_or_the_nodes_is_that_of_another(self, engine: Server) -> None:
+        names = ["", "ada", "user:ada", "\0", "\0user:ada", "\0\0user:ada", "\0node:ada", "{ada}", "a da", "\u00e9\n%*"]
+        channels = [channel(name) for channel in (room_channel, user_channel, node_channel) for name in names]
+
+        async def cross() -> None:
+            heard: list[tuple[str, bytes]] = []
+            broker = EngineBroker(Settings(fanout_url=engine.url), self.backend)
+            await broker.start(lambda channel, message: heard.append((channel, message.data)))
+            try:
+                for channel in channels:
+                    broker.subscribe(channel)
+                for channel in channels:
+                    await broker.wait_subscribed(channel)
+                sent = [(channel, str(number).encode()) for number, channel in enumerate(channels)]
+                for channel, data in sent:
+                    await broker.publish(channel, data)
+                while len(heard) < len(sent):
+                    await asyncio.sleep(0.01)
+                assert sorted(heard) == sorted(sent)
+                for channel, data in sent:
+                    assert [message.data for message in (await broker.read_history(channel, 0)).messages] == [data]
+            finally:
+                await broker.stop()
+
+        asyncio.run(asyncio.wait_for(cross(), TIMEOUT))
 
     @pytest.mark.parametrize("url", ["carrier-pigeon://user:hunter2@host", "memory://user:hunter2@host:port"])
     def test_a_wrong_url_is_named_without_its_password(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
