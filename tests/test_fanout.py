@@ -574,7 +574,8 @@ def test_who_was_away_for_too_long_is_told_of_the_gap(engine: EngineServer, node
             last = (await gone.hear("said"))["sequence"]
             await gone.connection.close()
             await speaker.tell(type="pour", messages=30)
-            assert [(await speaker.hear("answer"))["text"] for _ in range(2)] == ["done", "done"]
+            while (await speaker.hear())["text"] != "29 ":
+                pass  # what is published has not arrived yet, and nobody misses what arrives after they joined
             back = await crowd.join(node, f"/ws/crowd/hall?after={last}")
             assert await back.hear("gap") == {"type": "gap", "channel": "hall", "missed": 20}
             assert [(await back.hear("said"))["sequence"] for _ in range(10)] == [*range(last + 21, last + 31)]
