@@ -222,6 +222,21 @@ class RedisCluster(RedisServer):
         [port] = [primary[1] for first, last, primary, *_ in slots if first <= key_slot(key.encode()) <= last]
         return next(server for server in self.servers if server.port == port)
 
+    def move_slot_of(self, key: str) -> None:
+        """Move the slot of a key to another primary, key by key."""
+        from redis.crc import key_slot
+
+        slot, source = key_slot(key.encode()), self.primary_of(key)
+        target = next(server for server in self.servers[:3] if server is not source)
+        old, new = source.client(), target.client()
+        target_name = new.cluster("MYID")
+        new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old.cluster("MYID"))
+        old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_name)
+        while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for client in (new, old):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_name)
+
     def cut_off_replica_of(self, primary: ClusterServer) -> None:
         """Have its first replica lose the connection to it, and be refused when it connects again."""
         replica = self.servers[self.servers.index(primary) + 3].client()

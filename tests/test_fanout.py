@@ -837,51 +837,57 @@ def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluste
     asyncio.run(talk())
 
 
+async def publish_numbers(ear: Ear, acknowledged: asyncio.Semaphore, done: asyncio.Event) -> list[int]:
+    """Publish numbers until told to stop; return those that were acknowledged."""
+    numbers: list[int] = []
+    for number in count():
+        if done.is_set():
+            break
+        await ear.say(f"{number}")
+        if (await ear.hear("answer"))["text"] == "done":
+            numbers.append(number)
+            acknowledged.release()
+    await ear.say("last")
+    return numbers
+
+
+async def hear_until_last(ear: Ear) -> list[dict[str, Any]]:
+    heard = [await ear.hear()]
+    while heard[-1].get("text") != "last":
+        heard.append(await ear.hear())
+    return heard
+
+
 @pytest.mark.exhaustive
-def test_what_is_acknowledged_over_a_failover_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes) -> None:
+@pytest.mark.parametrize("disturbance", ["failover", "resharding"])
+def test_what_is_acknowledged_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes, disturbance: str) -> None:
     rooms = range(12)
 
-    async def publish(ear: Ear) -> list[int]:
-        """Publish numbers until told to stop; return those that were acknowledged."""
-        acknowledged: list[int] = []
-        for number in count():
-            if done.is_set():
-                break
-            await ear.say(f"{number}")
-            if (await ear.hear("answer"))["text"] == "done":
-                acknowledged.append(number)
-                poured.release()
-        await ear.say("last")
-        return acknowledged
-
-    async def listen(ear: Ear) -> list[dict[str, Any]]:
-        heard = [await ear.hear()]
-        while heard[-1].get("text") != "last":
-            heard.append(await ear.hear())
-        return heard
+    async def disturb(room: int) -> None:
+        if disturbance == "failover":
+            await fail_over(cluster, three, shard_of(str(room)))
+            return
+        await asyncio.to_thread(cluster.move_slot_of, shard_of(str(room)))
+        for node in three:
+            await asyncio.to_thread(node.wait_for, "engine available again")
 
     async def pour() -> None:
+        done, acknowledged = asyncio.Event(), asyncio.Semaphore(0)
         async with Crowd() as crowd:
-            listeners = [
-                asyncio.create_task(listen(await crowd.join(node, f"/ws/crowd/{room}?after=0")))
-                for room in rooms
-                for node in three
-            ]
-            publishers = [
-                asyncio.create_task(publish(await crowd.join(three[room % 3], f"/ws/crowd/{room}"))) for room in rooms
-            ]
-            for key in ("{0}", "{1}"):
+            paths = [f"/ws/crowd/{room}" for room in rooms]
+            ears = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
+            senders = [await crowd.join(three[number % 3], path) for number, path in enumerate(paths)]
+            listening = [asyncio.gather(*[hear_until_last(ear) for ear in each]) for each in ears]
+            publishing = [asyncio.create_task(publish_numbers(ear, acknowledged, done)) for ear in senders]
+            for room in (0, 1):
                 for _ in range(1000):
-                    await poured.acquire()
-                await fail_over(cluster, three, key)
+                    await acknowledged.acquire()
+                await disturb(room)
             done.set()
-            acknowledged = await asyncio.gather(*publishers)
-            heard = await asyncio.gather(*listeners)
-            for room in rooms:
-                for each in heard[3 * room : 3 * room + 3]:
-                    check_heard(each, acknowledged[room])
+            for published, heard in zip(publishing, listening, strict=True):
+                for each in await heard:
+                    check_heard(each, await published)
 
-    done, poured = asyncio.Event(), asyncio.Semaphore(0)
     three = nodes(3, cluster.url, publish_seconds=TIMEOUT)
     asyncio.run(pour())
 
