@@ -10,11 +10,12 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from websockets.frames import CloseCode
 
 from .cause import Reason
 from .frames import FrameWriter
 from .metrics import BUCKETS, LIMITS, Metrics
-from .session import Runtime, Session
+from .session import Runtime, Session, State
 
 
 class Registry:
@@ -103,8 +104,19 @@ class Registry:
         return True
 
     def of_user(self, user: str) -> tuple[Session, ...]:
-        """Return the sessions of a user."""
-        return tuple(self._by_user.get(user, ()))
+        """Return the open sessions of a user, also where the service itself has set `connection.user`."""
+        is_open = (session for session in self if session.state is State.OPEN)
+        return tuple(session for session in is_open if user and session.ensure_connection().user == user)
+
+    def disconnect(self, user: str, detail: str) -> None:
+        """Close the open sessions of a user with 1008.
+
+        Args:
+            user: The name of the user.
+            detail: The close reason.
+        """
+        for session in self.of_user(user):
+            session.close_soon(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail)
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.

@@ -162,7 +162,7 @@ class Session:
     _context: Context | None = None
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
     _closing: asyncio.Task[Cause] | None = None
-    """Closes it after a task failed; kept, because the event loop itself keeps no task alive."""
+    """Closes it; kept, because the event loop itself keeps no task alive."""
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
     _limit: MessageLimit = field(init=False)
@@ -375,6 +375,11 @@ class Session:
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
         return cause
 
+    def close_soon(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> None:
+        """Close as `close` does, in a task: a client that reads nothing delays nobody else."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.close(reason, code, detail, error))
+
     def count_limit(self, setting: str) -> None:
         """Note that the client exceeded the limit of a setting."""
         self.metrics.limits[setting] += 1
@@ -517,7 +522,7 @@ class Session:
             return
         cause = self._resolve(error)
         if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
-            self._closing = asyncio.create_task(self.close(cause.reason, cause.code, cause.detail, cause.error))
+            self.close_soon(cause.reason, cause.code, cause.detail, cause.error)
 
     def cancel(self) -> None:
         """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""
