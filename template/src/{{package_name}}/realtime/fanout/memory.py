@@ -13,13 +13,6 @@ MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
 
 
-class MemorySettings(FanoutSettings):
-    """What the fan-out keeps in the memory of this process."""
-
-    def make_broker(self) -> Broker:
-        return MemoryBroker(self)
-
-
 class MemoryBroker(Broker):
     """Carries messages between the connections of this process."""
 

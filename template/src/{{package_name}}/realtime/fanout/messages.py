@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ..sessions.frames import add_fields, text_frame
+from ..sessions.frames import encode_with, text_frame
 from .channels import display_name
 
 MAX_SEQUENCE: Final = 2**53 - 1
@@ -48,7 +48,7 @@ class Message:
         if not numbered:
             return self.data
         if not self._numbered:
-            self._numbered = add_fields(self.data, sequence=self.sequence)
+            self._numbered = encode_with(msgspec.Raw(self.data), "sequence", self.sequence)
         return self._numbered
 
     def frame(self, *, numbered: bool) -> bytes:
