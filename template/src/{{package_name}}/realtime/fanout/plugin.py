@@ -1,7 +1,7 @@
 """`Fanout`: channels that connections join and publish to."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -132,7 +132,15 @@ class Fanout(InitPlugin):
         finally:
             await self.broker.stop()
 
-    async def join(self, socket: Socket, channel: str, *, after: int | None = None) -> None:
+    async def join(
+        self,
+        socket: Socket,
+        channel: str,
+        *,
+        after: int | None = None,
+        first: AsyncIterable[Struct] | None = None,
+        key: str = "id",
+    ) -> None:
         """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
 
         When this returns, the connection receives all that is published from now on. Joining twice is joining once.
@@ -143,6 +151,10 @@ class Fanout(InitPlugin):
             after: The last `sequence` of this channel that the client has, or 0. It first receives what it missed, in
                 order and once, or a `Gap` where that is not kept any more; with 0, all that is kept. Each message has
                 its `sequence` then, but for an `array_like` Struct, which has no place for it.
+            first: Messages that are sent before all others, such as rows of a database. It is iterated over once the
+                channel is subscribed to, so whatever is stored before it is published is received.
+            key: The field, in `first` and in what is published, by which a message that came in `first` is recognized,
+                and not sent again. It is looked at for a minute.
 
         Raises:
             ClientException: The name is too long, or `after` is no sequence. In a handler the error `client` answers;
@@ -150,7 +162,7 @@ class Fanout(InitPlugin):
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
-        await self._join(socket, room_channel(channel), after)
+        await self._join(socket, room_channel(channel), after, first, key)
 
     async def join_user(self, socket: Socket, *, after: int | None = None) -> None:
         """Subscribe a connection to what is published to its user, until it ends: see `publish_to_user`.
@@ -172,7 +184,14 @@ class Fanout(InitPlugin):
             )
         await self._join(socket, user_channel(user), after)
 
-    async def _join(self, socket: Socket, channel: str, after: int | None) -> None:
+    async def _join(
+        self,
+        socket: Socket,
+        channel: str,
+        after: int | None,
+        first: AsyncIterable[Struct] | None = None,
+        key: str = "",
+    ) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
         subscriptions = self._channels_of(socket).subscriptions
@@ -183,6 +202,8 @@ class Fanout(InitPlugin):
         self.subscribe(channel, subscription.deliver)
         try:
             await self.broker.wait_subscribed(channel)
+            if first is not None:
+                await subscription.send_first((self._encoder.encode(message) async for message in first), key)
             if after is None:
                 subscription.start()
             else:
