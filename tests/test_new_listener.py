@@ -47,7 +47,7 @@ REFUSED = [
     (["../chat"], f"The name '../chat' {NOT_A_MODULE}", RULE),
     (["7"], f"The name '7' {NOT_A_MODULE}", RULE),
     (["größe"], f"The name 'größe' {NOT_A_MODULE}", RULE),
-    (["x" * 41], NOT_A_MODULE, RULE),
+    (["x" * 39], NOT_A_MODULE, RULE),
     (["class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["class", "--class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["input"], "The name 'input' is taken in Python", "such as input_feed"),

@@ -23,7 +23,7 @@ from ..fanout.plugin import Fanout
 from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import frames_of, function_of
-from ..sessions.frames import add_fields, split_fields
+from ..sessions.frames import encode_with, split_fields
 from ..sessions.session import SESSION_KEY, Session, State
 from .process import TIMEOUT, credentials
 
@@ -140,8 +140,8 @@ class Client:
         if isinstance(message, str | bytes):
             self._session.send(message, "text" if isinstance(message, str) else "binary")
         else:
-            encoded = msgspec.json.encode(message, enc_hook=self._handler.default_serializer)
-            encoded = add_fields(encoded, ref=number) if ref else encoded
+            encode = partial(msgspec.json.encode, enc_hook=self._handler.default_serializer)
+            encoded = encode_with(message, "ref", number, encode) if ref else encode(message)
             self._session.send(encoded, frames_of(self._handler)[0])
         return number
 
