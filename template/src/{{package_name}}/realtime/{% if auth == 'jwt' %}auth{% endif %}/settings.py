@@ -1,6 +1,6 @@
 """The settings of the authentication, `<PACKAGE>_AUTH_SECRET` and so on. `.env.example` lists them all."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -14,6 +14,8 @@ GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 class AuthSettings(SettingsGroup):
     """What a token must be signed with, and what it must say."""
+
+    for_tests: ClassVar = {"auth_secret": "only for the tests " * 4}
 
     auth_secret: SecretStr = Field(default=SecretStr(""), validate_default=True)
     """The key that signs the tokens, at least 32 bytes. Whoever has it can impersonate every user."""
