@@ -25,12 +25,13 @@ REASONS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "token",
     HTTPStatus.FORBIDDEN: "origin",
     HTTPStatus.TOO_MANY_REQUESTS: "user",
+    HTTPStatus.SERVICE_UNAVAILABLE: "provider",
 }
 """What `/metrics` and the log call a handshake that is rejected with this status."""
 
 
 class AuthenticationMiddleware(PassThroughMiddleware):
-    """Reject a handshake with 401, 403 or 429, or let its user in until the token expires.
+    """Reject a handshake with 401, 403, 429 or 503, or let its user in until the token expires.
 
     A handler with `opt={"public": True}` also accepts clients without a token. A token that a client sends itself is
     verified there too.
@@ -53,7 +54,7 @@ class AuthenticationMiddleware(PassThroughMiddleware):
         connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
         token: Token | None = None
         try:
-            token = self._authenticator.authenticate(connection)
+            token = await self._authenticator.authenticate(connection)
         except HTTPException as error:
             public = scope["route_handler"].opt.get("public")
             if not public or self._authenticator.has_explicit_token(connection):

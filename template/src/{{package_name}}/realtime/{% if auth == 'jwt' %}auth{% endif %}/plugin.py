@@ -48,7 +48,7 @@ class LoggedOut(Struct, tag="logged_out"):
 class Auth(InitPlugin):
     """Ask every WebSocket for a token; injected as `auth: NamedDependency[Auth]`.
 
-    An HTTP handler that needs a user calls `auth.authenticate(request)`.
+    An HTTP handler that needs a user calls `await auth.authenticate(request)`.
 
     Args:
         settings: The settings `auth_*`.
@@ -61,20 +61,23 @@ class Auth(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
+        if self.authenticator.provider:
+            config.lifespan.append(self.authenticator.provider.refreshed)
         config.lifespan.append(self._follow_logouts)
         middleware: list[Any] = config.middleware
         outer = sum(isinstance(each, HandshakeMiddleware) for each in middleware)
         middleware.insert(outer, self._middleware)  # behind the admission, in front of everything else
         return app_config
 
-    def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
-        """Return the valid token of a handshake or a request: its `sub` is the user, its `extras` are your own claims.
+    async def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
+        """Return the valid token of a handshake or a request: its `sub` is the user, its `extras` are all other claims.
 
         Raises:
             NotAuthorizedException: There is no token, or it is not valid (401).
             PermissionDeniedException: The token is in a cookie, and the Origin is not one that may connect (403).
+            ServiceUnavailableException: The keys of the provider could not be fetched yet (503).
         """
-        return self.authenticator.authenticate(connection)
+        return await self.authenticator.authenticate(connection)
 
     async def log_out(self, token: Token, app: Litestar) -> None:
         """Revoke a token, and close all connections of its user with 1008, on every node.
@@ -157,4 +160,4 @@ async def logout(request: Request[Any, Any, Any], auth: NamedDependency[Auth]) -
     Other tokens of the user stay valid until they expire. With an engine, nodes that start later or were cut off know
     too what was revoked. 503: they could not be told, and nothing is done; try again.
     """
-    await auth.log_out(auth.authenticate(request), request.app)
+    await auth.log_out(await auth.authenticate(request), request.app)
