@@ -45,7 +45,8 @@ class Sessions(InitPlugin):
     """
 
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
-        self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
+        pair = HookPair(hooks.on_accept, hooks.on_disconnect)
+        self._runtime = Runtime(settings, connection, pair, getattr(hooks, "on_authenticated", None))
         self.policy = OriginPolicy(settings)
         """Which pages may connect."""
         self.registry = Registry(self._runtime)

@@ -1,13 +1,13 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -39,6 +39,9 @@ SESSION_KEY: Final = "_session"
 Ref = str | int
 """What a client calls a message; the answers to it carry the same."""
 
+AUTHENTICATE: Final = '"authenticate"'
+"""Only a message that has it may renew the access of its connection."""
+
 RESTARTING: Final = "the service is about to restart"
 
 
@@ -69,6 +72,17 @@ class HookPair(NamedTuple):
 
     on_accept: Callable[[Socket, Any], Awaitable[None]]
     on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]]
+
+
+class Access(Protocol):
+    """What the authentication lets a connection do."""
+
+    claims: Mapping[str, Any]
+    roles: frozenset[str]
+
+    async def renew(self, text: str) -> bool:
+        """Handle a message that renews the access, and say whether it was one."""
+        ...
 
 
 class HandlerTraits(NamedTuple):
@@ -105,6 +119,8 @@ class Runtime:
     make_connection: Callable[[], ConnectionInfo]
     hooks: HookPair
     """The hooks of the service, for every connection."""
+    on_authenticated: Callable[[Socket, Any], Awaitable[None]] | None = None
+    """The hook after a client has renewed its access."""
     metrics: Metrics = field(default_factory=Metrics)
     handlers: dict[BaseRouteHandler, HandlerTraits] = field(default_factory=dict[BaseRouteHandler, HandlerTraits])
     """The traits of each handler that had a connection."""
@@ -131,6 +147,8 @@ class Session:
     """What is about to end it, once the messages before are handled: the client is gone."""
     user: str = ""
     """Who connected; "" where nobody has authenticated."""
+    access: Access | None = None
+    """What the authentication lets it do; None where nobody has authenticated."""
     connection: ConnectionInfo | None = None
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
@@ -226,19 +244,23 @@ class Session:
         Raises:
             WebSocketDisconnect: The connection is closed already, or has exceeded MAX_MESSAGES_PER_SECOND.
         """
-        if self.cause is not None:
-            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-        self.message_handled()
-        message = await self._receive()
-        if message["type"] == "websocket.receive":
-            self.messages_in += 1
-            self.awaiting_message = False
-            self.last_received_at = now = monotonic()
-            if not self._limit.allows_message(now) and not self._allows_ping(message.get("text")):
-                await self._exceed("max_messages_per_second", "too many messages")
-        elif message["type"] == "websocket.disconnect":
-            self._disconnected(message)
-        return message
+        while True:
+            if self.cause is not None:
+                raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+            self.message_handled()
+            message = await self._receive()
+            if message["type"] == "websocket.receive":
+                self.messages_in += 1
+                self.awaiting_message = False
+                self.last_received_at = now = monotonic()
+                text = message.get("text") or ""
+                if not self._limit.allows_message(now) and not self._allows_ping(text):
+                    await self._exceed("max_messages_per_second", "too many messages")
+                if self.access and AUTHENTICATE in text and self._socket and await self.access.renew(text):
+                    continue  # no handler sees the token
+            elif message["type"] == "websocket.disconnect":
+                self._disconnected(message)
+            return message
 
     async def send(self, message: Message) -> None:
         """Send an event to the server.
@@ -420,6 +442,11 @@ class Session:
         if not self._pings.allows_message(monotonic()):
             await self._exceed("max_frames_per_second", "too many pings")
 
+    async def authenticated(self) -> None:
+        """Call the hook after the client has renewed its access, if the service has one."""
+        if self._runtime.on_authenticated and self._socket:
+            await self._runtime.on_authenticated(self._socket, self.ensure_connection())
+
     async def deny(self, status: int, detail: str) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
 
@@ -438,6 +465,8 @@ class Session:
             link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
+            if self.access:
+                self.connection.claims, self.connection.roles = self.access.claims, self.access.roles
             self.scope["state"]["connection"] = self.connection
         return self.connection
 

@@ -12,6 +12,8 @@ from litestar import Litestar, Request, post
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
 from msgspec import Struct
@@ -21,6 +23,7 @@ from ..fanout.channels import node_channel
 from ..fanout.dispatch import Batch
 from ..fanout.messages import GapMarker
 from ..fanout.plugin import Fanout
+from ..handlers.listener import Guard
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
 from ..sessions.session import State
@@ -150,6 +153,33 @@ class Auth(InitPlugin):
         finally:
             reading.cancel()
             fanout.unsubscribe(NODE_CHANNEL, deliver)
+
+
+def requires_role(role: str, *others: str) -> Guard:
+    """Make a guard that lets users in who have at least one of these roles.
+
+    It guards WebSockets and, before their body is read, HTTP handlers: `guards=[requires_role("agent")]`. In a
+    `Listener` it is a tuple: `guards = (requires_role("agent"),)`.
+
+    Args:
+        role: A role, as the claims of AUTH_ROLES_CLAIMS name it.
+        others: Other roles, any of which is enough too.
+
+    Returns:
+        The guard. It raises what `Auth.authenticate` raises, and `PermissionDeniedException` (403) for other users.
+    """
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        authenticator = connection.app.plugins.get(Auth).authenticator
+        scope: Any = connection.scope
+        token: Token | None = scope.get("auth")  # of a WebSocket; none for a request, and in a public listener
+        if token is None:
+            token = await authenticator.authenticate(connection)
+            scope.update(user=token.sub, auth=token)
+        if authenticator.roles_of(token).isdisjoint([role, *others]):
+            raise PermissionDeniedException(f"this needs the role {' or '.join([role, *others])}")
+
+    return guard
 
 
 @post("/logout", status_code=204)
