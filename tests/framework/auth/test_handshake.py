@@ -1,5 +1,6 @@
 """The handshake: each way in, and each way that leads nowhere."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def refused(server: Server, path: str = "/who", **options: Any) -> str:
 
 def user_of(auth: Auth, encoded: str) -> str:
     scope: Any = {"type": "websocket", "headers": [(b"authorization", b"Bearer " + encoded.encode())]}
-    return auth.authenticate(ASGIConnection(scope)).sub
+    return asyncio.run(auth.authenticate(ASGIConnection(scope))).sub
 
 
 def test_a_service_shows_its_token_in_the_header(server: Server) -> None:
