@@ -5,11 +5,13 @@ examples of the messages, what a listener sends besides its answers, the query, 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
-from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin
+from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin, DocsConfig
+from litestar_asyncapi.plugins import AsyncAPIUIRenderPlugin
 from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server, ServerVariable
 
 from ..sessions.cause import CLOSE_CODES
@@ -35,6 +37,9 @@ SERVER: Final = Server(
     description="The address of the service. Behind a proxy with TLS it is that of the proxy, and the protocol is wss.",
     variables={"host": ServerVariable(default="127.0.0.1:8000")},
 )
+
+STYLE: Final = f"<style>{(Path(__file__).parent / 'style.css').read_text()}</style>"
+NO_ICON: Final = '<link rel="icon" href="data:,">'
 
 
 class Documentation(AsyncAPIPlugin):
@@ -64,6 +69,7 @@ class Documentation(AsyncAPIPlugin):
             default_content_type="application/json",
             servers={"service": SERVER},
             components=components,
+            docs=DocsConfig(render_plugins=[AsyncAPIUIRenderPlugin(style=STYLE, favicon=NO_ICON)]),
         )
         super().__init__(config)
 
