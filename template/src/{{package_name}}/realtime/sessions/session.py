@@ -22,7 +22,7 @@ from ..internals import frames_of
 from ..settings import CoreSettings
 from .cause import Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
 from .denial import deny
-from .frames import EXTENSION, FrameWriter, add_fields, text_frame
+from .frames import EXTENSION, FrameWriter, encode_with, text_frame
 from .info import ConnectionInfo, link
 from .limits import PONGS, BadMessageLimit, MessageLimit, frame_limit
 from .metrics import Metrics
@@ -305,9 +305,10 @@ class Session:
             await socket.send_bytes(message)
             return
         is_json = not isinstance(message, str)
-        payload = traits.encode(message) if is_json else message.encode()
-        if is_json and ref is not None:
-            payload = add_fields(payload, ref=ref)
+        if not is_json:
+            payload = message.encode()
+        else:
+            payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
         binary = is_json and traits.binary
         if binary or not self.write_text(payload):
             await socket.send_data(payload, mode="binary" if binary else "text")
