@@ -62,8 +62,7 @@ def text_frame(payload: bytes) -> bytes:
 
 def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
     """Encode a message with one field more in its JSON object. Any other JSON has no place for it."""
-    kind: Any = type(message)
-    extended = _extended(kind, name)
+    extended = _extended(message.__class__, name)
     if extended is not None:
         return encode(extended(*astuple(message), value))
     data = encode(message)
