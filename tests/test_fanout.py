@@ -473,6 +473,46 @@ def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
         assert log_out(far, staying) == 204, "the token was as good as ever"
 
 
+@SINGLE_SERVERS
+def test_a_node_behind_a_silent_partition_is_not_ready_and_heals_without_a_loss_or_a_duplicate(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    there = f"127.0.0.1:{engine.port}"
+
+    async def part() -> None:
+        async with Crowd() as crowd:
+            here, afar = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in (near, far)]
+            for number in range(10):
+                await here.say(f"before {number}")
+            while (await afar.hear("said"))["text"] != "before 9":
+                pass
+            way.stall()
+            await afar.say("from afar")  # it is on its way when nothing gets through any more
+            for number in range(10):
+                await here.say(f"meanwhile {number}")
+            await asyncio.to_thread(far.wait_for, "engine unavailable")
+            assert up(far) == (503, False)
+            assert up(near) == (200, True)
+            way.flow()
+            await asyncio.to_thread(far.wait_for, "engine available again")
+            assert up(far) == (200, True)
+            await here.say("last")
+            heard = []
+            for ear in (here, afar):
+                texts: list[str] = []
+                while not texts or texts[-1] != "last":
+                    message = await ear.hear()
+                    texts += [] if message["type"] == "answer" else [message.get("text", "gap")]
+                heard.append(texts[-12:])
+            assert heard[0] == heard[1]
+            assert sorted(heard[0]) == ["from afar", "last", *(f"meanwhile {number}" for number in range(10))]
+
+    with network(there) as way:
+        [near] = nodes(1, engine.url, publish_seconds=60)
+        [far] = nodes(1, engine.url.replace(there, way.address), publish_seconds=60)
+        asyncio.run(part())
+
+
 class Forger:
     """Somebody else who may read and write on the server of the engine, but knows no secret of the service."""
 
