@@ -347,3 +347,28 @@ class PostgresServer(EngineServer):
         except psycopg.OperationalError:
             return False
         return True
+
+
+class PostgresReplica(PostgresServer):
+    """A copy of a PostgreSQL that follows it.
+
+    Args:
+        port: Where it reaches the other.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._primary_port = port
+
+    def prepare(self) -> None:
+        program = Path(str(self.path())).with_name("pg_basebackup")
+        primary = f"host=127.0.0.1 port={self._primary_port} user=service password=secret"
+        options = ["--pgdata=data", "--write-recovery-conf", "--no-sync", "--checkpoint=fast", f"--dbname={primary}"]
+        command = [str(program), *options]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, user=self.user, cwd=self.folder)
+
+    def promote(self) -> None:
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as client:
+            client.execute("SELECT pg_promote()")

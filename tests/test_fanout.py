@@ -31,7 +31,7 @@ from websockets.sync.client import connect as connect_now
 
 from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, Pooler, PostgresServer, RedisCluster, RedisServer, free_port
+from .engines import EngineServer, Pooler, PostgresReplica, PostgresServer, RedisCluster, RedisServer, free_port
 from .rendering import Renders, compile_package, environment, render
 from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
@@ -959,30 +959,60 @@ def test_1000_listeners_hear_10000_messages_in_order_and_once_while_a_primary_is
         check_heard([message for message in heard if message["type"] != "answer"], [*range(10_000)])
 
 
-@pytest.mark.exhaustive
-def test_a_replica_that_lacks_messages_gives_no_sequence_twice(cluster: RedisCluster, nodes: Nodes) -> None:
-    async def fall_behind() -> None:
-        async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in two]
-            await ears[0].tell(type="pour", messages=10)
-            heard = [[await ear.hear("said") for _ in range(10)] for ear in ears]
-            primary = cluster.primary_of(shard_of("hall"))
-            await asyncio.to_thread(cluster.cut_off_replica_of, primary)
-            await ears[0].tell(type="pour", messages=50)
-            for ear, each in zip(ears, heard, strict=True):
-                each += [await ear.hear("said") for _ in range(50)]
-            await fail_over(cluster, two, shard_of("hall"))
-            await ears[0].tell(type="pour", messages=70)
-            for ear, each in zip(ears, heard, strict=True):
-                await ear.hear("gap")
-                each += [await ear.hear("said") for _ in range(70)]
-                assert len({message["sequence"] for message in each}) == 130, "a sequence names two messages"
-            late = await crowd.join(two[1], f"/ws/crowd/hall?after={heard[0][30]['sequence']}")
-            assert await late.hear() == {"type": "gap", "channel": "hall", "missed": None}
-            assert [await late.hear() for _ in range(70)] == heard[0][60:]
+async def fall_behind(two: list[Service], cut_off: Callable[[], None], promote: Callable[[], None]) -> None:
+    """Publish what a replica lacks, and promote it: no sequence names two messages, and all are told of the gap."""
+    async with Crowd() as crowd:
+        ears = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in two]
+        await ears[0].tell(type="pour", messages=10)
+        heard = [[await ear.hear("said") for _ in range(10)] for ear in ears]
+        await asyncio.to_thread(cut_off)
+        await ears[0].tell(type="pour", messages=50)
+        for ear, each in zip(ears, heard, strict=True):
+            each += [await ear.hear("said") for _ in range(50)]
+        await asyncio.to_thread(promote)
+        for node in two:
+            await asyncio.to_thread(node.wait_for, "engine unavailable")
+            await asyncio.to_thread(node.wait_for, "engine available again")
+        await ears[0].tell(type="pour", messages=70)
+        for ear, each in zip(ears, heard, strict=True):
+            await ear.hear("gap")
+            each += [await ear.hear("said") for _ in range(70)]
+            assert len({message["sequence"] for message in each}) == 130, "a sequence names two messages"
+        late = await crowd.join(two[1], f"/ws/crowd/hall?after={heard[0][30]['sequence']}")
+        assert await late.hear() == {"type": "gap", "channel": "hall", "missed": None}
+        assert [await late.hear() for _ in range(70)] == heard[0][60:]
 
+
+@pytest.mark.exhaustive
+def test_a_replica_in_a_cluster_that_lacks_messages_gives_no_sequence_twice(
+    cluster: RedisCluster, nodes: Nodes
+) -> None:
+    primary = cluster.primary_of(shard_of("hall"))
     two = nodes(2, cluster.url, publish_seconds=TIMEOUT)
-    asyncio.run(fall_behind())
+    asyncio.run(fall_behind(two, lambda: cluster.cut_off_replica_of(primary), primary.kill))
+
+
+def test_a_replica_of_postgresql_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
+    primary = PostgresServer()
+    with ExitStack() as stack:
+        stack.callback(primary.remove)
+        begin(primary)
+        way = stack.enter_context(network(f"127.0.0.1:{primary.port}"))
+        replica = PostgresReplica(way.port)
+        stack.callback(replica.remove)
+        begin(replica)
+
+        def cut_off() -> None:
+            way.target = f"127.0.0.1:{free_port()}"
+            way.cut()
+
+        def promote() -> None:
+            primary.kill()
+            replica.promote()
+
+        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
+        url = primary.url.replace(f"127.0.0.1:{primary.port}", hosts) + "?target_session_attrs=read-write"
+        asyncio.run(fall_behind(nodes(2, url, publish_seconds=TIMEOUT), cut_off, promote))
 
 
 def shard_of(channel: str) -> str:
