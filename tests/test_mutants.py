@@ -256,7 +256,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
     "a logout closes nothing": [("plugin.py", 'self._middleware.close(session, "logged out")', "pass")],
     "a logout closes everybody": [("plugin.py", "registry.of_user(logged_out.user)", "registry")],
-    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
+    "the log holds what is refused": [("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")],
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),

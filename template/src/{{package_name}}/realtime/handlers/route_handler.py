@@ -1,7 +1,7 @@
 """`ListenerRouteHandler`: the route handler behind `@listener` and `Listener`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from types import NoneType, UnionType
@@ -11,6 +11,7 @@ import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
+from litestar.routes import WebSocketRoute
 from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
@@ -154,22 +155,38 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             inner = partial(self._lifespan, lifespan_dependencies, socket, Session.of(socket).ensure_connection())
         return connection_context(socket, hooks, inner, client_speaks_first=self._client_speaks_first)
 
-    def received_types(self) -> list[FieldDefinition]:
-        """Return the types of the messages that clients send."""
-        others = (Ping if self.codec.answers_pings else None, Cancel if self.streams else None)
-        fields = (FieldDefinition.from_annotation(each) for each in others if each)
-        return [*_members(self.parsed_data_field), *fields]
-
-    def sent_types(self) -> list[FieldDefinition]:
-        """Return the types of the messages that clients receive: the answers, what `sends` names, and what the
-        framework itself says.
-        """
-        pongs = Pong if self.codec.answers_pings else None
-        return _unique(self.parsed_return_field, self.sends, ErrorMessage, End if self.streams else None, pongs)
+    def taken_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that the function takes."""
+        return _unique(self.parsed_data_field)
 
     def answer_types(self) -> list[FieldDefinition]:
-        """Return the types of the messages that answer one of a client's, and carry its `ref`."""
-        return _unique(self.parsed_return_field, ErrorMessage, End if self.streams else None)
+        """Return the types of the messages with which the function answers: what it returns or yields."""
+        return _unique(self.parsed_return_field)
+
+    def received_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients send: those for the function, and those for the framework."""
+        return _unique(*self.taken_types(), self.codec.answers_pings and Ping, self.streams and Cancel)
+
+    def reply_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that carry the `ref` of a client's: the answers, an error, an end."""
+        return _unique(*self.answer_types(), ErrorMessage, self.streams and End)
+
+    def sent_types(self) -> list[FieldDefinition]:
+        """Return the types of the messages that clients receive: the replies, what `sends` names, and the `pong`."""
+        return _unique(*self.reply_types(), self.sends, self.codec.answers_pings and Pong)
+
+
+def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
+    """Yield the path and the handler of each listener that is documented.
+
+    A client is made of `path_format` and `path_parameters` of the first, its `query_of`, and `taken_types`,
+    `answer_types`, `sends` and `streams` of the second.
+    """
+    for route in app.routes:
+        if isinstance(route, WebSocketRoute):
+            handler = route.route_handler
+            if isinstance(handler, ListenerRouteHandler) and handler.opt.get("include_in_schema", True):
+                yield route, handler
 
 
 async def _no_hook() -> None: ...

@@ -5,6 +5,7 @@ It is there for handlers behind no middleware but such as leaves the events of a
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -14,6 +15,8 @@ from litestar.enums import ScopeType
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
+from msgspec import Struct, defstruct, field
+from msgspec.structs import astuple
 from websockets.frames import Opcode
 
 EXTENSION: Final = "realtime.frames"
@@ -65,9 +68,24 @@ def text_frame(payload: bytes) -> bytes:
     return bytes((TEXT, 127)) + size.to_bytes(8, "big") + payload
 
 
-def add_fields(data: bytes, **fields: Any) -> bytes:
-    """Add fields to a JSON object; any other JSON has no place for them and is returned as it is."""
-    return msgspec.json.encode(split_fields(data) | fields) if data.startswith(b"{") else data
+def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
+    """Encode a message with one field more in its JSON object. Any other JSON has no place for it."""
+    extended = _extended(message.__class__, name)
+    if extended is not None:
+        return encode(extended(*astuple(message), value))
+    data = encode(message)
+    return encode(split_fields(data) | {name: value}) if data.startswith(b"{") else data
+
+
+@cache
+def _extended(kind: Any, name: str) -> Callable[..., Struct] | None:
+    """Return a Struct that is encoded as `kind` is, with one field more; None where its JSON has to be looked at."""
+    config = getattr(kind, "__struct_config__", None)
+    if config is None or config.array_like or config.omit_defaults or name in kind.__struct_encode_fields__:
+        return None
+    encoded = [*kind.__struct_encode_fields__, name]
+    fields = [(f"field{at}", Any, field(name=each)) for at, each in enumerate(encoded)]
+    return defstruct(kind.__name__, fields, tag=config.tag, tag_field=config.tag_field, gc=False)
 
 
 split_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -22,7 +22,7 @@ from websockets.frames import CloseCode
 from ..internals import frames_of
 from ..settings import CoreSettings
 from .cause import LOST, Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
-from .fast_path import EXTENSION, FrameWriter, add_fields, is_direct, text_frame
+from .fast_path import EXTENSION, FrameWriter, encode_with, is_direct, text_frame
 from .info import ConnectionInfo, link
 from .limits import Client, TokenBucket, is_ping
 from .runtime import HandlerTraits, Metrics, Runtime, client_address
@@ -283,9 +283,10 @@ class Session:
             await socket.send_bytes(message)
             return
         is_json = not isinstance(message, str)
-        payload = traits.encode(message) if is_json else message.encode()
-        if is_json and ref is not None:
-            payload = add_fields(payload, ref=ref)
+        if not is_json:
+            payload = message.encode()
+        else:
+            payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
         binary = is_json and traits.binary
         if binary or not self.write_text(payload):
             await socket.send_data(payload, mode="binary" if binary else "text")

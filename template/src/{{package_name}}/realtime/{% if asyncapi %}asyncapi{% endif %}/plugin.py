@@ -13,9 +13,10 @@ from litestar.datastructures import ResponseHeader
 from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin
 from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server, ServerVariable
 
+from ..handlers.route_handler import listener_routes
 from ..http import NOTHING
 from ..sessions.cause import CLOSE_CODES
-from .channels import describe, listener_routes
+from .channels import describe
 
 DESCRIPTION: Final = """\
 Messages are JSON, and the field `type` names the kind of each. An invalid message is answered with an error: no handler
