@@ -51,21 +51,19 @@ class MessageLoop:
 
     async def __call__(self, socket: Socket, connection_lifespan_dependencies: Injected, **injected: Any) -> None:
         """Serve a connection until it ends."""
-        receive: Callable[[Socket], Awaitable[Any]] = self._handler.resolve_receive_handler()
         if self._handler.takes_socket:
             injected["socket"] = socket
         in_order = not self._streams and self._concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with self._handler.default_connection_lifespan(**connection_lifespan_dependencies):
-            await answer_all(socket, receive, injected)
+            await answer_all(Session.of(socket), self._handler.codec.receive, injected)
 
     async def _answer_in_order(
-        self, socket: Socket, receive: Callable[[Socket], Awaitable[Any]], injected: Injected
+        self, session: Session, receive: Callable[[Session], Awaitable[Any]], injected: Injected
     ) -> None:
-        session = Session.of(socket)
         call = self._call
         while True:
-            data = await receive(socket)
+            data = await receive(session)
             try:
                 answer = await call(data=data, **injected)
             except (MessageError, HTTPException) as error:
@@ -74,13 +72,12 @@ class MessageLoop:
                 await session.send_message(answer, session.ref)
 
     async def _answer_in_tasks(
-        self, socket: Socket, receive: Callable[[Socket], Awaitable[Any]], injected: Injected
+        self, session: Session, receive: Callable[[Session], Awaitable[Any]], injected: Injected
     ) -> None:
         """Answer each message in a task, and read on: for a `cancel`, or the end of the client.
 
         No more is read while `concurrency` messages are handled, but for one where that is to cancel them.
         """
-        session = Session.of(socket)
         slots = asyncio.Semaphore(self._concurrency)
         begin, release = (self._stream, None) if self._streams else (self._answer, slots.release)
         try:
@@ -88,7 +85,7 @@ class MessageLoop:
                 if release and not self._cancels:
                     await slots.acquire()
                     slots.release()
-                data = await receive(socket)
+                data = await receive(session)
                 ref, exchanges = session.ref, session.exchanges
                 key = object() if ref is None else ref
                 if key in exchanges:

@@ -45,12 +45,11 @@ class TokenBucket:
         """
         if not self._rate:
             return True
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
+        tokens = self._tokens + (now - self._refilled_at) * self._rate
+        tokens = tokens if tokens < self._burst else self._burst  # `min` is a call
+        self._tokens = tokens if tokens < 1 else tokens - 1
         self._refilled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return tokens >= 1
 
     def charge(self, amount: float) -> None:
         """Count so many more, allowed or not; less, where it is negative."""

@@ -94,6 +94,8 @@ class Session:
     _receive: Receive
     _send: Send
     runtime: Runtime
+    metrics: Metrics = field(init=False)
+    """The counters of all sessions."""
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
@@ -153,7 +155,7 @@ class Session:
     """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
     def __post_init__(self) -> None:
-        settings = self.runtime.settings
+        settings, self.metrics = self.runtime.settings, self.runtime.metrics
         self.receive_event = self.receive
         self.last_received_at = self.opened_at
         self._limit = TokenBucket(settings.max_messages_per_second, settings.message_burst)
@@ -180,11 +182,6 @@ class Session:
         return self.runtime.settings
 
     @property
-    def metrics(self) -> Metrics:
-        """The counters of all sessions."""
-        return self.runtime.metrics
-
-    @property
     def client(self) -> str:
         """The client's address without its port; "" where the server does not know it."""
         return client_address(self.scope)
@@ -202,15 +199,16 @@ class Session:
         """
         if self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-        self.message_handled()
+        if not self.awaiting_message:
+            self.message_handled()
         message: Any = await self._receive()
         if message["type"] == "websocket.receive":
             self.messages_received += 1
             self.awaiting_message = False
             self.last_received_at = now = monotonic()
             text = message.get("text")
-            self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
-            if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
+            self._uncharged = size = self._uncharged + len(message["bytes"] if text is None else text) + MESSAGE_COST
+            if size > MAX_UNCHARGED and (setting := self._charge_clients()):
                 await self._exceed(setting, "too many messages")
             if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
                 await self._exceed("max_messages_per_second", "too many messages")
@@ -234,17 +232,6 @@ class Session:
         else:
             await self._pass_on(message)
             self.messages_sent += 1
-
-    def write_text(self, payload: bytes) -> bool:
-        """Send a text message on the fast path.
-
-        Args:
-            payload: The message, in UTF-8.
-
-        Returns:
-            Whether it is sent; False where there is no fast path, or the client does not keep up.
-        """
-        return self.write_frames(text_frame(payload), 1)
 
     def write_frames(self, frames: bytes, messages: int) -> bool:
         """Send whole frames on the fast path.
@@ -282,13 +269,12 @@ class Session:
         if isinstance(message, bytes):
             await socket.send_bytes(message)
             return
-        is_json = not isinstance(message, str)
-        if not is_json:
+        binary = traits.binary and not isinstance(message, str)
+        if isinstance(message, str):
             payload = message.encode()
         else:
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
-        binary = is_json and traits.binary
-        if binary or not self.write_text(payload):
+        if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
@@ -454,8 +440,8 @@ class Session:
     def message_handled(self) -> None:
         """Count the time that the handler took for the last message, if it has one."""
         if not self.awaiting_message:
-            self.runtime.metrics.count_handled(monotonic() - self.last_received_at)
             self.awaiting_message = True
+            self.metrics.count_handled(monotonic() - self.last_received_at)
 
     async def end(self, error: BaseException | None) -> Cause:
         """Decide why the connection ended, once its handler is through, and close it or deny it if it still is open.
