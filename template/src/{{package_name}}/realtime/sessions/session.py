@@ -527,7 +527,9 @@ class Session:
         handler = self.scope.get("route_handler")
         if isinstance(handler, ASGIRouteHandler) and handler not in self.runtime.mounted:
             self.runtime.mounted.add(handler)
-            log.warning("a mounted application has accepted a socket, for which no hook is called", path=self.path)
+            log.warning(
+                "a mounted application has accepted a socket, for which no hook is called", path=min(handler.paths)
+            )
 
     async def _close_as_asked(self, code: int, reason: str) -> None:
         if self.cause is not None:
