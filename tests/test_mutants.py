@@ -149,7 +149,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("sessions/session.py", "if 0 < self.settings.max_bad_messages < self._bad_messages:", "if False:"),
     ],
     "a client may be silent for ever": [
-        ("sessions/lifespan.py", "        silence.start()\n", ""),
+        ("sessions/lifespan.py", "            self._wait(min(limits))\n", "            pass\n"),
     ],
     "a user has any number of sockets": [
         ("sessions/registry.py", "if 0 < limit <= client.sessions:", "if False:"),
