@@ -149,15 +149,13 @@ class SilenceLimit:
         idle: Seconds between messages. 0 lifts the limit.
     """
 
-    __slots__ = ("_closing", "_first", "_idle", "_session", "_timer")
+    __slots__ = ("_first", "_idle", "_session", "_timer")
 
     def __init__(self, session: Session, *, first: float, idle: float) -> None:
         self._session = session
         self._first = first
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-        """Kept, because the event loop itself keeps no task alive."""
         if limits := [seconds for seconds in (first, idle) if seconds]:
             self._wait(min(limits))
 
@@ -179,4 +177,4 @@ class SilenceLimit:
         if silent < seconds:
             self._wait(seconds - silent)
         elif seconds:
-            self._closing = asyncio.create_task(session.close_for_limit(setting, detail))
+            session.close_soon(session.close_for_limit(setting, detail))
