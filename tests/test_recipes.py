@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -179,3 +182,37 @@ def test_one_connection_joins_and_leaves_many_rooms(template: Path, tmp_path: Pa
         assert ask(one, type="leave", room="19")["type"] == "left"
         assert ask(other, type="say", room="19", text="without you")["text"] == "without you"
         assert ask(one, type="join", room="20")["type"] == "joined", "there is room again, and nothing came before"
+
+
+def test_a_request_publishes_after_its_commit_and_only_then(
+    database: PostgresServer, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url.replace("postgresql://", "postgresql+psycopg://"))
+    project = render(template, tmp_path / "my-service")
+    package = project / "src" / "my_service"
+    (package / "notes.py").write_text(code('"""notes.py:'))
+    replace(package / "app.py", "from .realtime", "from .notes import add_note, alchemy\nfrom .realtime")
+    replace(package / "app.py", "route_handlers=[\n", "route_handlers=[\n            add_note,\n")
+    replace(package / "app.py", "plugins=[", "plugins=[alchemy, ")
+
+    def add(text: str) -> int:
+        request = Request(f"http://{service.address}/notes?text={text}", method="POST")
+        try:
+            with urlopen(request, timeout=TIMEOUT) as response:
+                return int(response.status)
+        except HTTPError as error:
+            with error:
+                return error.code
+
+    # A constraint that is checked at the commit, and not before.
+    unique = "UNIQUE (text) DEFERRABLE INITIALLY DEFERRED"
+    with psycopg.connect(database.url, autocommit=True) as db, running(project) as service:
+        db.execute(f"CREATE TABLE notes (id serial PRIMARY KEY, text text, {unique})")
+        with connect_sync(service.url("/ws/rooms/notes?after=0")) as room:
+            assert [add("one"), add("one"), add("two")] == [201, 500, 201]
+            heard: list[str] = []
+            while "two" not in heard:
+                message = json.loads(room.recv(timeout=TIMEOUT))
+                heard += [message["text"]] if message["type"] == "note_added" else []
+            assert heard == ["one", "two"]
+            assert db.execute("SELECT text FROM notes ORDER BY id").fetchall() == [("one",), ("two",)]
