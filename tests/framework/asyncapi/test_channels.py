@@ -8,9 +8,10 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, Struct
 
-from my_service.realtime import ConfigurationError, Listener, Socket, listener
+from my_service.realtime import ConfigurationError, ErrorMessage, Listener, Socket, listener
 from my_service.realtime.asyncapi.json_schema import resolve
 from my_service.realtime.asyncapi.plugin import Documentation
+from my_service.realtime.handlers.route_handler import listener_routes
 from my_service.realtime.testing.observation import UndocumentedMessages
 
 from ..recording import Hooks, build
@@ -153,6 +154,22 @@ def test_messages_of_the_same_name_have_names_of_their_own() -> None:
 
     document = document_of(handler)
     assert document["channels"]["/"]["messages"].keys() == {"Same", "Same_", "ErrorMessage", "Ping", "Pong"}
+
+
+def test_which_answers_belong_to_which_messages_is_known() -> None:
+    app = Litestar([add_up, Shelves, text, hidden])
+    found = {
+        route.path_format: [
+            [each.annotation for each in types]
+            for types in (handler.taken_types(), handler.answer_types(), handler.reply_types())
+        ]
+        for route, handler in listener_routes(app)
+    }
+    assert found == {
+        "/sum": [[Add, Clear], [Total], [Total, ErrorMessage]],
+        "/shelves/{shelf}": [[Add], [], [ErrorMessage]],
+        "/text": [[str], [bytes], [bytes, ErrorMessage]],
+    }
 
 
 def test_what_is_not_a_message_cannot_be_declared() -> None:

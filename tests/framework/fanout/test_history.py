@@ -8,7 +8,7 @@ import pytest
 
 from my_service.realtime.fanout.memory import MemoryBroker
 from my_service.realtime.fanout.messages import GapMarker, History, Message, resume
-from my_service.realtime.sessions.frames import add_fields
+from my_service.realtime.sessions.fast_path import encode_with
 from my_service.settings import Settings
 
 BEGAN = 100
@@ -70,7 +70,7 @@ def test_after_a_gap_of_unknown_size_a_channel_may_begin_anew() -> None:
     ],
 )
 def test_the_sequence_is_a_field_of_whatever_is_an_object(data: bytes, expected: bytes) -> None:
-    assert add_fields(data, sequence=7) == expected
+    assert encode_with(msgspec.Raw(data), "sequence", 7) == expected
 
 
 def test_history_is_bounded_in_bytes_for_each_channel_and_all_and_the_oldest_room_goes_first() -> None:

@@ -1,12 +1,14 @@
 """Answers carry the `ref` of their message; one that is refused is answered, and the connection stays open."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException, WebSocketDisconnect
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, json
 
 from my_service.realtime import ConfigurationError, MessageError, listener
+from my_service.realtime.sessions.fast_path import encode_with
 
 from ..recording import Hooks, Serve
 
@@ -50,6 +52,64 @@ def test_an_answer_carries_the_ref_of_its_message(serve: Serve, ref: Any) -> Non
         assert socket.receive_json(timeout=20) == {"type": "renamed", "name": "ada", "ref": ref}
         socket.send_json({"type": "rename", "name": "ada"})
         assert socket.receive_json(timeout=20) == {"type": "renamed", "name": "ada"}
+
+
+class Referring(Struct, tag="referring", rename={"other": "ref"}):
+    other: str
+
+
+class Exotic(Struct, tag=7, tag_field="kind", rename="camel", kw_only=True, frozen=True):
+    """Everything that decides how a Struct is encoded, and what must not happen to it a second time."""
+
+    first_name: str = ""
+    ref_: int | UnsetType = UNSET
+    inner: Renamed
+    place: complex = 1j
+
+    def __post_init__(self) -> None:
+        assert not isinstance(self.inner, dict)
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        raise AssertionError("it has no subclass")
+
+
+class Sparse(Struct, omit_defaults=True):
+    name: str = ""
+    other: int = 1
+
+
+class Row(Struct, array_like=True):
+    name: str
+
+
+@dataclass
+class Plain:
+    name: str
+
+
+MESSAGES: list[Any] = [
+    Renamed("ada"),
+    Exotic(inner=Renamed("x")),
+    Exotic(inner=Renamed("x"), ref_=1),
+    Sparse("ada"),
+    Sparse(),
+    Where("x"),
+    Referring("x"),
+    Plain("ada"),
+    {"ref": 1, "place": 1j},
+    {},
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_object_has_place_for_a_ref(message: Any) -> None:
+    encode = json.Encoder(enc_hook=str).encode
+    assert json.decode(encode_with(message, "ref", "a", encode)) == json.decode(encode(message)) | {"ref": "a"}
+
+
+@pytest.mark.parametrize("message", [Row("ada"), [{}], "{", 1, None])
+def test_no_other_json_has(message: Any) -> None:
+    assert encode_with(message, "ref", "a") == json.encode(message)
 
 
 @pytest.mark.parametrize("ref", ["", "x" * 65, None, True, 1.5, [], {}, ["a"], 2**70])
@@ -180,8 +240,8 @@ class Sequenced(Struct, tag="sequenced"):
     sequence: int
 
 
-class Referring(Struct, tag="referring", rename={"other": "ref"}):
-    other: str
+class Numbered(Struct, tag=1, tag_field="sequence"):
+    pass
 
 
 class TakesSequence(Struct, tag="takes"):
@@ -196,6 +256,7 @@ class TakesSequence(Struct, tag="takes"):
         (Rename, Sequenced, "a field 'sequence'"),
         (Rename, Referring, "a field 'ref'"),
         (Referring, Renamed, "a field 'ref'"),
+        (Rename, Numbered, "a field 'sequence'"),
     ],
 )
 def test_reserved_tags_and_fields_are_refused_at_start(

@@ -2,13 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import NoneType
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from litestar import Litestar
 from litestar.routes import WebSocketRoute
 from litestar.typing import FieldDefinition
 from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDefinition
@@ -29,15 +28,6 @@ CORRELATION = CorrelationId(
 """Where answers say which message they answer."""
 
 
-def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
-    """Yield the paths of listeners. litestar-asyncapi describes those of plain handlers by itself."""
-    for route in app.routes:
-        if isinstance(route, WebSocketRoute):
-            handler = route.route_handler
-            if isinstance(handler, ListenerRouteHandler) and handler.opt.get("include_in_schema", True):
-                yield route, handler
-
-
 def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Iterable[str]) -> ChannelDefinition:
     """Describe a path.
 
@@ -54,7 +44,7 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     answers = [
         Reference(f"{_channel(key)}/messages/{message.name}")
         for message in messages
-        if message.payload in handler.answer_types()
+        if message.payload in handler.reply_types()
     ]
     reply = Reply(channel=Reference(_channel(key)), messages=answers)
     directions = [
