@@ -272,8 +272,8 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
-    "a logout closes nothing": [("plugin.py", 'self._middleware.close(session, "logged out")', "pass")],
-    "a logout closes everybody": [("plugin.py", "registry.of_user(logged_out.user)", "registry")],
+    "a logout closes nothing": [("plugin.py", 'registry.disconnect(logged_out.user, "logged out")', "registry")],
+    "a logout closes everybody": [("../sessions/registry.py", ".ensure_connection().user == user", "")],
     "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [

@@ -18,11 +18,10 @@ from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
-from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
 
 from ..recording import Hooks
-from .tokens import bearer, by_hand, claims, token
+from .tokens import SECRET, bearer, by_hand, claims, token
 
 Server = TestClient[Litestar]
 OWN = {"origin": "http://service.test"}

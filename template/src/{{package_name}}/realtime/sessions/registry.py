@@ -10,12 +10,13 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from websockets.frames import CloseCode
 
 from .cause import Reason
 from .fast_path import FrameWriter
 from .limits import Client
 from .runtime import BUCKETS, LIMITS, Runtime
-from .session import Session
+from .session import Session, State
 
 MAX_CLIENTS: Final = 10_000
 """Clients without a session whose rates are remembered; of more, those that left first are forgotten."""
@@ -117,9 +118,20 @@ class Registry(Collector):
         session.user = user
         return ""
 
-    def of_user(self, user: str) -> list[Session]:
-        """Return the sessions of a user."""
-        return [session for session in self._sessions if session.user == user]
+    def of_user(self, user: str) -> tuple[Session, ...]:
+        """Return the open sessions of a user, also where the service itself has set `connection.user`."""
+        is_open = (session for session in self if session.state is State.OPEN)
+        return tuple(session for session in is_open if user and session.ensure_connection().user == user)
+
+    def disconnect(self, user: str, detail: str) -> None:
+        """Close the open sessions of a user with 1008.
+
+        Args:
+            user: The name of the user.
+            detail: The close reason.
+        """
+        for session in self.of_user(user):
+            session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.

@@ -149,8 +149,8 @@ class Session:
     _tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict[asyncio.Task[Any], None])
     _context: Context | None = None
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
-    _closing: asyncio.Task[Cause] | None = None
-    """Closes it after a task failed; kept, because the event loop itself keeps no task alive."""
+    _closing: asyncio.Task[object] | None = None
+    """Closes it; kept, because the event loop itself keeps no task alive."""
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
     _limit: TokenBucket = field(init=False)
@@ -381,6 +381,13 @@ class Session:
             async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
 
+    def close_soon(self, closing: Coroutine[Any, Any, object]) -> None:
+        """Run `close()` or `close_for_limit()` in a task: a client that reads nothing delays nobody else."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(closing)
+        else:
+            closing.close()
+
     async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
         """Close, because the client exceeded the limit of a setting."""
         if self.cause is None:
@@ -525,7 +532,7 @@ class Session:
             return
         cause = self._resolve(error)
         if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
-            self._closing = asyncio.create_task(self.close(cause.reason, cause.code, cause.detail, cause.error))
+            self.close_soon(self.close(cause.reason, cause.code, cause.detail, cause.error))
 
     def cancel(self) -> None:
         """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""

@@ -26,7 +26,6 @@ from ..fanout.plugin import Fanout
 from ..handlers.listener import Guard
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
-from ..sessions.session import State
 from .authenticator import Authenticator
 from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
@@ -100,9 +99,7 @@ class Auth(InitPlugin):
 
     def _log_out(self, logged_out: LoggedOut, app: Litestar) -> None:
         self.authenticator.revoke(logged_out.jti, logged_out.exp)
-        for session in app.plugins.get(Sessions).registry.of_user(logged_out.user):
-            if session.state is State.OPEN:
-                self._middleware.close(session, "logged out")
+        app.plugins.get(Sessions).registry.disconnect(logged_out.user, "logged out")
 
     @asynccontextmanager
     async def _follow_logouts(self, app: Litestar) -> AsyncGenerator[None, None]:

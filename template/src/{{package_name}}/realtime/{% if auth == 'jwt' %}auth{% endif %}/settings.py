@@ -1,7 +1,7 @@
 """The settings of the authentication, `<PACKAGE>_AUTH_SECRET` and so on. `.env.example` lists them all."""
 
 from ipaddress import ip_address
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -16,6 +16,8 @@ GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 class AuthSettings(SettingsGroup):
     """What a token must be signed with, and what it must say."""
+
+    for_tests: ClassVar = {"auth_secret": "only for the tests " * 4}
 
     auth_jwks_url: str = ""
     """The URL of your identity provider's keys, a JSON Web Key Set. Its tokens are then accepted."""
