@@ -236,7 +236,7 @@ class Session:
                     await self._exceed(setting, "too many messages")
                 if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
                     await self._exceed("max_messages_per_second", "too many messages")
-                if text and self.access and self._socket and AUTHENTICATE in text and await self.access.renew(text):
+                if self.access and text and AUTHENTICATE in text and self._socket and await self.access.renew(text):
                     continue  # no handler sees the token
             elif message["type"] == "websocket.disconnect":
                 self._disconnected(message)

@@ -23,7 +23,7 @@ from ..fanout.plugin import Fanout
 from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import frames_of, function_of
-from ..sessions.frames import encode_with, split_fields
+from ..sessions.fast_path import encode_with, split_fields
 from ..sessions.session import SESSION_KEY, Session, State
 from .process import TIMEOUT, credentials
 

@@ -20,8 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 from websockets.sync.client import ClientConnection, connect
 
 from ..command import main
-from ..parts import COMMANDS
-from ..project import load_settings
+from ..parts import COMMANDS, load_settings
 from ..settings import PACKAGE, PREFIX
 
 TIMEOUT = 20
