@@ -5,7 +5,7 @@ import sys
 from typing import Final
 
 from ..client.typescript import write_client
-from ..project import load_app
+from ..parts import load_app
 from ..settings import PACKAGE
 
 DESCRIPTION: Final = (

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ..sessions.frames import encode_with, text_frame
+from ..sessions.fast_path import encode_with, text_frame
 from .channels import display_name
 
 MAX_SEQUENCE: Final = 2**53 - 1

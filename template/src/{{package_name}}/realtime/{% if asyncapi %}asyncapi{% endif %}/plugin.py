@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar
+from litestar import Litestar, Router
+from litestar.datastructures import ResponseHeader
 from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin, DocsConfig
 from litestar_asyncapi.plugins import AsyncAPIUIRenderPlugin
 from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server, ServerVariable
 
 from ..handlers.route_handler import listener_routes
+from ..http import NOTHING
 from ..sessions.cause import CLOSE_CODES
 from .channels import describe
 
@@ -38,6 +40,13 @@ SERVER: Final = Server(
     description="The address of the service. Behind a proxy with TLS it is that of the proxy, and the protocol is wss.",
     variables={"host": ServerVariable(default="127.0.0.1:8000")},
 )
+
+POLICY: Final = (
+    f"{NOTHING}; script-src 'self' 'unsafe-eval'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'"
+)
+"""The content security policy of the page, whose files all come from the service. It compiles JSON schemas and adds
+inline styles; it shows only what the code of the service says."""
 
 STYLE: Final = f"<style>{(Path(__file__).parent / 'style.css').read_text()}</style>"
 NO_ICON: Final = '<link rel="icon" href="data:,">'
@@ -73,6 +82,11 @@ class Documentation(AsyncAPIPlugin):
             docs=DocsConfig(render_plugins=[AsyncAPIUIRenderPlugin(style=STYLE, favicon=NO_ICON)]),
         )
         super().__init__(config)
+
+    def create_docs_router(self) -> Router:
+        router = super().create_docs_router()
+        router.response_headers = [ResponseHeader(name="content-security-policy", value=POLICY)]
+        return router
 
     def get_asyncapi(self, app: Litestar) -> AsyncAPI:
         return super().get_asyncapi(self._read(app))
