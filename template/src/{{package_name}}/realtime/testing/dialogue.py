@@ -32,8 +32,7 @@ from ..fanout.messages import Gap
 from ..fanout.plugin import Fanout
 from ..handlers.route_handler import ListenerRouteHandler
 from ..sessions.session import SESSION_KEY, Session, Socket
-from .credentials import credentials
-from .process import TIMEOUT
+from .process import TIMEOUT, credentials
 from .strategies import is_object
 
 STEP_SECONDS: Final = 60

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from math import ceil, floor
-from typing import Annotated, Any, Final, TypeGuard, cast
+from typing import Annotated, Any, Final, TypeGuard
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -125,13 +125,15 @@ class OwnValues:
             case inspect.AnyType() | inspect.RawType():
                 return self._texts(inspect.StrType()) | self._integers()
             case inspect.CustomType(cls=cls):
-                drawn = cast("Values", st.from_type(cls))
-                return drawn.map(lambda value: msgspec.to_builtins(value, enc_hook=self._encode))
+                return st.from_type(cls).map(self._to_builtins)  # pyright: ignore[reportUnknownMemberType]
             case _:
                 raise TypeError(f"nothing is known about {kind}")
 
+    def _to_builtins(self, value: Any) -> Any:
+        return msgspec.to_builtins(value, enc_hook=self._encode)
+
     def _with_examples(self, kind: inspect.Type, examples: Any) -> Values:
-        given = [msgspec.to_builtins(each, enc_hook=self._encode) for each in examples]
+        given = [self._to_builtins(each) for each in examples]
         if given and isinstance(kind, inspect.CustomType):
             return st.sampled_from(given)
         return self._of(kind) | st.sampled_from(given) if given else self._of(kind)
