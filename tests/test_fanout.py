@@ -29,9 +29,9 @@ from websockets.sync.client import connect as connect_now
 
 from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, PostgresServer, RedisServer, free_port
+from .engines import EngineServer, Pooler, PostgresServer, RedisServer, free_port
 from .rendering import Renders, compile_package, environment, render
-from .service import TIMEOUT, Service, add_listener, handshake, running
+from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 Nodes = Callable[..., list[Service]]
@@ -373,6 +373,18 @@ def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None
         postgres.remove()
 
 
+def test_a_pooler_is_refused_by_name(crowded: Crowded) -> None:
+    server = PostgresServer()
+    pooler = Pooler(server)
+    try:
+        begin(server)
+        begin(pooler)
+        assert "a pooler such as pgbouncer is in between" in refused(crowded("postgres"), pooler.url)
+    finally:
+        pooler.remove()
+        server.remove()
+
+
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
@@ -605,6 +617,35 @@ def test_large_messages_are_received_or_told_as_a_gap(engine: EngineServer, node
 
     two = nodes(2, engine.url)
     assert set(asyncio.run(pour())) == {senders * messages}
+
+
+@pytest.mark.exhaustive
+def test_200_clients_who_want_a_large_history_and_reset_harm_nobody(engine: EngineServer, nodes: Nodes) -> None:
+    def connect_and_reset() -> None:
+        for _ in range(200):
+            reset(node.open_raw("/ws/crowd/loud?after=0", SO_RCVBUF=4096))
+
+    async def attack() -> None:
+        async with Crowd() as crowd:
+            bystander = await crowd.join(node, "/ws/crowd/quiet")
+            loud = await crowd.join(node, "/ws/crowd/loud?after=0")
+            await loud.tell(type="pour", messages=100, size=60_000)
+            while (await loud.hear())["type"] != "answer":
+                pass
+            before = node.memory, engine.memory
+            for number in range(10):
+                attacking = asyncio.create_task(asyncio.to_thread(connect_and_reset))
+                for _ in range(10):
+                    await bystander.say(f"{number}")
+                    assert (await bystander.hear("said"))["text"] == f"{number}"
+                await attacking
+            assert node.memory - before[0] < 64 * MEBIBYTE, "950 MB more, once"
+            assert engine.memory - before[1] < 128 * MEBIBYTE, "1.4 GB more, once"
+
+    [node] = nodes(1, engine.url)
+    asyncio.run(attack())
+    assert counted(node, "operations_failed_total") == 0
+    assert not node.complaints
 
 
 def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:

@@ -46,6 +46,8 @@ DOCUMENTED_DUNDERS = {
     "__self__",
     "__setattr__",
     "__signature__",
+    "__struct_config__",
+    "__struct_encode_fields__",
     "__struct_fields__",
     "__value__",
     "__weakref__",
@@ -78,6 +80,7 @@ MOVING = {
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {
         "realtime/asyncapi/channels.py",
+        "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/plugin.py",
         "realtime/testing/observation.py",

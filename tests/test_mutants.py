@@ -238,6 +238,24 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a token needs no id": [("authenticator.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
     "the issuer does not count": [("authenticator.py", "self._settings.auth_issuer or None", "None")],
     "the audience does not count": [("authenticator.py", "self._settings.auth_audience or None", "None")],
+    "a key verifies what it is not for": [("provider.py", 'jwk.get("alg", algorithm) == algorithm', "True")],
+    "a key is as short as it likes": [
+        ("authenticator.py", '                "enforce_minimum_key_length": True,\n', "")
+    ],
+    "a key set has any size": [("provider.py", "len(body) > MAX_BYTES", "False")],
+    "keys are fetched wherever a redirect leads": [
+        ("provider.py", "verify=self._tls)", "verify=self._tls, follow_redirects=True)")
+    ],
+    "each unknown key asks the provider": [("provider.py", "_searched_at >= RETRY_SECONDS", "_searched_at >= 0")],
+    "no unknown key asks the provider": [("provider.py", "_searched_at >= RETRY_SECONDS", "_searched_at < 0")],
+    "each handshake fetches the keys for itself": [("provider.py", "is None or self._fetch.done()", "is None or True")],
+    "any issuer may name the keys": [("provider.py", "if discovery.issuer != issuer:", "if False:")],
+    "keys come over any wire": [("settings.py", 'parts.scheme == "http" and _is_loopback(host)', "True")],
+    "withdrawn keys are good for ever": [("provider.py", "> MAX_AGE_SECONDS:", '> float("inf"):')],
+    "all tokens without an id are one": [("authenticator.py", 'encoded.rpartition(".")[0].encode()', 'b""')],
+    "a clock that is ahead locks users out": [
+        ("authenticator.py", "LEEWAY_SECONDS: Final = 30", "LEEWAY_SECONDS: Final = 0")
+    ],
     "what is claimed in public is not checked": [
         ("handshake.py", "self._authenticator.has_explicit_token(connection)", "False")
     ],
@@ -260,7 +278,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
-        ("settings.py", "secret: SecretStr) -> SecretStr", "secret: str) -> str"),
+        ("settings.py", "secret: SecretStr, info: ValidationInfo) -> SecretStr", "secret: str, info: object) -> str"),
         ("settings.py", "secret.get_secret_value()", "secret"),
         ("authenticator.py", ".get_secret_value()", ""),
     ],

@@ -240,6 +240,10 @@ class Sequenced(Struct, tag="sequenced"):
     sequence: int
 
 
+class Numbered(Struct, tag=1, tag_field="sequence"):
+    pass
+
+
 class TakesSequence(Struct, tag="takes"):
     sequence: int
 
@@ -252,6 +256,7 @@ class TakesSequence(Struct, tag="takes"):
         (Rename, Sequenced, "a field 'sequence'"),
         (Rename, Referring, "a field 'ref'"),
         (Referring, Renamed, "a field 'ref'"),
+        (Rename, Numbered, "a field 'sequence'"),
     ],
 )
 def test_reserved_tags_and_fields_are_refused_at_start(

@@ -3,14 +3,17 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from logging import CRITICAL
 from typing import Any
 
 import pytest
+import structlog
 from litestar import Litestar
 from litestar.di import NamedDependency
 from msgspec import Struct, json
 
 from my_service.realtime import ConnectionInfo, Reason, listener
+from my_service.realtime.sessions.fast_path import EXTENSION
 from my_service.realtime.sessions.session import SESSION_KEY, Session
 
 from ..recording import Hooks, build
@@ -185,8 +188,66 @@ def test_each_cause_at_each_point(hooks: Hooks, cause: Callable[[Client], Awaita
     assert events == expected
 
 
+class Writer:
+    """Tells of the end at once, ahead of what is unread, as the writer of the service's own server does."""
+
+    compresses = False
+    takes_frames = False
+
+    def notify_disconnect(self, callback: Callable[[Any], None]) -> None:
+        self.tell = callback
+
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, [0, 2, 3]), ({"concurrency": 2}, [0, 2, 3]), ({"cancel_on_disconnect": True}, ["cancelled"])],
+)
+def test_what_a_client_said_before_it_left_is_handled(
+    hooks: Hooks, options: dict[str, Any], expected: list[Any]
+) -> None:
+    handled: list[Any] = []
+
+    async def test() -> None:
+        begun, free = asyncio.Event(), asyncio.Event()
+
+        @listener("/", **options)
+        async def handle(data: Run, connection: NamedDependency[ConnectionInfo]) -> Item:
+            begun.set()
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                handled.append("cancelled")
+                raise
+            assert connection.cause
+            handled.append(int(data.what))
+            return Item()  # which reaches nobody
+
+        app = build(hooks, handle)
+        async with app.lifespan():
+            client, writer = Client(app), Writer()
+            client.scope["extensions"] = {EXTENSION: {"writer": writer}}
+            client.say(type="run", what="0", ref=0)
+            client.say(type="run", ref="what is answered with an error" * 3)
+            client.say(type="run", what="2", ref=2)
+            client.say(type="run", what="3", ref=3)
+            async with asyncio.timeout(20):
+                await begun.wait()
+                await connection_is_lost(client)
+                writer.tell({"type": "websocket.disconnect", "code": 1005})
+                free.set()
+                await client.serving
+
+    asyncio.run(test())
+    assert sorted(handled) == expected
+    assert hooks.ended.get(timeout=20)[1].reason == Reason.CONNECTION_LOST
+
+
 def cut(hooks: Hooks, connections: int, streams: int) -> None:
     """Cut streams at random moments, and expect that no task is left and each was closed."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))  # a traceback takes long to show
     moments = random.Random(1)  # noqa: S311
 
     async def talk(app: Litestar) -> None:

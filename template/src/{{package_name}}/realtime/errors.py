@@ -41,9 +41,7 @@ def source_location(obj: Any) -> str:
         obj: What to name, as in `Rooms (src/my_service/listeners/rooms.py, line 12)`. An object has the place of its
             class; what is built in has none.
     """
-    while isinstance(obj, partial):
-        obj = obj.func
-    obj = inspect.unwrap(obj)
+    obj = innermost(obj)
     if not hasattr(obj, "__name__"):
         obj = obj.__class__
     name = getattr(obj, "__qualname__", obj.__name__)
@@ -54,6 +52,12 @@ def source_location(obj: Any) -> str:
             file = file.relative_to(Path.cwd())
         return f"{name} ({file}, line {line})"
     return str(name)
+
+
+def innermost(function: Any) -> Any:
+    """Return the function inside of decorators and partials."""
+    inner: Any = function.func if isinstance(function, partial) else inspect.unwrap(function)
+    return inner if inner is function else innermost(inner)
 
 
 def is_allowed(opt: Mapping[str, Any] | None, name: str) -> bool:

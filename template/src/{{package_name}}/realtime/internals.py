@@ -20,13 +20,10 @@ from litestar.utils import normalize_path
 PACKAGE = __name__.removesuffix(".internals")
 """The package that this folder is."""
 
-LISTENER_DEPENDENCIES = (
-    "connection_lifespan_dependencies",
-    "on_accept_dependencies",
-    "on_disconnect_dependencies",
-    "lifespan_dependencies",
-)
-"""2.25: the names under which a listener provides the arguments of its lifespan and hooks; the last is ours."""
+LIFESPAN_DEPENDENCIES = "connection_lifespan_dependencies"
+"""2.25: the name under which a listener of Litestar provides the arguments of its lifespan."""
+LISTENER_DEPENDENCIES = (LIFESPAN_DEPENDENCIES, "on_accept_dependencies", "on_disconnect_dependencies")
+"""2.25: with those of its hooks."""
 
 
 def lifespan_of(handler: BaseRouteHandler) -> Callable[..., Any] | None:
@@ -51,15 +48,18 @@ def function_of(handler: BaseRouteHandler) -> Callable[..., Any]:
 def set_function(handler: WebsocketListenerRouteHandler, run: Any, function: Callable[..., Any]) -> None:
     """Give a listener something else to run, now that Litestar has read the signature of its function.
 
-    2.25: it is run with what that signature takes, the socket, and `connection_lifespan_dependencies`. Litestar's own
-    has the function as `_fn`, where plugins read it too.
+    2.25: it is run with the socket and with what that signature takes; Litestar's own has the function as `_fn`, where
+    plugins read it too.
     """
+    handler.parsed_fn_signature.parameters.pop(LIFESPAN_DEPENDENCIES)
     run._fn = function
     BaseRouteHandler.__call__(handler, run)
 
 
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
     """Return the function, the lifespan and the hooks of a registered handler: all that Litestar injects into."""
+    if functions := getattr(handler, "functions", None):  # of a listener of ours
+        return list(functions)
     providers = providers_of(handler)
     stubs = [providers[name].dependency for name in LISTENER_DEPENDENCIES if name in providers]
     return [function_of(handler), *(_unwrapped(inspect.unwrap(stub)) for stub in stubs)]

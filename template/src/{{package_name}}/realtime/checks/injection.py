@@ -11,7 +11,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
 from litestar.typing import FieldDefinition
 
-from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
+from ..errors import ConfigurationError, innermost, is_allowed, opt_out_hint, source_location
 from ..internals import (
     PACKAGE,
     function_of,
@@ -73,7 +73,7 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
-                where = source_location(function)
+                where = _place_of_parameter(name, handler) or source_location(function)
                 _check_type(where, name, types[name])
                 _check_name(where, field, handler)
 
@@ -185,7 +185,7 @@ def resolve_hints(function: Callable[..., Any], kind: str) -> dict[str, Any]:
         ConfigurationError: One of them names something that exists for type checkers only.
     """
     try:
-        return get_type_hints(function, include_extras=True)
+        return get_type_hints(innermost(function), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
             source_location(function),

@@ -101,7 +101,7 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
         raise ConfigurationError(
             source_location(kind), f"has the tag {info.tag!r}, which the service itself uses", "choose another tag"
         )
-    for name in fields & {field.encode_name for field in info.fields}:
+    for name in fields & {info.tag_field, *(field.encode_name for field in info.fields)}:
         raise ConfigurationError(
             source_location(kind),
             f"is a message of {function.__name__} and has a field {name!r}, which the service itself adds",

@@ -59,7 +59,6 @@ class Subscription:
     """The keys of the messages that were sent before those of the channel, for a while."""
     _forgetting: asyncio.TimerHandle | None = field(default=None, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
-    _closing: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._session = Session.of(self.socket)
@@ -141,9 +140,9 @@ class Subscription:
         self._backlog.popleft()
         self._missed += 1
         self.metrics.dropped += 1
-        if self.settings.backlog_full == "close" and self._closing is None:
-            closing = self._session.close_for_limit("max_backlog", "too slow", CloseCode.TRY_AGAIN_LATER)
-            self._closing = asyncio.create_task(closing)
+        if self.settings.backlog_full == "close":
+            session = self._session
+            session.close_soon(session.close_for_limit("max_backlog", "too slow", CloseCode.TRY_AGAIN_LATER))
 
     def _flush(self) -> None:
         if self._task is None and not self._write():

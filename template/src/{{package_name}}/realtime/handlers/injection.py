@@ -1,57 +1,56 @@
-"""What the hooks and the lifespan of a listener are called with: what is passed by name, and what Litestar injects."""
+"""What Litestar injects: into the function of a listener, and into all else that is called for it."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, get_args
 
-from litestar.di import NamedDependency
 from litestar.types import AnyCallable
 
-from ..sessions.session import Socket
+from ..checks.injection import resolve_hints
 
 PASSED = ("socket", "connection", "cause")
-"""The names of what is passed here; Litestar injects everything else."""
-
-INJECTED: Any = NamedDependency[Any]  # type: ignore[misc]  # mypy takes it for no generic class
+"""The names of what hooks and lifespans are called with; Litestar injects everything else."""
 
 
-def bind_arguments(function: AnyCallable) -> Callable[..., Any]:
-    """Return a function of what is injected, the socket, the connection and the cause, with which it calls `function`.
+def binder(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Callable[..., Any]]:
+    """Return a function that binds to `function` what it takes of the arguments that there are.
 
-    Of the last three it passes those that `function` names. Its signature is read once, and not for each connection.
+    Its signature is read once, and not for each connection.
     """
-    names = inspect.signature(function).parameters.keys()
+    names = tuple(inspect.signature(function).parameters)
 
-    def call(injected: dict[str, Any] | None, *passed: Any) -> Any:
-        named = {name: value for name, value in zip(PASSED, passed, strict=False) if name in names}
-        return function(**named, **injected or {})
+    def bind(available: Mapping[str, Any]) -> Callable[..., Any]:
+        return partial(function, **{name: available[name] for name in names if name in available})
 
-    return call
-
-
-def request_arguments(function: AnyCallable) -> Callable[..., Awaitable[dict[str, Any]]] | None:
-    """Return a dependency that takes what Litestar is to inject into `function`, and returns it; None for nothing."""
-
-    @wraps(function)
-    async def request(**injected: Any) -> dict[str, Any]:
-        return injected
-
-    signature = inspect.signature(function)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in PASSED]
-    vars(request)["__signature__"] = signature.replace(parameters=parameters)
-    return request if parameters else None
+    return bind
 
 
-def request_dependencies(names: Iterable[str]) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Return a dependency that takes the socket and these dependencies, and returns them without `connection`."""
+def injectable(
+    function: AnyCallable, scopes: Mapping[str, AnyCallable], others: Iterable[AnyCallable | None]
+) -> AnyCallable:
+    """Return a function with the signature that Litestar is to see.
 
-    async def request(*, connection: object = None, **injected: Any) -> dict[str, Any]:  # noqa: ARG001
-        return injected
+    It takes what Litestar injects into `function`, into its scopes, and into the others: the hooks and the lifespan. It
+    returns one item of a stream.
+    """
+    hints: dict[str, Any] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    takers = [(each, tuple(scopes)) for each in (function, *scopes.values())]
+    for each, passed in [*takers, *((other, PASSED) for other in others if other)]:
+        each_hints = resolve_hints(each, "listener")
+        for name, parameter in inspect.signature(each).parameters.items():
+            if name in each_hints and name not in passed and name not in parameters:
+                hints[name] = each_hints[name]
+                keyword = inspect.Parameter.KEYWORD_ONLY
+                parameters[name] = parameter.replace(kind=keyword, annotation=hints[name])
+    returned = resolve_hints(function, "listener").get("return", Any)
+    hints["return"] = get_args(returned)[0] if inspect.isasyncgenfunction(function) else returned
 
-    annotations: dict[str, Any] = {"socket": Socket, **dict.fromkeys(names, INJECTED)}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, keyword, annotation=each) for name, each in annotations.items()]
-    vars(request)["__signature__"] = inspect.Signature(parameters)
-    request.__annotations__ = annotations
-    return request
+    async def signature(**_: Any) -> None: ...
+
+    signature.__annotations__ = hints
+    signature.__name__ = function.__name__
+    signature.__doc__ = function.__doc__
+    vars(signature)["__signature__"] = inspect.Signature([*parameters.values()], return_annotation=hints["return"])
+    return signature

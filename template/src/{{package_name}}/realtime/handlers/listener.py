@@ -130,6 +130,8 @@ class Listener(WebsocketListener):
     """Close a client that sends no message within FIRST_MESSAGE_SECONDS, with code 1008."""
     cancel_on_disconnect: ClassVar[bool] = False
     """Cancel `on_receive` as soon as the client is gone. Otherwise it runs to its end."""
+    guards: Sequence[Guard] | None = None  # type: ignore[assignment]  # pyright: ignore
+    """Litestar's guards, which may refuse a handshake. A tuple: linters refuse a list in a class."""
     concurrency: ClassVar[int] = 1
     """Messages of one connection that are handled at once."""
     per_message: ClassVar[Mapping[str, Scope] | None] = None
@@ -157,7 +159,7 @@ class Listener(WebsocketListener):
             on_accept=None if cls.on_accept is WebsocketListener.on_accept else self.on_accept,
             on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
             dependencies=self.dependencies,
-            guards=cls.guards,
+            guards=self.guards and [*self.guards],
             sends=self.sends,
             middleware=self.middleware,
             name=self.name,

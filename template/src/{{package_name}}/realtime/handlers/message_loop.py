@@ -1,7 +1,7 @@
 """`MessageLoop`: what a listener does with each message of a connection."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from time import monotonic
@@ -11,14 +11,15 @@ from litestar.exceptions import HTTPException, WebSocketDisconnect
 from litestar.types import AnyCallable
 
 from ..sessions.session import Exchange, Session, Socket
+from .injection import binder
 from .messages import End, ErrorMessage, MessageError, error_answer
-from .scopes import MessageScopes
+from .scopes import MessageScopes, Scope
 
 MAX_BURST: Final = 32
 """Messages of a stream that are sent before other tasks have their turn."""
 
-Injected = dict[str, Any]
-"""What Litestar injects into the function and into the scopes, by name."""
+Receive = Callable[[Socket], Awaitable[Any]]
+"""Waits for the next message."""
 
 
 class MessageLoop:
@@ -27,70 +28,65 @@ class MessageLoop:
     Args:
         handler: The handler of the path.
         function: The function of the user.
-        scopes: What is entered for each message; None for nothing.
-        concurrency: Messages that are handled at once.
-        cancel_on_disconnect: Cancel the function when the client is gone.
+        scopes: What is entered for each message, by name.
     """
 
-    def __init__(
-        self,
-        handler: Any,
-        function: AnyCallable,
-        scopes: MessageScopes | None,
-        *,
-        concurrency: int,
-        cancel_on_disconnect: bool,
-    ) -> None:
-        self._function = function
+    def __init__(self, handler: Any, function: AnyCallable, scopes: Mapping[str, Scope]) -> None:
         self._handler = handler
-        self._scopes = scopes
-        self._concurrency = concurrency
-        self._cancels = cancel_on_disconnect
+        self._scopes = MessageScopes(function, scopes)
+        self._bind = None if scopes else binder(function)
         self._streams: bool = handler.streams
-        self._call: Callable[..., Awaitable[Any]] = scopes.call if scopes else function
+        self._cancels: bool = handler.cancel_on_disconnect
 
-    async def __call__(self, socket: Socket, connection_lifespan_dependencies: Injected, **injected: Any) -> None:
+    async def __call__(self, socket: Socket, **injected: Any) -> None:
         """Serve a connection until it ends."""
-        receive: Callable[[Socket], Awaitable[Any]] = self._handler.resolve_receive_handler()
-        if self._handler.takes_socket:
-            injected["socket"] = socket
-        in_order = not self._streams and self._concurrency == 1 and not self._cancels
+        handler = self._handler
+        injected["socket"] = socket
+        receive: Receive = handler.resolve_receive_handler()
+        in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
-        async with self._handler.default_connection_lifespan(**connection_lifespan_dependencies):
+        async with handler.lifespan(injected):
             await answer_all(socket, receive, injected)
 
-    async def _answer_in_order(
-        self, socket: Socket, receive: Callable[[Socket], Awaitable[Any]], injected: Injected
-    ) -> None:
-        session = Session.of(socket)
-        call = self._call
-        while True:
-            data = await receive(socket)
-            try:
-                answer = await call(data=data, **injected)
-            except (MessageError, HTTPException) as error:
-                answer = error_answer(error)
-            if answer is not None:
-                await session.send_message(answer, session.ref)
+    def _caller(self, injected: dict[str, Any]) -> Callable[..., Awaitable[Any]]:
+        """Return what calls the function with `data`, in its scopes."""
+        return self._bind(injected) if self._bind else partial(self._scopes.call, **injected)
 
-    async def _answer_in_tasks(
-        self, socket: Socket, receive: Callable[[Socket], Awaitable[Any]], injected: Injected
-    ) -> None:
+    async def _answer_in_order(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
+        session = Session.of(socket)
+        call = self._caller(injected)
+        while True:
+            try:
+                data = await receive(socket)
+                try:
+                    answer = await call(data=data)
+                except (MessageError, HTTPException) as error:
+                    answer = error_answer(error)
+                if answer is not None:
+                    await session.send_message(answer, session.ref)
+            except WebSocketDisconnect:
+                if not session.has_unread:
+                    raise
+
+    async def _answer_in_tasks(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
         """Answer each message in a task, and read on: for a `cancel`, or the end of the client.
 
         No more is read while `concurrency` messages are handled, but for one where that is to cancel them.
         """
         session = Session.of(socket)
-        slots = asyncio.Semaphore(self._concurrency)
+        slots = asyncio.Semaphore(self._handler.concurrency)
+        call = partial(self._scopes.enter, **injected) if self._streams else self._caller(injected)
         begin, release = (self._stream, None) if self._streams else (self._answer, slots.release)
-        try:
-            while True:
+        while True:
+            try:
                 if release and not self._cancels:
                     await slots.acquire()
                     slots.release()
                 data = await receive(socket)
                 ref, exchanges = session.ref, session.exchanges
                 key = object() if ref is None else ref
+                if session.has_unread and (self._streams or self._cancels):
+                    continue  # nobody waits for an answer
                 if key in exchanges:
                     await session.send_message(ErrorMessage("duplicate_ref", "a message has it already"), ref)
                 elif self._streams and len(exchanges) >= session.settings.max_streams:
@@ -99,30 +95,29 @@ class MessageLoop:
                     if release:
                         await slots.acquire()
                     exchange = exchanges[key] = Exchange(key, self._streams or self._cancels)
-                    exchange.task = session.start(begin(session, exchange, data, ref, injected))
+                    exchange.task = session.start(begin(session, exchange, partial(call, data=data), ref))
                     exchange.task.add_done_callback(partial(_end_exchange, session, exchange, release))
-        except WebSocketDisconnect:
-            if not self._streams and not self._cancels:
-                await session.wait_exchanges()  # half-done writes are worse
-            raise
+            except WebSocketDisconnect:
+                if session.has_unread:
+                    continue
+                if not self._streams and not self._cancels:
+                    await session.wait_exchanges()  # half-done writes are worse
+                raise
 
-    async def _answer(self, session: Session, exchange: Exchange, data: Any, ref: Any, injected: Injected) -> None:
+    async def _answer(self, session: Session, exchange: Exchange, call: Callable[[], Any], ref: Any) -> None:
         exchange.begun = True
         try:
-            answer = await self._call(data=data, **injected)
+            answer = await call()
         except (MessageError, HTTPException) as error:
             answer = error_answer(error)
         await session.send_message(answer, ref)
 
-    async def _stream(self, session: Session, exchange: Exchange, data: Any, ref: Any, injected: Injected) -> None:
+    async def _stream(self, session: Session, exchange: Exchange, enter: Callable[[], Any], ref: Any) -> None:
         exchange.begun = True
         last: End | ErrorMessage | None = None if ref is None else End()
         try:
-            if self._scopes:
-                async with self._scopes.enter(data=data, **injected) as arguments:
-                    await self._send_items(session, exchange, ref, arguments)
-            else:
-                await self._send_items(session, exchange, ref, {"data": data, **injected})
+            async with enter() as function:
+                await self._send_items(session, exchange, function(), ref)
         except asyncio.CancelledError:
             if not exchange.cancelled:
                 raise
@@ -132,11 +127,13 @@ class MessageLoop:
         session.exchanges.pop(exchange.key, None)  # the client may use the `ref` again as soon as it receives the end
         await session.send_message(last, ref)
 
-    async def _send_items(self, session: Session, exchange: Exchange, ref: Any, arguments: Injected) -> None:
-        if exchange.cancelled:  # before it began
-            raise asyncio.CancelledError
+    async def _send_items(
+        self, session: Session, exchange: Exchange, stream: AsyncGenerator[Any, None], ref: Any
+    ) -> None:
         burst = 0
-        async with aclosing(self._function(**arguments)) as items:
+        async with aclosing(stream) as items:
+            if exchange.cancelled:  # before it began
+                raise asyncio.CancelledError
             try:
                 async for item in items:
                     if exchange.cancelled:  # the function has caught the cancellation

@@ -30,10 +30,10 @@ from ..errors import ConfigurationError, source_location
 from ..internals import function_of, set_function
 from ..sessions.lifespan import HookPair, connection_context
 from ..sessions.session import Session, Socket
-from .injection import PASSED, bind_arguments, request_arguments, request_dependencies
+from .injection import PASSED, binder, injectable
 from .message_loop import MessageLoop
 from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong
-from .scopes import MessageScopes, Scope, injectable
+from .scopes import Scope
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -72,47 +72,34 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             if hook:
                 check_hook(hook)
                 check_parameters(hook, "hook", PASSED)
-        self.sends = sends
-        self.streams = self.takes_socket = False
-        self._per_message = dict(per_message or {})
-        self._cancel_on_disconnect, self._concurrency = cancel_on_disconnect, concurrency
+        self.cancel_on_disconnect, self.concurrency, self.sends = cancel_on_disconnect, concurrency, sends
+        self.streams = False
         self._client_speaks_first = client_speaks_first
+        self._per_message = dict(per_message or {})
+        self._around = (on_accept, on_disconnect, connection_lifespan)
         self._has_hooks = bool(on_accept or on_disconnect)
-        self._on_accept = bind_arguments(on_accept or _no_hook)
-        self._on_disconnect = bind_arguments(on_disconnect or _no_hook)
-        self._lifespan = bind_arguments(connection_lifespan) if connection_lifespan else None
+        self._on_accept, self._on_disconnect = binder(on_accept or _no_hook), binder(on_disconnect or _no_hook)
+        self._lifespan = connection_lifespan and binder(connection_lifespan)
         super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
-        functions = {
-            "on_accept_dependencies": on_accept,
-            "on_disconnect_dependencies": on_disconnect,
-            "lifespan_dependencies": connection_lifespan,
-        }
-        requests = {name: request_arguments(function) for name, function in functions.items() if function}
-        self._requested = {name: Provide(request) for name, request in requests.items() if request}
-        self.dependencies = {**(dependencies or {}), **self._requested}
+        self.dependencies = {**(dependencies or {})}  # without Litestar's own for the hooks
 
     def __call__(self, fn: AnyCallable) -> Self:
         check_listener_function(fn)
-        check_concurrency(self._concurrency, fn)
+        check_concurrency(self.concurrency, fn)
         if self.sends is not None:
             check_sends(self.sends, fn)
-        scopes = MessageScopes(fn, self._per_message) if self._per_message else None
         self.streams = inspect.isasyncgenfunction(fn)
-        seen = injectable(fn, self._per_message) if scopes or self.streams else fn
-        self.takes_socket = "socket" in inspect.signature(seen).parameters
-        super().__call__(seen)
-        loop = MessageLoop(
-            self, fn, scopes, concurrency=self._concurrency, cancel_on_disconnect=self._cancel_on_disconnect
-        )
+        loop = MessageLoop(self, fn, self._per_message)
+        super().__call__(injectable(fn, self._per_message, self._around))
         set_function(self, loop, fn)
         return self
 
+    @property
+    def functions(self) -> list[AnyCallable]:
+        """All functions into which Litestar injects."""
+        return [function_of(self), *self._per_message.values(), *filter(None, self._around)]
+
     def on_registration(self, app: Litestar) -> None:
-        # Litestar begins a task for each dependency that waits for no other, where there are several. As this one waits
-        # for `connection`, a listener that takes nothing else pays for no task.
-        first = {"connection"} & self.dependency_name_set
-        lifespan = Provide(request_dependencies([*first, *self._requested]))
-        self.dependencies = {**(self.dependencies or {}), "connection_lifespan_dependencies": lifespan}
         super().on_registration(app)
         function = function_of(self)
         check_scopes(self, function, self._per_message)
@@ -139,20 +126,19 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
                 "fields outside of `if TYPE_CHECKING:`",
             ) from None
 
-    def default_connection_lifespan(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        socket: Socket,
-        on_accept_dependencies: dict[str, Any] | None = None,
-        on_disconnect_dependencies: dict[str, Any] | None = None,
-        lifespan_dependencies: dict[str, Any] | None = None,
-    ) -> AbstractAsyncContextManager[None]:
+    def lifespan(self, injected: dict[str, Any]) -> AbstractAsyncContextManager[None]:
+        """Return the lifespan of a connection, with the hooks and the lifespan of the listener inside.
+
+        Args:
+            injected: What Litestar has injected, by name, and the socket.
+        """
+        socket: Socket = injected["socket"]
         hooks: list[HookPair] = []
         if self._has_hooks:
-            on_disconnect = partial(self._on_disconnect, on_disconnect_dependencies)
-            hooks.append(HookPair(partial(self._on_accept, on_accept_dependencies), on_disconnect))
+            hooks.append(HookPair(*(partial(_call, bind, injected) for bind in (self._on_accept, self._on_disconnect))))
         inner = None
         if self._lifespan:
-            inner = partial(self._lifespan, lifespan_dependencies, socket, Session.of(socket).ensure_connection())
+            inner = partial(_call, self._lifespan, injected, socket, Session.of(socket).ensure_connection())
         return connection_context(socket, hooks, inner, client_speaks_first=self._client_speaks_first)
 
     def taken_types(self) -> list[FieldDefinition]:
@@ -190,6 +176,11 @@ def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRou
 
 
 async def _no_hook() -> None: ...
+
+
+def _call(bind: Callable[..., Callable[[], Any]], injected: dict[str, Any], *passed: Any) -> Any:
+    """Call a function with what it takes of what is injected and of the socket, the connection and the cause."""
+    return bind({**injected, **dict(zip(PASSED, passed, strict=False))})()
 
 
 def _unique(*types: Any) -> list[FieldDefinition]:

@@ -151,15 +151,13 @@ class SilenceLimit:
         idle: Seconds between messages. 0 lifts the limit.
     """
 
-    __slots__ = ("_closing", "_first", "_idle", "_session", "_timer")
+    __slots__ = ("_first", "_idle", "_session", "_timer")
 
     def __init__(self, session: Session, *, first: float, idle: float) -> None:
         self._session = session
         self._first = first
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-        """Kept, because the event loop itself keeps no task alive."""
 
     def start(self) -> None:
         """Begin to count the seconds. Nothing happens where there is no limit."""
@@ -187,4 +185,4 @@ class SilenceLimit:
             return
         setting = "first_message_seconds" if waits_for_first else "idle_seconds"
         detail = "no message came in time" if waits_for_first else "idle for too long"
-        self._closing = asyncio.create_task(session.close_for_limit(setting, detail))
+        session.close_soon(session.close_for_limit(setting, detail))

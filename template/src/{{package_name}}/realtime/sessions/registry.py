@@ -118,10 +118,10 @@ class Registry(Collector):
         session.user = user
         return ""
 
-    def of_user(self, user: str) -> list[Session]:
+    def of_user(self, user: str) -> tuple[Session, ...]:
         """Return the open sessions of a user, also where the service itself has set `connection.user`."""
         is_open = (session for session in self if session.state is State.OPEN)
-        return [session for session in is_open if user and session.ensure_connection().user == user]
+        return tuple(session for session in is_open if user and session.ensure_connection().user == user)
 
     def disconnect(self, user: str, detail: str) -> None:
         """Close the open sessions of a user with 1008.
@@ -131,7 +131,7 @@ class Registry(Collector):
             detail: The close reason.
         """
         for session in self.of_user(user):
-            session.close_soon(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail)
+            session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.

@@ -1,14 +1,14 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -38,6 +38,9 @@ SESSION_KEY: Final = "_session"
 Ref = str | int
 """What a client calls a message; the answers to it carry the same."""
 
+AUTHENTICATE: Final = '"authenticate"'
+"""Only a message that has it may renew the access of its connection."""
+
 RESTARTING: Final = "the service is about to restart"
 
 MESSAGE_COST: Final = 4096
@@ -65,6 +68,17 @@ NEXT_STATES: Final = {
     State.CLOSED: (),
 }
 """The transitions that there are."""
+
+
+class Access(Protocol):
+    """What the authentication lets a connection do."""
+
+    claims: Mapping[str, Any]
+    roles: frozenset[str]
+
+    async def renew(self, text: str) -> bool:
+        """Handle a message that renews the access, and say whether it was one."""
+        ...
 
 
 @dataclass(slots=True)
@@ -103,6 +117,8 @@ class Session:
     """Who connected; "" where nobody has authenticated."""
     clients: tuple[Client, ...] = ()
     """What is counted for its address and for its user."""
+    access: Access | None = None
+    """What the authentication lets it do; None where nobody has authenticated."""
     connection: ConnectionInfo | None = None
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
@@ -133,7 +149,7 @@ class Session:
     _tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict[asyncio.Task[Any], None])
     _context: Context | None = None
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
-    _closing: asyncio.Task[Cause] | None = None
+    _closing: asyncio.Task[object] | None = None
     """Closes it; kept, because the event loop itself keeps no task alive."""
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
@@ -180,6 +196,11 @@ class Session:
         return self.runtime.settings
 
     @property
+    def has_unread(self) -> bool:
+        """The client is gone, and messages that it sent before are still to be handled."""
+        return self.cause is None and self.noticed_cause is not None
+
+    @property
     def metrics(self) -> Metrics:
         """The counters of all sessions."""
         return self.runtime.metrics
@@ -200,23 +221,26 @@ class Session:
         Raises:
             WebSocketDisconnect: The connection is closed already, or its client has exceeded a rate.
         """
-        if self.cause is not None:
-            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-        self.message_handled()
-        message: Any = await self._receive()
-        if message["type"] == "websocket.receive":
-            self.messages_received += 1
-            self.awaiting_message = False
-            self.last_received_at = now = monotonic()
-            text = message.get("text")
-            self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
-            if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
-                await self._exceed(setting, "too many messages")
-            if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
-                await self._exceed("max_messages_per_second", "too many messages")
-        elif message["type"] == "websocket.disconnect":
-            self._disconnected(message)
-        return message  # type: ignore[no-any-return]
+        while True:
+            if self.cause is not None:
+                raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+            self.message_handled()
+            message: Any = await self._receive()
+            if message["type"] == "websocket.receive":
+                self.messages_received += 1
+                self.awaiting_message = False
+                self.last_received_at = now = monotonic()
+                text = message.get("text")
+                self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
+                if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
+                    await self._exceed(setting, "too many messages")
+                if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
+                    await self._exceed("max_messages_per_second", "too many messages")
+                if self.access and text and AUTHENTICATE in text and self._socket and await self.access.renew(text):
+                    continue  # no handler sees the token
+            elif message["type"] == "websocket.disconnect":
+                self._disconnected(message)
+            return message  # type: ignore[no-any-return]
 
     async def send(self, message: Message) -> None:
         """Send an event to the server.
@@ -357,10 +381,12 @@ class Session:
             async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
 
-    def close_soon(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> None:
-        """Close as `close` does, in a task: a client that reads nothing delays nobody else."""
+    def close_soon(self, closing: Coroutine[Any, Any, object]) -> None:
+        """Run `close()` or `close_for_limit()` in a task: a client that reads nothing delays nobody else."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self.close(reason, code, detail, error))
+            self._closing = asyncio.create_task(closing)
+        else:
+            closing.close()
 
     async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
         """Close, because the client exceeded the limit of a setting."""
@@ -402,6 +428,12 @@ class Session:
         if not self._allows_ping(-1):
             await self._exceed("max_frames_per_second", "too many pings")
 
+    async def authenticated(self) -> None:
+        """Call the hook after the client has renewed its access, if the service has one."""
+        hook = getattr(self.runtime.hooks, "on_authenticated", None)
+        if hook and self._socket:
+            await hook(self._socket, self.ensure_connection())
+
     async def reject(self, reason: str, status: int, detail: str, **hints: Any) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
 
@@ -422,6 +454,8 @@ class Session:
             link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
+            if self.access:
+                self.connection.claims, self.connection.roles = self.access.claims, self.access.roles
             self.scope["state"]["connection"] = self.connection
         return self.connection
 
@@ -498,7 +532,7 @@ class Session:
             return
         cause = self._resolve(error)
         if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
-            self.close_soon(cause.reason, cause.code, cause.detail, cause.error)
+            self.close_soon(self.close(cause.reason, cause.code, cause.detail, cause.error))
 
     def cancel(self) -> None:
         """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""
