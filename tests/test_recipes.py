@@ -191,9 +191,8 @@ def test_a_request_publishes_after_its_commit_and_only_then(
     project = render(template, tmp_path / "my-service")
     package = project / "src" / "my_service"
     (package / "notes.py").write_text(code('"""notes.py:'))
-    replace(package / "app.py", "from .realtime", "from .notes import add_note, alchemy\nfrom .realtime")
+    replace(package / "app.py", "from .realtime", "from .notes import add_note\nfrom .realtime")
     replace(package / "app.py", "route_handlers=[\n", "route_handlers=[\n            add_note,\n")
-    replace(package / "app.py", "plugins=[", "plugins=[alchemy, ")
 
     def add(text: str) -> int:
         request = Request(f"http://{service.address}/notes?text={text}", method="POST")
