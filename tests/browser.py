@@ -123,6 +123,7 @@ class Network:
             while data := source.recv(65536):
                 self.flows.wait()
                 sink.sendall(data)
+        self.flows.wait()
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

@@ -70,14 +70,22 @@ class EngineServer(ABC):
     @abstractmethod
     def answers(self) -> bool: ...
 
-    def signal(self, number: int) -> None:
-        """Signal it and all its children; those of PostgreSQL are in process groups of their own."""
+    def _processes(self) -> list[int]:
         assert self.process is not None
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def signal(self, number: int) -> None:
+        """Signal it and all its children; those of PostgreSQL are in process groups of their own."""
+        for each in self._processes():
             with suppress(ProcessLookupError):
                 os.kill(each, number)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of it and all its children that are resident, those that they share counted once for each."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes())
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -126,6 +134,37 @@ class RedisServer(EngineServer):
             return False
 
 
+class Pooler(EngineServer):
+    """A pgbouncer in transaction mode in front of a PostgreSQL."""
+
+    program = "pgbouncer"
+    package = "pgbouncer"
+
+    def __init__(self, server: "PostgresServer") -> None:
+        super().__init__()
+        self.server = server
+        self.user = server.user
+        if self.user:
+            chown(self.folder, self.user)
+
+    @property
+    def url(self) -> str:
+        return self.server.url.replace(str(self.server.port), str(self.port))
+
+    def prepare(self) -> None:
+        database = f"host=127.0.0.1 port={self.server.port} user=service password=secret"
+        options = {"listen_addr": "127.0.0.1", "listen_port": self.port, "auth_type": "any", "pool_mode": "transaction"}
+        lines = ["[databases]", f"postgres = {database}", "[pgbouncer]", "unix_socket_dir ="]
+        lines += [f"{name} = {value}" for name, value in options.items()]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines))
+
+    def command(self) -> list[str]:
+        return [str(self.path()), "pgbouncer.ini"]
+
+    def answers(self) -> bool:
+        return self.server.answers_at(self.url)
+
+
 class PostgresServer(EngineServer):
     program = "postgres"
     package = "postgresql"
@@ -160,10 +199,14 @@ class PostgresServer(EngineServer):
         return [str(self.path()), "-D", "data", *[f"--{name}={value}" for name, value in options.items()]]
 
     def answers(self) -> bool:
+        return self.answers_at(self.url)
+
+    @staticmethod
+    def answers_at(url: str) -> bool:
         import psycopg
 
         try:
-            psycopg.connect(self.url, connect_timeout=2).close()
+            psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return True

@@ -194,7 +194,7 @@ async def look(request: Request[Any, Any, Any]) -> dict[str, int]:
     registry = request.app.plugins.get(Sessions).registry
     return {
         "open": len(registry),
-        "addresses": registry.by_address.total(),
+        "addresses": sum(client.sessions for client in registry.clients.values()),
         "held": len(HELD),
         "tasks": len(asyncio.all_tasks()),
         "descriptors": len(os.listdir("/proc/self/fd")),

@@ -78,7 +78,7 @@ def test_a_page_of_another_port_cannot_use_the_cookie(context: BrowserContext, p
     with running(project) as service:
         page = page_with_the_cookie(context, foreign, service, token(project))
         assert connect(page, service) == LOST
-        rejected = service.wait_for("handshake refused")
+        rejected = service.wait_for("handshake rejected")
         assert (rejected["reason"], rejected["detail"]) == ("origin", "this origin may not connect")
 
 

@@ -48,6 +48,6 @@ def test_every_code_that_the_service_uses_is_in_the_table(default_project: Path)
 
 def test_every_limit_is_in_the_reference(default_project: Path) -> None:
     text = section(default_project, "Limits")
-    script = "from my_service.realtime.sessions.metrics import LIMITS; print(*LIMITS)"
+    script = "from my_service.realtime.sessions.runtime import LIMITS; print(*LIMITS)"
     for name in check(default_project, "python", "-c", script).split():
         assert f"`{name.upper()}`" in text, name

@@ -10,7 +10,8 @@ uvicorn's own it does, and there ours differs on purpose:
 
 Frames that come before the application has accepted the handshake are answered behind it; uvicorn's own answers them
 before it, or raises. And the end of a failed connection is other: uvicorn closes it at once, ours only its own side at
-first, so that no reset overtakes the close frame. Both count as an end here.
+first, so that no reset overtakes the close frame. Both count as an end here. The event of a failure has no `reason`: with
+one, the client has closed.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ SMALL, LARGE = 300, 70_000
 """The largest message: so that each size at which a length is written otherwise is on both sides of it."""
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12"
+FAILURES = {1002, 1007, 1009}
 
 Protocol = Callable[[Config], Any]
 
@@ -180,6 +182,8 @@ async def play(
     if socket.close_timer:
         socket.close_timer.cancel()
     *messages, close = received
+    if close["code"] in FAILURES:
+        close.pop("reason", None)
     return Outcome([repr(message) for message in messages], repr(close), apart(written), ended, raised)
 
 

@@ -4,24 +4,34 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, cast
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
+import jwt
+import psycopg
 import pytest
+from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as connect_now
 
+from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, PostgresServer, RedisServer
-from .rendering import compile_package, environment, render
-from .service import TIMEOUT, Service, add_listener, handshake
+from .engines import EngineServer, Pooler, PostgresServer, RedisServer, free_port
+from .rendering import Renders, compile_package, environment, render
+from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 Nodes = Callable[..., list[Service]]
@@ -95,6 +105,40 @@ def nodes(crowded: Crowded) -> Iterator[Nodes]:
             return started
 
         yield nodes
+
+
+SECRET = "s" * 32
+
+
+def bearer(user: str, seconds: float = 3600) -> dict[str, str]:
+    """Return the header with a token of a user."""
+    now = datetime.now(UTC)
+    claims = {"sub": user, "iat": now, "exp": now + timedelta(seconds=seconds), "jti": uuid4().hex}
+    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
+
+
+def log_out(service: Service, token: dict[str, str]) -> int:
+    """Return the status of the answer."""
+    try:
+        request = Request(f"http://{service.address}/logout", method="POST", headers=token)
+        with urlopen(request, timeout=TIMEOUT) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.fixture
+def guarded(renders: Renders) -> Iterator[Nodes]:
+    """Start so many processes of a service that needs a token, with the engine of a URL."""
+    with ExitStack() as stack:
+
+        def guarded(count: int, url: str, **settings: object) -> list[Service]:
+            settings |= {"fanout_url": url, "auth_secret": SECRET}
+            project = renders.of(auth="jwt", fanout=kind_of(url))
+            return [stack.enter_context(running(project, **settings)) for _ in range(count)]
+
+        yield guarded
 
 
 class Ear:
@@ -329,6 +373,18 @@ def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None
         postgres.remove()
 
 
+def test_a_pooler_is_refused_by_name(crowded: Crowded) -> None:
+    server = PostgresServer()
+    pooler = Pooler(server)
+    try:
+        begin(server)
+        begin(pooler)
+        assert "a pooler such as pgbouncer is in between" in refused(crowded("postgres"), pooler.url)
+    finally:
+        pooler.remove()
+        server.remove()
+
+
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
@@ -347,34 +403,16 @@ def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineSe
     asyncio.run(mourn())
 
 
-def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
-    engine: EngineServer, template: Path, tmp_path: Path
-) -> None:
-    project = render(template, tmp_path / "my-service", auth="jwt", fanout=kind_of(engine.url))
-    secret = {"MY_SERVICE_AUTH_SECRET": "s" * 32}
-
-    def token(user: str) -> dict[str, str]:
-        command = [sys.executable, "-m", "my_service.realtime", "token", user]
-        made = subprocess.run(
-            command,
-            env=environment(project) | secret,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=TIMEOUT,
-        )
-        return {"Authorization": f"Bearer {made.stdout.strip()}"}
-
+def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer, guarded: Nodes) -> None:
     async def hear_nothing_before(ear: Ear, text: str) -> None:
         while (message := await ear.hear()).get("text") != text:
             assert message["type"] == "said", "one user came or went twice"
 
     async def come_and_go(one: Service, other: Service) -> None:
         async with Crowd() as crowd:
-            watcher = await crowd.join(one, "/ws/rooms/hall", additional_headers=token("watcher"))
+            watcher = await crowd.join(one, "/ws/rooms/hall", additional_headers=bearer("watcher"))
             await watcher.hear("joined")
-            ada = token("ada")
+            ada = bearer("ada")
             async with Crowd() as tabs:
                 first = await tabs.join(one, "/ws/rooms/hall", additional_headers=ada)
                 joined = await first.hear("joined")
@@ -391,9 +429,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
                 await third.say("still here")
                 for ear in (watcher, second, third):
                     await hear_nothing_before(ear, "still here")
-                logout = Request(f"http://{one.address}/logout", method="POST", headers=ada)
-                with await asyncio.to_thread(urlopen, logout, timeout=TIMEOUT) as answer:
-                    assert answer.status == 204
+                assert await asyncio.to_thread(log_out, one, ada) == 204
                 for ear in (second, third):
                     with pytest.raises(ConnectionClosed) as closed:
                         await ear.hear("never")
@@ -401,12 +437,98 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(
                     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "logged out")
             assert await watcher.hear() == {"type": "left", "room": "hall", "connection": joined["connection"]}
 
-    settings = {"fanout_url": engine.url, "auth_secret": "s" * 32}
-    with ExitStack() as stack:
-        both = [Service(project, **settings) for _ in range(2)]
-        for service in both:
-            stack.callback(service.stop)
-        asyncio.run(come_and_go(*both))
+    asyncio.run(come_and_go(*guarded(2, engine.url)))
+
+
+@pytest.mark.parametrize("history", [0, 100])
+def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
+    engine: EngineServer, guarded: Nodes, history: int
+) -> None:
+    there = f"127.0.0.1:{engine.port}"
+    with network(there) as way:
+        [near] = guarded(1, engine.url, history=history)
+        [far] = guarded(1, engine.url.replace(there, way.address), history=history, publish_seconds=0.5)
+        leaving = [bearer(f"user {number}") for number in range(130)]
+        last = bearer("ada", seconds=7200)  # what is kept is read in the order in which it expires
+        staying = bearer("eve")
+        with connect_now(far.url("/ws/echo"), additional_headers=last) as connection:
+            way.target = f"127.0.0.1:{free_port()}"
+            way.cut()
+            far.wait_for("engine unavailable")
+            assert log_out(far, staying) == 503, "nobody could be told"
+            assert {log_out(near, each) for each in (*leaving, last)} == {204}
+            way.target = there
+            with pytest.raises(ConnectionClosed) as closed:
+                connection.recv(timeout=TIMEOUT)
+            assert closed.value.rcvd
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "logged out")
+        [late] = guarded(1, engine.url, history=history)
+        for node in (far, late):
+            assert {log_out(node, each) for each in (*leaving, last)} == {401}
+        assert log_out(far, staying) == 204, "the token was as good as ever"
+
+
+class Forger:
+    """Somebody else who may read and write on the server of the engine, but knows no secret of the service."""
+
+    def __init__(self, url: str) -> None:
+        self._channel: Any = "my_service"
+        if url.startswith("redis"):
+            self._client: Any = cast("Any", Redis).from_url(url)  # its types are partly unknown
+            self._heard: Any = self._client.pubsub(ignore_subscribe_messages=True)
+            self._heard.psubscribe("*")
+            self._heard.get_message(timeout=TIMEOUT)
+        else:
+            self._client = psycopg.connect(url, autocommit=True)
+            self._client.execute("LISTEN my_service")
+            self._heard = None
+
+    def hear(self, text: str) -> str:
+        """Return the next notification in which there is a text."""
+        deadline = monotonic() + TIMEOUT
+        while monotonic() < deadline:
+            if self._heard is None:
+                payloads = [each.payload for each in self._client.notifies(timeout=TIMEOUT, stop_after=1)]
+            else:
+                message = self._heard.get_message(timeout=TIMEOUT) or {"channel": b"", "data": b""}
+                self._channel, payloads = message["channel"], [message["data"].decode()]
+            for payload in payloads:
+                if text in payload:
+                    return str(payload)
+        raise AssertionError(f"nobody said {text}")
+
+    def say(self, payload: str) -> None:
+        """Notify all nodes."""
+        if self._heard is None:
+            self._client.execute("SELECT pg_notify(%s, %s)", [self._channel, payload])
+        else:
+            self._client.publish(self._channel, payload)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def test_a_forged_logout_is_dropped_and_a_real_one_is_not(engine: EngineServer, guarded: Nodes) -> None:
+    one, other = guarded(2, engine.url)
+    ada = bearer("ada")
+    with (
+        closing(Forger(engine.url)) as forger,
+        connect_now(other.url("/ws/echo"), additional_headers=ada) as connection,
+    ):
+        assert log_out(one, bearer("eve")) == 204
+        [(sequence, head, signature, message)] = re.findall(r"^(\d+)( .* )(.*?)(\{.*)", forger.hear('"eve"'))
+        for number, signed in enumerate([signature, "", "x" * len(signature)], start=1):
+            forger.say(f"{int(sequence) + number}{head}{signed}{message.replace('eve', 'ada')}")
+        deadline = monotonic() + TIMEOUT
+        while counted(other, "notifications_dropped_total") < 3:
+            assert monotonic() < deadline, "it was not dropped"
+            sleep(0.02)
+        connection.send('{"type":"say","text":"still here"}')
+        assert json.loads(connection.recv(timeout=TIMEOUT))["text"] == "still here"
+        assert log_out(one, ada) == 204
+        with pytest.raises(ConnectionClosed):
+            connection.recv(timeout=TIMEOUT)
+    assert counted(other, "engine_connections_lost_total") == 0
 
 
 def test_who_comes_back_to_another_node_hears_what_was_missed_once_and_in_order(
@@ -495,6 +617,35 @@ def test_large_messages_are_received_or_told_as_a_gap(engine: EngineServer, node
 
     two = nodes(2, engine.url)
     assert set(asyncio.run(pour())) == {senders * messages}
+
+
+@pytest.mark.exhaustive
+def test_200_clients_who_want_a_large_history_and_reset_harm_nobody(engine: EngineServer, nodes: Nodes) -> None:
+    def connect_and_reset() -> None:
+        for _ in range(200):
+            reset(node.open_raw("/ws/crowd/loud?after=0", SO_RCVBUF=4096))
+
+    async def attack() -> None:
+        async with Crowd() as crowd:
+            bystander = await crowd.join(node, "/ws/crowd/quiet")
+            loud = await crowd.join(node, "/ws/crowd/loud?after=0")
+            await loud.tell(type="pour", messages=100, size=60_000)
+            while (await loud.hear())["type"] != "answer":
+                pass
+            before = node.memory, engine.memory
+            for number in range(10):
+                attacking = asyncio.create_task(asyncio.to_thread(connect_and_reset))
+                for _ in range(10):
+                    await bystander.say(f"{number}")
+                    assert (await bystander.hear("said"))["text"] == f"{number}"
+                await attacking
+            assert node.memory - before[0] < 64 * MEBIBYTE, "950 MB more, once"
+            assert engine.memory - before[1] < 128 * MEBIBYTE, "1.4 GB more, once"
+
+    [node] = nodes(1, engine.url)
+    asyncio.run(attack())
+    assert counted(node, "operations_failed_total") == 0
+    assert not node.complaints
 
 
 def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:

@@ -89,12 +89,12 @@ FAULTS = {
     "close with an own code": Fault(lambda service: close(service, 4321), "client_closed", 4321),
     "close without a code": Fault(close_without_a_code, "client_closed", 1005),
     "close behind messages": Fault(close_behind_messages, "client_closed", 4001),
-    "RST": Fault(lose_with_rst, "connection_lost", 1005),
-    "FIN": Fault(lose_with_fin, "connection_lost", 1005),
-    "half-close": Fault(half_close, "connection_lost", 1005),
-    "lost inside a frame": Fault(lose_inside_a_frame, "connection_lost", 1005),
-    "lost between fragments": Fault(lose_between_fragments, "connection_lost", 1005),
-    "gone while it sends": Fault(vanish_while_it_sends, "connection_lost", 1005),
+    "RST": Fault(lose_with_rst, "connection_lost", 1006),
+    "FIN": Fault(lose_with_fin, "connection_lost", 1006),
+    "half-close": Fault(half_close, "connection_lost", 1006),
+    "lost inside a frame": Fault(lose_inside_a_frame, "connection_lost", 1006),
+    "lost between fragments": Fault(lose_between_fragments, "connection_lost", 1006),
+    "gone while it sends": Fault(vanish_while_it_sends, "connection_lost", 1006),
     "handler closes": Fault(lambda service: tell(service, "close 4002"), "service_closed", 4002),
     "handler raises": Fault(lambda service: tell(service, "raise"), "handler_failed", 1011, "handler failed"),
     "cancelled": Fault(lambda service: tell(service, "cancel"), "cancelled", 1011, "Exception in ASGI application\n"),
@@ -147,9 +147,9 @@ def test_peers_that_read_nothing_are_gone_when_the_pings_have_found_them(start: 
         service.settles_at(before)
         ends = sorted((line["reason"], line["code"]) for line in service.happened("on_disconnect"))
         assert ends == [
-            ("connection_lost", 1005),
-            ("connection_lost", 1005),
-            ("connection_lost", 1005),
+            ("connection_lost", 1006),
+            ("connection_lost", 1006),
+            ("connection_lost", 1006),
             ("handler_failed", 1011),
         ]
         assert [line["event"] for line in service.complaints] == ["handler failed"]

@@ -75,7 +75,7 @@ MOVING = {
         "realtime/handlers/messages.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
-        "realtime/sessions/middleware.py",
+        "realtime/sessions/fast_path.py",
     },
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {

@@ -302,7 +302,7 @@ def test_clients_of_a_node_that_stops_go_to_the_other_at_once(deployment: Deploy
         assert echo(stays)["count"] == 2
         assert one.get("/ready")[0] == 503
         assert one.ended(signal.SIGTERM) == 0  # the second lets it wait no longer
-    assert one.happened("handshake refused"), "none has come to the node that drains"
+    assert one.happened("handshake rejected"), "none has come to the node that drains"
 
 
 def test_clients_of_a_node_that_is_killed_go_to_the_other_at_once(deployment: Deployment) -> None:

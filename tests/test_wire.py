@@ -292,6 +292,6 @@ def test_100_000_messages_of_random_json_leave_the_memory_flat(start: Start) -> 
         client.close()
         service.settles_at({name: count - 1 for name, count in before.items()})
     ended = next(line for line in service.happened("connection closed") if line["path"] == "/ws/echo")
-    assert (ended["messages_in"], ended["messages_out"]) == (100_001, 100_001)
+    assert (ended["messages_received"], ended["messages_sent"]) == (100_001, 100_001)
     assert service.complaints == []
     assert max(memories) - memories[0] < 8 * MEBIBYTE

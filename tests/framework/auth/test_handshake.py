@@ -115,7 +115,7 @@ def test_a_bad_token_is_refused(server: Server, hooks: Hooks, encoded: str) -> N
         assert refused(server, headers=bearer(encoded)) == "the token is not valid"
     assert hooks.accepted == []
     assert [(line["event"], line["reason"], line["log_level"]) for line in logs] == [
-        ("handshake refused", "token", "warning")
+        ("handshake rejected", "token", "warning")
     ]
 
 

@@ -38,7 +38,7 @@ def test_a_handshake_is_refused_with_a_real_status(start: Start) -> None:
     assert status(service, additional_headers=cookie, origin="https://evil.net") == 403
     with service.connect(additional_headers=cookie, origin=f"http://{service.address}"):
         pass
-    assert 'websocket_refused_total{reason="token"} 4.0' in service.get("/metrics")[1]
+    assert 'websocket_rejected_total{reason="token"} 4.0' in service.get("/metrics")[1]
 
 
 def test_a_user_with_too_many_connections_gets_a_real_429(start: Start) -> None:
@@ -52,7 +52,7 @@ def test_a_user_with_too_many_connections_gets_a_real_429(start: Start) -> None:
         service.wait_for("connection closed")
         with service.connect():
             pass
-    assert 'websocket_refused_total{reason="user"} 1.0' in service.get("/metrics")[1]
+    assert 'websocket_rejected_total{reason="user"} 1.0' in service.get("/metrics")[1]
 
 
 def test_no_token_is_in_any_line_of_the_log(start: Start) -> None:

@@ -1,29 +1,35 @@
 """What holds for every engine: two nodes and a real one, which is killed while they serve."""
 
 import asyncio
+import inspect
 import json
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
+from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
 from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
-from my_service.realtime.fanout.engine.broker import EngineBroker
+from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
 from my_service.realtime.fanout.messages import GapMarker, Message
-from my_service.realtime.settings import PREFIX
+from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
 
 MIB = 1024**2
+PASSWORD = "secret"  # noqa: S105
+HELLO = '{"text":"h\u00e9llo \U0001f600"}'.encode()
 
 
 class Server(Protocol):
@@ -43,10 +49,10 @@ def hear(client: ClientConnection) -> dict[str, Any]:
 
 @asynccontextmanager
 async def receiving(
-    backend: type[Backend], settings: Settings, *channels: str
+    backend: type[Backend], settings: Settings, *channels: str, secrets: Sequence[str] = ()
 ) -> AsyncGenerator[tuple[EngineBroker, asyncio.Queue[Message]], None]:
     """Start a broker that receives channels."""
-    broker = EngineBroker(settings, backend)
+    broker = EngineBroker(settings, backend, secrets)
     received: asyncio.Queue[Message] = asyncio.Queue()
     await broker.start(lambda _channel, message: received.put_nowait(message))
     try:
@@ -56,6 +62,14 @@ async def receiving(
         yield broker, received
     finally:
         await broker.stop()
+
+
+def documented(backend: type[Backend], pattern: str) -> str:
+    """Return what the page of an engine says is to be written, with the name of the package and a password."""
+    page = Path(inspect.getfile(backend)).with_suffix(".md").read_text()
+    [found] = re.findall(pattern, page)
+    text: str = found.replace("<package>", PACKAGE).replace("<password>", PASSWORD)
+    return text
 
 
 def counted(broker: EngineBroker) -> list[str]:
@@ -143,6 +157,71 @@ class EngineTests:
 
         asyncio.run(asyncio.wait_for(garbage(), TIMEOUT))
 
+    @pytest.mark.parametrize("secrets", [(), ("forger",)], ids=["unsigned", "forged"])
+    def test_what_no_node_has_signed_is_dropped_and_counted_and_a_gap_in_the_history(
+        self, engine: Server, secrets: Sequence[str]
+    ) -> None:
+        settings = Settings(fanout_url=engine.url)
+
+        async def forge() -> None:
+            async with (
+                receiving(self.backend, settings, "hall", secrets=["service"]) as (node, received),
+                receiving(self.backend, settings, secrets=secrets) as (forger, _),
+            ):
+                first = await node.publish("hall", b"1")
+                await forger.publish("hall", b"forged")
+                await forger.remember("forged", time.time() + 3600)
+                await node.remember("kept", time.time() + 3600)
+                await node.publish("hall", HELLO)
+                heard = [(await received.get()).data for _ in range(3)]
+                assert heard == [b"1", GapMarker("hall", 1).data, HELLO]
+                history = await node.read_history("hall", first - 1)
+                assert [message.data for message in history.messages] == [b"1", b"", HELLO]
+                assert await node.remembered() == ["kept"]
+                dropped = [line for line in counted(node) if line.startswith("fanout_notifications_dropped=")]
+                assert dropped == ["fanout_notifications_dropped=4.0"], "at once, twice in the history, remembered"
+                assert "fanout_engine_connections_lost=0.0" in counted(node)
+
+        asyncio.run(asyncio.wait_for(forge(), TIMEOUT))
+
+    def test_a_signature_is_of_one_channel_and_one_message(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url)
+
+        async def move() -> None:
+            async with (
+                receiving(self.backend, settings, "hall", "other", secrets=["service"]) as (node, received),
+                receiving(self.backend, settings, "hall") as (forger, seen),
+            ):
+                await node.publish("hall", b'{"user":"eve"}')
+                genuine = (await seen.get()).data
+                assert (await received.get()).data == b'{"user":"eve"}'
+                await forger.publish("other", genuine)
+                await forger.publish("other", genuine, exclude="somebody")
+                await forger.publish("other", genuine.replace(b"eve", b"ada"))
+                await node.publish("other", b"after")
+                heard = [(await received.get()).data for _ in range(4)]
+                assert heard == [*[GapMarker("other", 1).data] * 3, b"after"]
+
+        asyncio.run(asyncio.wait_for(move(), TIMEOUT))
+
+    def test_a_secret_is_replaced_while_nodes_with_both_run(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url)
+
+        async def rotate() -> None:
+            async with (
+                receiving(self.backend, settings, "hall", secrets=["old"]) as (before, _),
+                receiving(self.backend, settings, "hall", secrets=["old", "new"]) as (first, hears_first),
+                receiving(self.backend, settings, "hall", secrets=["new", "old"]) as (second, hears_second),
+                receiving(self.backend, settings, "hall", secrets=["new"]) as (after, _),
+            ):
+                nodes = [before, first, second, after]
+                for number, node in enumerate(nodes):
+                    await node.publish("hall", b"%d" % number)
+                for received in (hears_first, hears_second):
+                    assert [(await received.get()).data for _ in nodes] == [b"0", b"1", b"2", b"3"]
+
+        asyncio.run(asyncio.wait_for(rotate(), TIMEOUT))
+
     def test_what_nobody_awaits_and_is_given_up_is_said_once_and_a_gap_to_all(self, engine: Server) -> None:
         settings = Settings(fanout_url=engine.url, publish_seconds=0.2)
 
@@ -229,7 +308,11 @@ class EngineTests:
         asyncio.run(asyncio.wait_for(poison(), TIMEOUT))
 
     def test_a_room_is_one_on_two_nodes_and_outlives_its_engine(self, engine: Server, start: Start) -> None:
-        nodes = [start(fanout_url=engine.url, publish_seconds=30) for _ in range(2)]
+        self.talk(engine, start, engine.url)
+
+    def talk(self, engine: Server, start: Start, url: str) -> None:
+        """Use all that two nodes need of an engine, and kill it in the middle."""
+        nodes = [start(fanout_url=url, publish_seconds=30) for _ in range(2)]
         with ExitStack() as stack:
             one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
             assert hear(one)["type"] == "joined"
@@ -252,6 +335,34 @@ class EngineTests:
             assert meanwhile["sequence"] == said["sequence"] + 1
             late = stack.enter_context(nodes[1].connect(f"/ws/rooms/hall?after={said['sequence']}"))
             assert hear(late) == meanwhile
+        for node in nodes:
+            assert "fanout_operations_failed_total 0.0" in node.get("/metrics")[1]
+
+    def test_no_name_of_a_room_a_user_or_the_nodes_is_that_of_another(self, engine: Server) -> None:
+        names = ["", "ada", "user:ada", "\0", "\0user:ada", "\0\0user:ada", "\0node:ada", "{ada}", "a da", "\u00e9\n%*"]
+        channels = [channel(name) for channel in (room_channel, user_channel, node_channel) for name in names]
+
+        async def cross() -> None:
+            heard: list[tuple[str, bytes]] = []
+            broker = EngineBroker(Settings(fanout_url=engine.url), self.backend)
+            await broker.start(lambda channel, message: heard.append((channel, message.data)))
+            try:
+                for channel in channels:
+                    broker.subscribe(channel)
+                for channel in channels:
+                    await broker.wait_subscribed(channel)
+                sent = [(channel, str(number).encode()) for number, channel in enumerate(channels)]
+                for channel, data in sent:
+                    await broker.publish(channel, data)
+                while len(heard) < len(sent):
+                    await asyncio.sleep(0.01)
+                assert sorted(heard) == sorted(sent)
+                for channel, data in sent:
+                    assert [message.data for message in (await broker.read_history(channel, 0)).messages] == [data]
+            finally:
+                await broker.stop()
+
+        asyncio.run(asyncio.wait_for(cross(), TIMEOUT))
 
     @pytest.mark.parametrize("url", ["carrier-pigeon://user:hunter2@host", "memory://user:hunter2@host:port"])
     def test_a_wrong_url_is_named_without_its_password(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +371,17 @@ class EngineTests:
             Settings.load()
         assert str(error.value).startswith(f"{PREFIX}FANOUT_URL: ")
         assert "hunter2" not in str(error.value)
+
+    def test_a_secret_is_long_and_there_where_tokens_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(f"{PREFIX}FANOUT_URL")
+        for secrets in ("short", f"{'s' * 32},short"):
+            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: each secret needs 32 bytes"):
+                Settings.load(fanout_secret=secrets)
+        settings = Settings.load(fanout_secret=f"{'s' * 32}, {'t' * 32}")
+        assert "ssss" not in repr(settings)
+        assert isinstance(choose_broker(settings, self.backend, SecretStr("")), EngineBroker)
+        with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: is missing"):
+            choose_broker(Settings(), self.backend, SecretStr(""))
 
     def test_the_settings_print_no_password(self) -> None:
         settings = Settings.load(fanout_url="memory://user:hunter2@host")

@@ -10,6 +10,7 @@ from my_service.realtime.fanout.broker import FanoutUnavailableError
 from my_service.realtime.fanout.engine.backend import Backend, Operation, Publish, ReadHistory
 from my_service.realtime.fanout.engine.history_reads import HistoryReads
 from my_service.realtime.fanout.engine.send_queue import SendQueue
+from my_service.realtime.fanout.engine.signatures import Signer
 from my_service.realtime.fanout.messages import History, Message
 
 TIMEOUT = 20
@@ -45,7 +46,7 @@ class Counting:
 def test_a_history_is_read_once_for_all_who_wait_and_alone_and_for_nobody_who_is_gone() -> None:
     async def read() -> None:
         queue, engine = SendQueue(TIMEOUT), Counting()
-        reads = HistoryReads(queue, TIMEOUT)
+        reads = HistoryReads(queue, Signer([]), TIMEOUT)
         sending = asyncio.create_task(queue.send_loop(cast("Backend", engine)))
         clients = [asyncio.create_task(reads.read("hall", number % 5)) for number in range(200)]
         others = [asyncio.create_task(reads.read(f"room {number}", 0)) for number in range(50)]

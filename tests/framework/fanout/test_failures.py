@@ -196,24 +196,26 @@ def test_what_a_listener_may_return_can_be_published(rooms: TestClient[Litestar]
         assert client.receive_json(timeout=TIMEOUT) == {"type": "point", "at": [1.0, 2.0]}
 
 
-@get("/thread")
-async def thread(fanout: NamedDependency[Fanout]) -> str:
-    loop = asyncio.get_running_loop()
-
-    def work() -> None:
-        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
-            fanout.publish(Said("hi"), "hall")
-        loop.call_soon_threadsafe(fanout.publish, Said("hi"), "hall")
-
-    await asyncio.to_thread(work)
-    return "done"
+@get("/thread", sync_to_thread=True)
+def thread(fanout: NamedDependency[Fanout]) -> dict[str, int]:
+    first = fanout.publish(Said("first"), "hall").result()
+    return {"later": fanout.publish(Said("second"), "hall").result() - first}
 
 
-def test_publish_in_a_thread_says_what_to_call_and_that_works(rooms: TestClient[Litestar]) -> None:
+def test_in_a_thread_publish_returns_when_the_message_is_on_its_way(rooms: TestClient[Litestar]) -> None:
     with rooms.websocket_connect("/hall") as client:
         assert say(client, "join") == "done"
-        assert rooms.get("/thread").text == "done"
-        assert client.receive_json(timeout=TIMEOUT)["text"] == "hi"
+        assert rooms.get("/thread").json() == {"later": 1}
+        assert [client.receive_json(timeout=TIMEOUT)["text"] for _ in range(2)] == ["first", "second"]
+
+
+def test_in_a_thread_publish_raises_where_the_message_was_not_sent() -> None:
+    async def ask() -> None:
+        fanout = Fanout(Settings())
+        with pytest.raises(RuntimeError, match="before the application has started"):
+            await asyncio.to_thread(fanout.publish, Said("hi"), "hall")
+
+    asyncio.run(asyncio.wait_for(ask(), TIMEOUT))
 
 
 def test_what_is_asked_of_a_closed_fanout_fails_at_once() -> None:

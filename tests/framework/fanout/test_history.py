@@ -8,7 +8,7 @@ import pytest
 
 from my_service.realtime.fanout.memory import MemoryBroker
 from my_service.realtime.fanout.messages import GapMarker, History, Message, resume
-from my_service.realtime.sessions.frames import encode_with
+from my_service.realtime.sessions.fast_path import encode_with
 from my_service.settings import Settings
 
 BEGAN = 100

@@ -8,7 +8,7 @@ from litestar.exceptions import HTTPException, NotFoundException, PermissionDeni
 from msgspec import UNSET, Struct, UnsetType, json
 
 from my_service.realtime import ConfigurationError, MessageError, listener
-from my_service.realtime.sessions.frames import encode_with
+from my_service.realtime.sessions.fast_path import encode_with
 
 from ..recording import Hooks, Serve
 

@@ -5,7 +5,7 @@ from litestar import Litestar, Response, get
 from litestar.testing import TestClient
 from structlog.testing import capture_logs
 
-from my_service.realtime.http.headers import SecurityHeaders
+from my_service.realtime.http import SecurityHeaders
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -60,7 +60,7 @@ def test_a_get_for_a_websocket_is_told_that_it_must_upgrade(client: TestClient[L
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
     assert "Upgrade" in answer.text
     assert answer.headers["content-security-policy"] == NOTHING
-    [line] = [line for line in lines if line["event"] == "handshake refused"]
+    [line] = [line for line in lines if line["event"] == "handshake rejected"]
     assert (line["reason"], line["path"]) == ("upgrade", "/ws/echo")
     assert "proxy_set_header Upgrade" in line["fix"]
     assert "SECRET" not in str(line) + answer.text

@@ -127,15 +127,15 @@ def test_a_flood_is_counted_instead_and_the_connections_are_not(capsys: pytest.C
 
     async def flood() -> None:
         for number in range(1000):
-            log.warning("handshake refused", reason="origin", path=f"/{number}" + "x" * 8000)
+            log.warning("handshake rejected", reason="origin", path=f"/{number}" + "x" * 8000)
             log.info("connection closed", number=number)
             logging.getLogger("a.library").warning("failed %s", number)
-        log.warning("handshake refused", reason="full")
+        log.warning("handshake rejected", reason="full")
         await asyncio.sleep(1.5)  # no line follows
 
     asyncio.run(flood())
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    refused = [line for line in lines if line["event"] == "handshake refused" and line["reason"] == "origin"]
+    refused = [line for line in lines if line["event"] == "handshake rejected" and line["reason"] == "origin"]
     assert 100 <= len(refused) <= 300
     assert max(len(line["path"]) for line in refused) < 1100
     assert len([line for line in lines if line["event"] == "connection closed"]) == 1000
@@ -144,7 +144,7 @@ def test_a_flood_is_counted_instead_and_the_connections_are_not(capsys: pytest.C
     for line in lines:
         if line["event"] == "log lines left out":
             left_out[str(line["kind"])] += line["lines"]
-    assert left_out["handshake refused origin"] == 1000 - len(refused)
+    assert left_out["handshake rejected origin"] == 1000 - len(refused)
     assert sum(left_out.values()) > 1000
 
 
@@ -180,6 +180,6 @@ def test_the_query_is_in_no_line_and_no_answer(query: str, capsys: pytest.Captur
                 pass
             assert "SECRET" not in str(refused.value)
     written = capsys.readouterr().err
-    assert written.count("handshake refused") == 4
+    assert written.count("handshake rejected") == 4
     assert "SECRET" not in written
     assert "Traceback" not in written

@@ -1,12 +1,19 @@
 """The live page. All of it comes from the service, and runs under a strict content security policy."""
 
 import re
+from collections.abc import AsyncGenerator
 
 import pytest
 from litestar import Litestar
+from litestar.params import FromPath
 from litestar.testing import TestClient
+from msgspec import Struct
 
+from my_service import hooks
+from my_service.realtime import Realtime, listener
 from my_service.realtime.page import page
+from my_service.settings import Settings
+from my_service.state import Connection
 
 NAMED = re.compile(r"""(?:src|href|from) ?=? ?"([^"#:]+\.(?:css|js|svg))\"""")
 """What a page, or a module of it, names."""
@@ -44,3 +51,41 @@ def test_it_links_to_nothing_that_is_not_there(client: TestClient[Litestar]) -> 
 def test_without_documentation_it_has_no_link_to_it() -> None:
     with TestClient(Litestar([page])) as client:
         assert "asyncapi" not in client.get("/").text
+
+
+class Ask(Struct, tag="ask", rename="camel"):
+    the_prompt: str
+    model: str = "small"
+
+
+class Pair(Struct, tag="pair"):
+    one: str
+    other: str
+
+
+@listener("/ws/ask")
+async def asks(data: Pair | Ask) -> AsyncGenerator[Ask, None]:
+    yield Ask("")
+
+
+@listener("/ws/pairs")
+async def pairs(data: Pair) -> AsyncGenerator[Pair, None]:
+    yield data
+
+
+@listener("/ws/of/{name:str}")
+async def named(data: Ask, name: FromPath[str]) -> AsyncGenerator[Ask, None]:
+    yield data
+
+
+@listener("/ws/answers")
+async def answers(data: Ask) -> Ask:
+    return data
+
+
+def test_it_has_a_card_for_each_stream_that_one_text_asks_for(settings: Settings) -> None:
+    app = Litestar([asks, pairs, named, answers], plugins=[Realtime(settings, Connection, hooks)])
+    with TestClient(app) as client:
+        assert client.get("/page/streams").json() == [
+            {"path": "ws/ask", "message": {"type": "ask"}, "field": "thePrompt"}
+        ]

@@ -168,6 +168,6 @@ def test_ready_waits_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("my_service.realtime.http.endpoints.READY_SECONDS", 0.05)
+    monkeypatch.setattr("my_service.realtime.http.READY_SECONDS", 0.05)
     with TestClient(Litestar(plugins=[realtime(ready=[hangs])], logging_config=None)) as client:
         assert (client.get("/ready").status_code, client.get("/ready").json()) == (503, {"status": "hangs failed"})

@@ -82,7 +82,7 @@ def test_a_foreign_page_gets_a_real_403_and_a_full_service_a_real_503(start: Sta
     with service.connect(), pytest.raises(InvalidStatus) as refused, service.connect():
         pass
     assert refused.value.response.status_code == 503
-    assert [service.wait_for("handshake refused")["reason"] for _ in range(2)] == ["origin", "full"]
+    assert [service.wait_for("handshake rejected")["reason"] for _ in range(2)] == ["origin", "full"]
 
 
 def test_nothing_that_a_client_does_is_an_error_in_the_log(start: Start) -> None:

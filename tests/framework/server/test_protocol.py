@@ -10,8 +10,7 @@ import uvicorn
 from litestar.types import Receive, ReceiveMessage, Send
 from uvicorn.server import ServerState
 
-from my_service.realtime.server.http_protocol import HttpProtocol
-from my_service.realtime.server.tcp_limits import TcpLimits
+from my_service.realtime.server.http_protocol import HttpProtocol, TcpLimits
 from my_service.realtime.server.websocket_protocol import (
     MAX_FRAGMENTS,
     MAX_FRAMES_AT_ONCE,
@@ -393,7 +392,7 @@ def test_an_http_answer_that_is_not_read_ends_the_connection(closes: bool) -> No
         settings = Settings(send_seconds=0.02)
         protocol = HttpProtocol(
             settings=settings,
-            tcp_limits=TcpLimits(settings, 1024),
+            tcp_limits=TcpLimits(0, 1024, lambda _: False),
             config=config,
             server_state=ServerState(),
             app_state={},

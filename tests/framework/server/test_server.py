@@ -239,7 +239,7 @@ def test_behind_a_proxy_each_client_has_its_own_count(start: Start) -> None:
         with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers=ada):
             pass
         assert refused.value.response.status_code == 429
-        assert metric(service, 'websocket_refused_total{reason="address"}') == 1
+        assert metric(service, 'websocket_rejected_total{reason="address"}') == 1
 
 
 def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
@@ -252,7 +252,7 @@ def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
                 pass
             assert refused.value.response.status_code == 503
         assert [service.get(path)[0] for path in ("/health", "/ready", "/metrics")] == [200, 200, 200]
-        assert metric(service, 'websocket_refused_total{reason="full"}') == 5
+        assert metric(service, 'websocket_rejected_total{reason="full"}') == 5
 
 
 def command_with_few_descriptors(*arguments: Any, hard: int | None = None) -> None:
@@ -361,7 +361,7 @@ def test_a_cookie_that_is_too_long_is_refused_in_the_log_too(start: Start) -> No
     with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers={"cookie": "a=" + "x" * 9000}):
         pass
     assert refused.value.response.status_code == 431
-    line = service.wait_for("handshake refused")
+    line = service.wait_for("handshake rejected")
     assert (line["reason"], line["status"]) == ("head", 431)
     assert "xxx" not in str(line)
 

@@ -13,8 +13,7 @@ from litestar.testing import TestClient
 from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from my_service.realtime import ConnectionInfo, Socket, listener
-from my_service.realtime.sessions.frames import EXTENSION, text_frame
-from my_service.realtime.sessions.middleware import PassThroughMiddleware
+from my_service.realtime.sessions.fast_path import EXTENSION, PassThroughMiddleware, text_frame
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.session import Session
 from my_service.settings import Settings
@@ -76,7 +75,7 @@ def connect(writer: Writer | None, *, of_handler: dict[str, Any] | None = None, 
     @listener("/", **given)
     async def greet(data: str, socket: Socket) -> None:
         sessions.append(Session.of(socket))
-        sessions[0].write_text(data.encode())
+        sessions[0].write_frames(text_frame(data.encode()), 1)
         await socket.send_text("done")
 
     plugin = Sessions(Settings(), ConnectionInfo, Hooks())

@@ -232,7 +232,7 @@ def test_sockets_are_counted_from_the_handshake_to_the_clean_up(serve: Serve, ho
         assert len(registries[0]) == 2
     assert counts[:3] == [1, 2, 2]
     assert len(registries[0]) == 0
-    assert not registries[0].by_address
+    assert not registries[0].clients
 
 
 def test_setting_an_attribute_on_a_listener_is_an_error_that_says_where_state_belongs(serve: Serve) -> None:

@@ -11,8 +11,8 @@ from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listener
-from my_service.realtime.sessions.frames import EXTENSION
-from my_service.realtime.sessions.limits import BadMessageLimit, MessageLimit
+from my_service.realtime.sessions.fast_path import EXTENSION
+from my_service.realtime.sessions.limits import TokenBucket
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import address_group
 from my_service.realtime.sessions.session import Session
@@ -42,7 +42,7 @@ def sessions_of(client: TestClient[Litestar]) -> Sessions:
 
 def metrics_of(client: TestClient[Litestar]) -> dict[str, float]:
     """Collect what Prometheus would see: `name{label}` or `name`, and the value."""
-    samples = (sample for family in sessions_of(client).collector.collect() for sample in family.samples)
+    samples = (sample for family in sessions_of(client).registry.collect() for sample in family.samples)
     return {f"{each.name}{{{','.join(each.labels.values())}}}".removesuffix("{}"): each.value for each in samples}
 
 
@@ -80,7 +80,7 @@ def test_who_goes_over_a_limit_is_closed_and_nobody_else(
         path = other
 
         async def on_accept(self, socket: Socket) -> None:
-            Session.of(socket)._limit = MessageLimit(0, 1)  # pyright: ignore[reportPrivateUsage]
+            Session.of(socket)._limit = TokenBucket(0, 1)  # pyright: ignore[reportPrivateUsage]
 
         async def on_receive(self, data: int) -> int:
             return data + 1
@@ -119,18 +119,23 @@ def test_each_bad_message_is_answered_until_there_are_too_many_in_a_row(serve: S
 
 
 def test_a_zero_lifts_the_limit() -> None:
-    unlimited = MessageLimit(0, 1)
-    assert all(unlimited.allows_message(0.0) for _ in range(1000))
-    unending = BadMessageLimit(0)
-    assert all(unending.allows_another(number) for number in range(1, 1000))
+    unlimited = TokenBucket(0, 1)
+    assert all(unlimited.allows(0.0) for _ in range(1000))
+
+
+def test_a_zero_lifts_the_limit_of_bad_messages(serve: Serve) -> None:
+    with serve(count, max_bad_messages=0) as client, client.websocket_connect("/") as socket:
+        for _ in range(100):
+            socket.send_text("x")
+            assert socket.receive_json(timeout=20)["code"] == "invalid_message"
 
 
 def test_the_bucket_of_messages_refills_with_time() -> None:
-    limit = MessageLimit(rate=10, burst=2)
+    limit = TokenBucket(rate=10, burst=2)
     now = limit._refilled_at  # pyright: ignore[reportPrivateUsage]
-    assert [limit.allows_message(now) for _ in range(3)] == [True, True, False]
-    assert [limit.allows_message(now + 0.11) for _ in range(2)] == [True, False]
-    assert [limit.allows_message(now + 60) for _ in range(3)] == [True, True, False]
+    assert [limit.allows(now) for _ in range(3)] == [True, True, False]
+    assert [limit.allows(now + 0.11) for _ in range(2)] == [True, False]
+    assert [limit.allows(now + 60) for _ in range(3)] == [True, True, False]
 
 
 def test_who_need_not_speak_first_may_listen_for_ever(serve: Serve, hooks: Hooks) -> None:
@@ -157,7 +162,7 @@ def test_a_client_that_has_spoken_may_be_silent(serve: Serve, hooks: Hooks) -> N
 def test_a_client_that_keeps_speaking_is_not_idle(serve: Serve) -> None:
     with serve(count, idle_seconds=10 * SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
         with client.websocket_connect("/") as sleeper:
-            while not sessions_of(client).metrics.limits:
+            while not sessions_of(client).registry.runtime.metrics.limits:
                 assert ask(socket, 1) == 2
             assert closed(sleeper) == 1008  # it came later
         assert ask(socket, 1) == 2
@@ -188,7 +193,7 @@ def test_one_connection_too_many_is_refused_until_another_ends(
         with client.websocket_connect("/") as socket:
             assert ask(socket, 1) == 2
         hooks.ended.get(timeout=20)
-        assert metrics_of(client)[f"websocket_refused_total{{{reason}}}"] == 1
+        assert metrics_of(client)[f"websocket_rejected_total{{{reason}}}"] == 1
 
 
 @pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_address"])
@@ -210,13 +215,13 @@ def test_a_connection_counts_until_its_descriptor_is_closed(hooks: Hooks, limit:
             client.websocket_connect("/").__enter__()
         assert len(registry) == 0
         writers[0].closed()
-        assert registry.by_address.total() == registry.lingering == 0
+        assert len(registry.clients) == registry.lingering == 0
         with client.websocket_connect("/"):
             pass
 
 
 def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> None:
-    admitted: list[bool] = []
+    admitted: list[str] = []
 
     def acquire(socket: Socket) -> None:
         registry = socket.app.plugins.get(Sessions).registry
@@ -227,14 +232,14 @@ def test_a_user_has_so_many_sockets_and_no_more(serve: Serve, hooks: Hooks) -> N
         for user in ("ada", "ada", "bob", "ada"):
             socket = stack.enter_context(client.websocket_connect("/", headers={"user": user}))
             assert ask(socket, 1) == 2
-        assert admitted == [True, True, True, False]
+        assert admitted == ["", "", "", "connections"]
         registry = sessions_of(client).registry
         stack.close()
         for _ in range(4):
             hooks.ended.get(timeout=20)
         with client.websocket_connect("/", headers={"user": "ada"}) as socket:
             assert ask(socket, 1) == 2
-    assert admitted[4:] == [True]
+    assert admitted[4:] == [""]
     assert not registry.of_user("ada")
 
 
@@ -255,8 +260,8 @@ def test_the_time_of_the_handlers_is_counted(serve: Serve, hooks: Hooks) -> None
 def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
     sessions = Sessions(Settings(), ConnectionInfo, Hooks())
     for seconds in (0.0001, 0.001, 0.002, 31.0):
-        sessions.metrics.count_handled(seconds)
-    [family] = [each for each in sessions.collector.collect() if each.name == "websocket_handler_seconds"]
+        sessions.registry.runtime.metrics.count_handled(seconds)
+    [family] = [each for each in sessions.registry.collect() if each.name == "websocket_handler_seconds"]
     counts = {sample.labels.get("le"): sample.value for sample in family.samples}
     assert (counts["0.0005"], counts["0.001"], counts["0.005"], counts["30.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)
 
@@ -290,7 +295,7 @@ def test_a_server_that_is_not_ours_keeps_the_size_of_a_message(serve: Serve, hoo
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text(timeout=20)
         assert closed.value.code == 1009
-    assert hooks.ended.get(timeout=20)[1].reason == Reason.PROTOCOL_ERROR
+    assert hooks.ended.get(timeout=20)[1].reason == Reason.LIMIT_EXCEEDED
 
 
 def test_the_log_says_which_limit_was_exceeded(serve: Serve, hooks: Hooks) -> None:

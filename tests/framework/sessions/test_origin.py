@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from my_service.app import create_app
 from my_service.realtime import listener
 from my_service.realtime.errors import SettingsError
-from my_service.realtime.server.proxies import TrustedProxies
+from my_service.realtime.server.serve import TrustedProxies
 from my_service.realtime.sessions.origin import OriginPolicy
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
@@ -287,7 +287,7 @@ def test_only_in_development_the_response_says_why(in_development: bool) -> None
     assert (status, unknown) == (403, 404)
     assert ("ALLOWED_ORIGINS" in body) is in_development
     assert ("/ws/rooms/{room" in answer) is in_development
-    first, second = (line for line in lines if line["event"] == "handshake refused")
+    first, second = (line for line in lines if line["event"] == "handshake rejected")
     assert "ALLOWED_ORIGINS=https://chat.example" in first["fix"]
     assert (second["path"], second["reason"], second["status"]) == ("/api/ws/rooms/lobby", "path", 404)
     assert "SECRET" not in str(lines) + body + answer
@@ -308,5 +308,5 @@ def test_an_unknown_path_is_a_404_that_names_the_nearest(path: str, nearest: str
     app = create_app()
     with capture_logs() as lines:
         assert refused(app, path, (b"host", b"x"))[0] == 404
-    [line] = [line for line in lines if line["event"] == "handshake refused"]
+    [line] = [line for line in lines if line["event"] == "handshake rejected"]
     assert line.get("nearest") == nearest

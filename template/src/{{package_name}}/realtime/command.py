@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from .errors import ConfigurationError
 from .observability.logs import LogStream
-from .parts import DISTRIBUTION, VERSION
-from .project import load_settings
+from .parts import DISTRIBUTION, VERSION, load_settings
 from .server.serve import listen, reload, serve
 from .settings import PREFIX
 

@@ -21,13 +21,13 @@ from .checks.injection import check_injection, check_replaced
 from .checks.lifespans import check_lifespan
 from .checks.listeners import check_listener_class, check_options, check_unmanaged
 from .handlers.route_handler import ListenerRouteHandler
-from .http.headers import SecurityHeaders
+from .http import SecurityHeaders
 from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
 from .observability.logs import Logging
 from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
+from .sessions.fast_path import surround
 from .sessions.info import ConnectionInfo
 from .sessions.lifespan import connection_lifespan
-from .sessions.middleware import surround
 from .sessions.plugin import Sessions
 
 

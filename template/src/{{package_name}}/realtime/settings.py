@@ -88,6 +88,12 @@ class CoreSettings(SettingsGroup):
     """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
     message_burst: int = Field(default=100, ge=1)
     """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
+    max_messages_per_second_per_address: float = Field(default=1000, ge=0)
+    """Messages per second from all connections of one client address to this node together, on average, and of one
+    user; those that have ended count too. Ten seconds' worth may come at once. More close the connection with 1008, and
+    further handshakes are rejected with 429. 0 lifts the limit, as MAX_MESSAGES_PER_SECOND=0 does."""
+    max_bytes_per_second_per_address: int = Field(default=8_388_608, ge=0)
+    """Bytes of messages per second, in the same way. 0 lifts the limit."""
     max_frames_per_second: float = Field(default=100, ge=0)
     """Frames per second from one connection that are no message of their own, on average: pings, pongs, fragments. Ten
     seconds' worth may come at once. More close it with 1008. 0 lifts the limit."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.postgres import PostgresBackend
 from my_service.realtime.settings import PACKAGE
-from my_service.realtime.testing import TIMEOUT
+from my_service.realtime.testing import TIMEOUT, Start
 from my_service.settings import Settings
 
 from .. import conformance
@@ -36,7 +37,10 @@ class TestPostgres(conformance.EngineTests):
         settings = Settings(fanout_url=engine.url.replace("/postgres", "/other"))
 
         async def publish(data: bytes) -> None:
-            async with conformance.receiving(PostgresBackend, settings, "h\u00e4ll") as (broker, received):
+            async with conformance.receiving(PostgresBackend, settings, "h\u00e4ll", secrets=["service"]) as (
+                broker,
+                received,
+            ):
                 if encoding == "SQL_ASCII":
                     async with await psycopg.AsyncConnection.connect(
                         settings.fanout_url, autocommit=True, client_encoding="latin1"
@@ -64,6 +68,23 @@ class TestPostgres(conformance.EngineTests):
             asyncio.run(PostgresBackend.connect(Settings(fanout_url=engine.url), "node"))
         with psycopg.connect(engine.url) as client:
             assert client.execute("SELECT to_regnamespace(%s)", [PACKAGE]).fetchone() == (None,)
+
+    def test_the_rights_in_the_documentation_are_enough_and_no_more(
+        self, engine: conformance.Server, start: Start
+    ) -> None:
+        statements = conformance.documented(PostgresBackend, r"CREATE ROLE [^`]*")
+        database = urlsplit(engine.url).path
+        of_the_server, _, of_the_database = statements.partition(f"\\connect {PACKAGE}")
+        url = engine.url.replace(database, f"/{PACKAGE}").replace("service@", f"{PACKAGE}:{conformance.PASSWORD}@")
+        for text, where in ((of_the_server, database), (of_the_database, f"/{PACKAGE}")):
+            with psycopg.connect(engine.url.replace(database, where), autocommit=True) as client:
+                for statement in filter(None, map(str.strip, text.split(";"))):
+                    client.execute(statement)  # type: ignore[arg-type, unused-ignore]
+        self.talk(engine, start, url)
+        with psycopg.connect(url, autocommit=True) as client:
+            for statement in ("CREATE SCHEMA other", "CREATE TABLE public.other ()", "CREATE ROLE other"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    client.execute(statement)  # type: ignore[arg-type, unused-ignore]
 
     def test_several_hosts_are_tried_as_libpq_does(self, engine: conformance.Server) -> None:
         there = engine.url.rpartition("@")[2].partition("/")[0]

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import pytest
 import redis.asyncio
+import redis.exceptions
 
 from my_service.realtime.fanout.broker import FanoutUnavailableError
 from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.redis import RedisBackend
 from my_service.realtime.settings import PACKAGE
-from my_service.realtime.testing import TIMEOUT
+from my_service.realtime.testing import TIMEOUT, Start
 from my_service.settings import Settings
 
 from .. import conformance
@@ -29,6 +30,24 @@ class TestRedis(conformance.EngineTests):
     async def notify(self, engine: conformance.Server, channel: str, payload: str) -> None:
         async with client_of(engine) as client:
             await client.publish(f"{PACKAGE}:0:channel:{channel}", payload.replace("{channel} ", ""))
+
+    def test_the_rights_in_the_documentation_are_enough_and_no_more(self, tmp_path: Path, start: Start) -> None:
+        rights = conformance.documented(RedisBackend, r"ACL SETUSER (.*)").split()
+        server = Server(tmp_path, "--user", *rights)
+        server.start()
+        url = server.url.replace("://", f"://{PACKAGE}:{conformance.PASSWORD}@")
+
+        async def overstep() -> None:
+            async with cast("Any", redis.asyncio.Redis).from_url(url) as client:
+                for command in (["GET", "other"], ["PUBLISH", "other", "x"], ["CONFIG", "GET", "*"], ["FLUSHALL"]):
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        await client.execute_command(*command)
+
+        try:
+            self.talk(server, start, url)
+            asyncio.run(overstep())
+        finally:
+            server.kill()
 
     @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell"])
     def test_a_key_of_a_wrong_type_harms_its_channel_alone(self, engine: conformance.Server, kind: str) -> None:

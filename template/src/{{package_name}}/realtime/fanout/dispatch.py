@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .broker import Broker
+from .channels import is_node_channel
 from .messages import Message
 
 MAX_WRITE_BYTES: Final = 65536
@@ -106,7 +107,7 @@ class FanoutMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Iterate over all metrics of the fan-out."""
-        channels = len(self._dispatcher.channels)
+        channels = sum(not is_node_channel(channel) for channel in self._dispatcher.channels)
         yield GaugeMetricFamily("fanout_channels", "Channels with a subscriber on this node", channels)
         yield CounterMetricFamily("fanout_published", "Messages published on this node", self.published)
         yield CounterMetricFamily("fanout_dropped", "Messages dropped for slow consumers", self.dropped)

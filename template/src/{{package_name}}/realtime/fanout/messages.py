@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ..sessions.frames import encode_with, text_frame
+from ..sessions.fast_path import encode_with, text_frame
+from .channels import display_name
 
 MAX_SEQUENCE: Final = 2**53 - 1
 """What JavaScript can count to."""
@@ -67,7 +68,7 @@ class GapMarker(Message):
     __slots__ = ()
 
     def __init__(self, channel: str, missed: int | None = None) -> None:
-        super().__init__(msgspec.json.encode(Gap(channel, missed)), 0)
+        super().__init__(msgspec.json.encode(Gap(display_name(channel), missed)), 0)
 
     def payload(self, *, numbered: bool) -> bytes:  # noqa: ARG002  it has no sequence
         return self.data

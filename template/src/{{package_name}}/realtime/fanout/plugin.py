@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Struct
 from ..sessions.outbox import current_outbox
 from ..sessions.session import Session, Socket
 from .broker import Broker, Presence
+from .channels import check_name, is_node_channel, room_channel, user_channel
 from .dispatch import Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
 from .messages import MAX_SEQUENCE
@@ -27,14 +29,18 @@ from .subscription import Subscription
 MAX_BATCH: Final = 200
 """Messages of a channel that are delivered in one turn of the event loop, at most."""
 
-MAX_NAME_BYTES: Final = 255
-"""Bytes of UTF-8 in the name of a channel; it often comes from a URL, so from untrusted clients."""
+CHANNELS_KEY: Final = "_fanout_channels"
+"""Where the state of a connection has its `Channels`."""
 
-SUBSCRIPTIONS_KEY: Final = "_fanout_subscriptions"
-"""Where the state of a connection has its subscriptions, by channel."""
 
-TRACKED_KEY: Final = "_fanout_tracked"
-"""Where it has the channels in which it is tracked, each with the name of its user there."""
+@dataclass(slots=True, eq=False)
+class Channels:
+    """The channels of one connection."""
+
+    subscriptions: dict[str, Subscription] = field(default_factory=dict[str, Subscription])
+    """Those that it has joined."""
+    tracked: dict[str, str] = field(default_factory=dict[str, str])
+    """Those in which it is tracked, each with the name of its user there."""
 
 
 class Fanout(InitPlugin):
@@ -51,6 +57,7 @@ class Fanout(InitPlugin):
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
         self._presence = Presence(self.broker)
         self._encoder = msgspec.json.Encoder()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = FanoutMetrics(self._dispatcher, self.broker)
 
     @property
@@ -60,8 +67,8 @@ class Fanout(InitPlugin):
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels with a subscriber on this node."""
-        return frozenset(self._dispatcher.channels)
+        """The channels with a connection on this node."""
+        return frozenset(filterfalse(is_node_channel, self._dispatcher.channels))
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Provide `fanout`, and start and stop with the application."""
@@ -73,6 +80,7 @@ class Fanout(InitPlugin):
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncGenerator[None, None]:
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
+        self._loop = asyncio.get_running_loop()
         await self.broker.start(self._dispatcher.dispatch)
         try:
             yield
@@ -97,15 +105,32 @@ class Fanout(InitPlugin):
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
-        exit_stack = Session.of(socket).exit_stack
-        if exit_stack is None:
-            raise RuntimeError(f"{socket.scope['path']} joined {channel!r} before it was accepted: join in on_accept")
-        _check_name(channel)
+        await self._join(socket, room_channel(channel), after)
+
+    async def join_user(self, socket: Socket, *, after: int | None = None) -> None:
+        """Subscribe a connection to what is published to its user, until it ends: see `publish_to_user`.
+
+        Args:
+            socket: The connection; it is accepted, and its `Connection` has a `user`.
+            after: As in `join`. A `Gap` has the channel "user:" with the name of the user.
+
+        Raises:
+            ClientException: `after` is no sequence.
+            FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
+            RuntimeError: The connection has no user, the socket is not accepted yet, or not in `connection_lifespan`.
+        """
+        user = _user_of(socket)
+        if not user:
+            raise RuntimeError(
+                f"{socket.scope['path']} joined the channel of its user, and has none. "
+                "Fix: let only authenticated clients connect, or look at connection.user first"
+            )
+        await self._join(socket, user_channel(user), after)
+
+    async def _join(self, socket: Socket, channel: str, after: int | None) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
-        if SUBSCRIPTIONS_KEY not in socket.scope["state"]:
-            exit_stack.push_async_callback(self._leave_all, socket)
-        subscriptions = _subscriptions_of(socket)
+        subscriptions = self._channels_of(socket).subscriptions
         if channel in subscriptions:
             return
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
@@ -118,8 +143,20 @@ class Fanout(InitPlugin):
             else:
                 subscription.start_after(after, await self.broker.read_history(channel, after))
         except BaseException:
-            await self._unsubscribe(socket, channel)  # else joining again would do nothing
+            await self._unsubscribe(subscriptions, channel)  # else joining again would do nothing
             raise
+
+    def _channels_of(self, socket: Socket) -> Channels:
+        """Return the channels of a connection, which end with it."""
+        exit_stack = Session.of(socket).exit_stack
+        if exit_stack is None:
+            raise RuntimeError(f"{socket.scope['path']} joined a channel before it was accepted: join in on_accept")
+        state = socket.scope["state"]
+        if CHANNELS_KEY not in state:
+            state[CHANNELS_KEY] = Channels()
+            exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])
+        channels: Channels = state[CHANNELS_KEY]
+        return channels
 
     async def leave(self, socket: Socket, channel: str) -> None:
         """Unsubscribe a connection from a channel, and end its presence there. Where there is neither, nothing happens.
@@ -128,24 +165,30 @@ class Fanout(InitPlugin):
             socket: The connection.
             channel: The name of the channel.
         """
-        await self._unsubscribe(socket, channel)
-        self.untrack(socket, channel)
+        if channels := socket.scope["state"].get(CHANNELS_KEY):
+            await self._leave(channels, room_channel(channel))
 
-    async def _unsubscribe(self, socket: Socket, channel: str) -> None:
-        subscription = _subscriptions_of(socket).pop(channel, None)
+    async def _leave(self, channels: Channels, channel: str) -> None:
+        await self._unsubscribe(channels.subscriptions, channel)
+        self._untrack(channels, channel)
+
+    async def _unsubscribe(self, subscriptions: dict[str, Subscription], channel: str) -> None:
+        subscription = subscriptions.pop(channel, None)
         if subscription is not None:
             self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
 
-    async def _leave_all(self, socket: Socket) -> None:
-        for channel in tuple(_subscriptions_of(socket)):
-            await self._unsubscribe(socket, channel)
+    async def _leave_all(self, channels: Channels) -> None:
+        for channel in tuple(channels.tracked):
+            self._untrack(channels, channel)
+        for channel in tuple(channels.subscriptions):
+            await self._unsubscribe(channels.subscriptions, channel)
 
     def subscribe(self, channel: str, deliver: Deliver) -> None:
         """Subscribe the service itself to a channel, on this node.
 
         Args:
-            channel: The name of the channel; it may be longer than one that a connection joins.
+            channel: A channel as channels.py calls it.
             deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
                 not wait.
         """
@@ -162,7 +205,7 @@ class Fanout(InitPlugin):
         """Send a message to all connections that have joined a channel, in the order in which this is called.
 
         In a listener with `per_message` it is held back until the scopes have been left without an exception; a stream
-        publishes at once.
+        publishes at once. Called in a thread, it returns when the message is on its way.
 
         Args:
             message: What is sent, as JSON; the `type_encoders` of the application apply.
@@ -174,21 +217,54 @@ class Fanout(InitPlugin):
 
         Raises:
             ClientException: The name of the channel is too long.
-            RuntimeError: It was called in a thread; the error says what to call there.
-            FanoutUnavailableError: Where the future is awaited: the message was not sent. A connection is closed with
-                1013.
-            RuntimeError: Where the future is awaited inside a `per_message` scope.
+            FanoutUnavailableError: Where the future is awaited, or at once in a thread: the message was not sent. A
+                connection is closed with 1013.
+            RuntimeError: Where the future is awaited inside a `per_message` scope, or in a thread of one.
         """
-        _check_name(channel)
-        _check_loop()
+        return self._publish(room_channel(channel), message, exclude)
+
+    def publish_to_user(self, message: Struct, user: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
+        """Send a message to all connections of a user that have called `join_user`, on all nodes.
+
+        Args:
+            message: What is sent, as with `publish`.
+            user: The user, as `connection.user` says.
+            exclude: A connection that does not receive the message, such as its sender.
+
+        Returns:
+            A future, as that of `publish`.
+
+        Raises:
+            ClientException: The name of the user is too long.
+            FanoutUnavailableError: As with `publish`.
+            RuntimeError: As with `publish`.
+        """
+        return self._publish(user_channel(user), message, exclude)
+
+    def _publish(self, channel: str, message: Any, exclude: Socket | None = None) -> asyncio.Future[int]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._publish_from_thread(channel, message, exclude)
         connection = Session.of(exclude).connection if exclude else None
-        publish = partial(self._publish, channel, self._encoder.encode(message), connection.id if connection else "")
+        data, excluded = self._encoder.encode(message), connection.id if connection else ""
+
+        def publish() -> asyncio.Future[int]:
+            self.metrics.published += 1
+            return self.broker.publish(channel, data, excluded)
+
         outbox = current_outbox()
         return outbox.hold(publish) if outbox else publish()
 
-    def _publish(self, channel: str, data: bytes, exclude: str) -> asyncio.Future[int]:
-        self.metrics.published += 1
-        return self.broker.publish(channel, data, exclude)
+    def _publish_from_thread(self, channel: str, message: Any, exclude: Socket | None) -> asyncio.Future[int]:
+        async def publish() -> asyncio.Future[int]:
+            published = self._publish(channel, message, exclude)
+            await published
+            return published
+
+        if self._loop is None:
+            raise RuntimeError("publish was called in a thread before the application has started")
+        return asyncio.run_coroutine_threadsafe(publish(), self._loop).result()
 
     async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
         """Note that the user of a connection is present in a channel, until it leaves it, is untracked, or ends.
@@ -208,21 +284,16 @@ class Fanout(InitPlugin):
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
-        session = Session.of(socket)
-        if session.exit_stack is None:
-            raise RuntimeError(f"{socket.scope['path']} is tracked before it was accepted: track in on_accept")
-        _check_name(channel)
-        member = session.user or session.ensure_connection().id
-        _utf8(member, "the user")
-        if TRACKED_KEY not in socket.scope["state"]:
-            session.exit_stack.callback(self._untrack_all, socket)
-        tracked = _tracked_by(socket)
-        if channel in tracked:
+        name = room_channel(channel)
+        tracked = self._channels_of(socket).tracked
+        member = _user_of(socket) or Session.of(socket).ensure_connection().id
+        check_name(member, "the name of a user")
+        if name in tracked:
             return
-        await self._presence.join(channel, member, self._encoder.encode(joined), self._encoder.encode(left))
-        if channel in tracked:  # by another task, meanwhile
-            self._presence.leave(channel, member)
-        tracked[channel] = member
+        await self._presence.join(name, member, self._encoder.encode(joined), self._encoder.encode(left))
+        if name in tracked:  # by another task, meanwhile
+            self._presence.leave(name, member)
+        tracked[name] = member
 
     def untrack(self, socket: Socket, channel: str) -> None:
         """End the presence of a connection in a channel, which stays joined. Where it is not tracked, nothing happens.
@@ -231,13 +302,13 @@ class Fanout(InitPlugin):
             socket: The connection.
             channel: The name of the channel.
         """
-        member = _tracked_by(socket).pop(channel, None)
+        if channels := socket.scope["state"].get(CHANNELS_KEY):
+            self._untrack(channels, room_channel(channel))
+
+    def _untrack(self, channels: Channels, channel: str) -> None:
+        member = channels.tracked.pop(channel, None)
         if member is not None:
             self._presence.leave(channel, member)
-
-    def _untrack_all(self, socket: Socket) -> None:
-        for channel in tuple(_tracked_by(socket)):
-            self.untrack(socket, channel)
 
     async def present(self, channel: str) -> list[str]:
         """Return who is present in a channel.
@@ -249,37 +320,12 @@ class Fanout(InitPlugin):
             The users, or without authentication the ids of the connections, in alphabetical order.
 
         Raises:
+            ClientException: The name of the channel is too long.
             FanoutUnavailableError: The fan-out is unavailable.
         """
-        return sorted(await self.broker.members(channel))
+        return sorted(await self.broker.members(room_channel(channel)))
 
 
-def _subscriptions_of(socket: Socket) -> dict[str, Subscription]:
-    subscriptions: dict[str, Subscription] = socket.scope["state"].setdefault(SUBSCRIPTIONS_KEY, {})
-    return subscriptions
-
-
-def _check_name(channel: str) -> None:
-    if _utf8(channel, "the name of a channel") > MAX_NAME_BYTES:
-        raise ClientException(detail=f"the name of a channel has at most {MAX_NAME_BYTES} bytes")
-
-
-def _check_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        fix = "write the handler as `async def`, or call loop.call_soon_threadsafe(fanout.publish, message, channel)"
-        raise RuntimeError(f"publish was called in a thread. Fix: {fix}, with the loop of the service") from None
-
-
-def _tracked_by(socket: Socket) -> dict[str, str]:
-    tracked: dict[str, str] = socket.scope["state"].setdefault(TRACKED_KEY, {})
-    return tracked
-
-
-def _utf8(text: str, what: str) -> int:
-    """Return how many bytes a text has."""
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:  # a lone surrogate
-        raise ClientException(detail=f"{what} is not UTF-8") from None
+def _user_of(socket: Socket) -> str:
+    session = Session.of(socket)
+    return session.user or session.ensure_connection().user

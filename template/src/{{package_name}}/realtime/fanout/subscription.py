@@ -8,7 +8,7 @@ import structlog
 from litestar.exceptions import WebSocketDisconnect
 from websockets.frames import CloseCode
 
-from ..sessions.cause import Cause, Reason
+from ..sessions.cause import Reason
 from ..sessions.session import Session, Socket
 from .dispatch import MAX_WRITE_BYTES, Batch, FanoutMetrics
 from .messages import GapMarker, History, Message, resume
@@ -47,7 +47,7 @@ class Subscription:
     """What comes up to this sequence was sent already, or waits in the backlog."""
     _started: bool = field(default=False, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
-    _closing: asyncio.Task[Cause] | None = field(default=None, init=False)
+    _closing: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._session = Session.of(self.socket)
@@ -104,8 +104,7 @@ class Subscription:
         self._missed += 1
         self.metrics.dropped += 1
         if self.settings.backlog_full == "close" and self._closing is None:
-            self._session.count_limit("max_backlog")
-            closing = self._session.close(Reason.LIMIT_EXCEEDED, CloseCode.TRY_AGAIN_LATER, "too slow")
+            closing = self._session.close_for_limit("max_backlog", "too slow", CloseCode.TRY_AGAIN_LATER)
             self._closing = asyncio.create_task(closing)
 
     def _flush(self) -> None:

@@ -13,7 +13,7 @@ from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..internals import frames_of
-from ..sessions.frames import split_fields
+from ..sessions.fast_path import split_fields
 from ..sessions.limits import PONGS
 from ..sessions.session import Session, Socket
 

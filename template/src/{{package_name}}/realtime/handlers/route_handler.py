@@ -28,8 +28,8 @@ from ..checks.listeners import (
 )
 from ..errors import ConfigurationError, source_location
 from ..internals import function_of, set_function
-from ..sessions.lifespan import connection_context
-from ..sessions.session import HookPair, Session, Socket
+from ..sessions.lifespan import HookPair, connection_context
+from ..sessions.session import Session, Socket
 from .injection import PASSED, binder, injectable
 from .message_loop import MessageLoop
 from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong

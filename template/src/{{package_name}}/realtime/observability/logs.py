@@ -28,7 +28,7 @@ MAX_LINES: Final = 100
 """Lines of one kind in a second; more are counted instead."""
 
 ORDINARY: Final = frozenset({"debug", "info"})
-"""The levels of which no line is left out, but for the handshakes that a guard refuses."""
+"""The levels of which no line is left out."""
 
 UNWRITABLE: Final = (OSError, ValueError, AttributeError)
 """What a stream raises that is broken or closed, and what `None` does in its place."""
@@ -153,9 +153,8 @@ class FloodLimit:
 
     def process(self, _: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """Count a line of the service, as a processor of structlog."""
-        name = str(event["event"])
-        limited = level not in ORDINARY or name == "handshake refused"
-        if limited and not self.allows(" ".join(filter(None, (name, event.get("reason"))))):
+        kind = " ".join(filter(None, (str(event["event"]), event.get("reason"))))
+        if level not in ORDINARY and not self.allows(kind):
             raise structlog.DropEvent
         return event
 

@@ -60,7 +60,7 @@ class DrainingServer(uvicorn.Server):
         exit_timer.start()
 
     async def _drain(self) -> None:
-        self._registry.begin_drain()
+        self._registry.runtime.draining = True
         log.info("draining", connections=len(self._registry))
         deadline = monotonic() + self._settings.drain_seconds + self._settings.grace_seconds
         closing = await self._close_all()

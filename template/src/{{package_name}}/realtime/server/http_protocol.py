@@ -1,12 +1,29 @@
-"""uvicorn's HTTP protocol, with bounds on a client that sends or reads too slowly. For uvicorn 0.54."""
+"""TCP connections that are no WebSocket, or not yet: how many a node has, and how slowly each may send and read.
+
+For uvicorn 0.54.
+"""
 
 from asyncio import TimerHandle, Transport
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..settings import CoreSettings
-from .tcp_limits import TcpLimits
+
+log = structlog.get_logger(__name__)
+
+SPARE_DESCRIPTORS: Final = 200
+"""File descriptors for files and connections to other services."""
+
+HTTP_DESCRIPTORS: Final = 1000
+"""File descriptors that WebSockets leave to other TCP connections; a quarter of them, where there are few."""
+
+LOG_SECONDS: Final = 10
+"""Seconds in which the log says at most once that connections are dropped."""
 
 MAX_HEAD_BYTES: Final = 65536
 """Bytes of the request line and the headers of a request."""
@@ -18,6 +35,69 @@ NO_DESCRIPTOR: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r
 
 MAX_PIPELINED: Final = 16
 """Requests that may wait while one before them is answered."""
+
+
+class TcpLimits:
+    """Bounds on the TCP connections that are no WebSocket, in all and for each address, and on those that become one.
+
+    A node that is full drops the one that has been there for the longest time, so that a health check is answered. A
+    trusted proxy has no limit of its own: it stands for many clients.
+
+    Args:
+        max_by_address: Connections of one address. 0 lifts the limit.
+        descriptors: File descriptors that this process may open.
+        is_proxy: Says whether an address is that of a trusted proxy.
+    """
+
+    def __init__(self, max_by_address: int, descriptors: int, is_proxy: Callable[[str], bool]) -> None:
+        available = max(descriptors - SPARE_DESCRIPTORS, descriptors // 2)
+        self._max_connections = available
+        self._max_sockets = available - min(HTTP_DESCRIPTORS, max(available // 4, 4))
+        self._max_by_address = max_by_address
+        self._is_proxy = is_proxy
+        self._http: dict[Transport, str] = {}
+        """The transport of each TCP connection that is no WebSocket, the oldest first, with its address."""
+        self._by_address: Counter[str] = Counter()
+        self._logged_at = 0.0
+
+    def add(self, transport: Transport, address: str, connections: int) -> None:
+        """Count a TCP connection; drop it where its address has too many, or the oldest where there are too many.
+
+        Args:
+            transport: The connection.
+            address: The address of its client.
+            connections: All that are open now, WebSockets and this one among them.
+        """
+        self._http[transport] = address
+        self._by_address[address] += 1
+        if 0 < self._max_by_address < self._by_address[address] and address and not self._is_proxy(address):
+            self._drop(transport, "too many TCP connections from an address")
+        elif connections > self._max_connections:
+            self._drop(next(iter(self._http)), "too many TCP connections without a handshake")
+
+    def remove(self, transport: Transport) -> None:
+        """Count a TCP connection no more: it is closed, or a WebSocket."""
+        if (address := self._http.pop(transport, None)) is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def admits(self, connections: int) -> bool:
+        """Return whether there is a descriptor for another WebSocket, where so many TCP connections are open."""
+        admits = connections - len(self._http) < self._max_sockets
+        if not admits:
+            self._log("out of file descriptors: a handshake is rejected")
+        return admits
+
+    def _drop(self, transport: Transport, event: str) -> None:
+        self._log(event, client=self._http[transport])
+        self.remove(transport)
+        transport.abort()
+
+    def _log(self, event: str, **details: str) -> None:
+        if monotonic() - self._logged_at > LOG_SECONDS:
+            self._logged_at = monotonic()
+            log.warning(event, connections=self._max_connections, **details)
 
 
 class HttpProtocol(HttpToolsProtocol):

@@ -1,4 +1,4 @@
-"""The server: uvicorn, configured for WebSockets, with a graceful shutdown."""
+"""The server: uvicorn, configured for WebSockets and proxies, with a graceful shutdown. For uvicorn 0.54."""
 
 import asyncio
 import gc
@@ -14,18 +14,18 @@ from typing import Any, Final, cast
 import structlog
 import uvicorn
 from litestar import Litestar
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import ConfigurationError
 from ..fanout.plugin import Fanout
 from ..observability.logs import Logging, LogStream
-from ..project import load_app
+from ..parts import load_app
+from ..sessions.origin import PEER, Peer
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
-from .http_protocol import HttpProtocol
-from .proxies import TrustedProxies
-from .tcp_limits import HTTP_DESCRIPTORS, SPARE_DESCRIPTORS, TcpLimits
+from .http_protocol import HTTP_DESCRIPTORS, SPARE_DESCRIPTORS, HttpProtocol, TcpLimits
 from .websocket_protocol import WebSocketProtocol
 
 if sys.platform != "win32":
@@ -68,8 +68,7 @@ def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     """
     app = load_app(settings)
     asyncio.run(app.plugins.get(Fanout).broker.check())
-    tcp_limits = TcpLimits(settings, _raise_descriptor_limit(settings))
-    server = DrainingServer(_configuration(app, settings, tcp_limits), app.plugins.get(Sessions).registry, settings)
+    server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs
     host, port = sockets[0].getsockname()[:2]
@@ -119,9 +118,12 @@ def _raise_descriptor_limit(settings: CoreSettings) -> int:
     return needed if soft == resource.RLIM_INFINITY else min(soft, needed)
 
 
-def _configuration(app: Litestar, settings: CoreSettings, tcp_limits: TcpLimits) -> uvicorn.Config:
+def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
+    proxied = TrustedProxies(cast("Any", app), settings.trusted_proxies)
+    limit, descriptors = settings.max_connections_per_address, _raise_descriptor_limit(settings)
+    tcp_limits = TcpLimits(limit, descriptors, lambda address: address in proxied.trusted_hosts)
     return uvicorn.Config(
-        TrustedProxies(cast("Any", app), settings.trusted_proxies),
+        proxied,
         interface="asgi3",
         root_path=settings.root_path,
         proxy_headers=False,  # `TrustedProxies` stands in its place
@@ -137,3 +139,33 @@ def _configuration(app: Litestar, settings: CoreSettings, tcp_limits: TcpLimits)
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.hook_seconds)),
     )
+
+
+class TrustedProxies(ProxyHeadersMiddleware):
+    """uvicorn's middleware for `X-Forwarded-For` and `X-Forwarded-Proto`, which takes `X-Forwarded-Host` too.
+
+    Where several proxies each added an element, the first counts: it is what the client asked for. An IPv4 address that
+    a socket for both families reports as `::ffff:10.0.0.1` is `10.0.0.1`.
+    """
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        if scope["type"] != "lifespan":
+            for end in ("client", "server"):
+                if scope[end]:
+                    scope[end] = (scope[end][0].removeprefix("::ffff:"), scope[end][1])
+            address = scope["client"][0] if scope["client"] else ""
+            trusted = address in self.trusted_hosts
+            scope.setdefault("state", {})[PEER] = Peer(address, trusted)
+            if trusted:
+                scope["headers"] = _effective(scope["headers"])
+        return super().__call__(scope, receive, send)
+
+
+def _effective(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers with the first scheme, and with the Host for which the proxy was asked."""
+    first = {name: value.split(b",")[0].strip().lower() for name, value in reversed(headers)}
+    if scheme := first.get(b"x-forwarded-proto"):
+        headers = [*(each for each in headers if each[0] != b"x-forwarded-proto"), (b"x-forwarded-proto", scheme)]
+    if host := first.get(b"x-forwarded-host"):
+        headers = [*(each for each in headers if each[0] != b"host"), (b"host", host)]
+    return headers

@@ -15,8 +15,8 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
 
-from ..sessions.frames import EXTENSION, TEXT, text_frame
-from ..sessions.limits import MessageLimit, frame_limit
+from ..sessions.fast_path import EXTENSION, TEXT, text_frame
+from ..sessions.limits import TokenBucket
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
 
@@ -74,7 +74,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     whole frame after the other, so that it never waits in the middle of one: fragments, control frames, compressed
     messages, and whatever is wrong, which it answers. The tests of the template compare it with uvicorn's own.
 
-    It is the `FrameWriter` of the ASGI extension in `sessions/frames.py`.
+    It is the `FrameWriter` of the ASGI extension in `sessions/fast_path.py`.
 
     Args:
         settings: The limits.
@@ -98,7 +98,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Bytes that the rest needs at least to be complete."""
         self._reads_on = False
         """Another turn of the loop is asked for."""
-        self._frame_limit: MessageLimit | None = None
+        self._frame_limit: TokenBucket | None = None
         """Of the frames that are no message; None before the first."""
         self._message_began = 0.0
         """When the first part of a message came that is not complete; 0 where there is none."""
@@ -149,7 +149,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 answer = b"".join(self.conn.data_to_send())
                 status = int(answer[9:12]) if answer else 0
                 client, detail = self.client[0] if self.client else "", "a header is too long, or cannot be read"
-                log.warning("handshake refused", client=client, reason="head", status=status, detail=detail)
+                log.warning("handshake rejected", client=client, reason="head", status=status, detail=detail)
                 self.transport.write(answer)
                 self.transport.close()
 
@@ -236,8 +236,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if first & 0x8F in MESSAGES:  # it is compressed
             return True
         if self._frame_limit is None:
-            self._frame_limit = frame_limit(self._settings.max_frames_per_second)
-        if not self._frame_limit.allows_message(monotonic()):
+            self._frame_limit = TokenBucket(self._settings.max_frames_per_second)
+        if not self._frame_limit.allows(monotonic()):
             self._close_for_limit("max_frames_per_second", CloseCode.POLICY_VIOLATION, "too many frames")
             return False
         if len(self.frames) > max(MAX_FRAGMENTS, self._settings.max_message_size // MIN_FRAGMENT_BYTES):
@@ -315,7 +315,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._write_unsent()
         close: Any = self.conn.close_sent  # never None when this is called
         self.conn.fail(close.code)  # else it would go on to parse after text that is not UTF-8
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code})
         self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))
         if self.transport.can_write_eof():
@@ -432,7 +432,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         cause = session.exceed_limit(setting, code) if session else None
         self.disconnected = True
         self.writable.set()
-        event: Any = {"type": "websocket.disconnect", "code": cause.code if cause else int(code), "reason": detail}
+        event: Any = {"type": "websocket.disconnect", "code": cause.code if cause else int(code)}
         self.queue.put_nowait(event)
         if self.close_sent or self.transport.is_closing():
             return

@@ -10,9 +10,6 @@ from litestar.exceptions import HTTPException, ServiceUnavailableException, WebS
 from litestar.types import ReceiveMessage
 from websockets.frames import CloseCode
 
-PROTOCOL_CODES: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG})
-"""The close codes that a server sends by itself: a broken frame, text that is not UTF-8, a message too big."""
-
 INTERNAL_ERROR: Final = "internal error"
 """All that a client learns about a bug."""
 
@@ -28,9 +25,10 @@ class Reason(StrEnum):
     CONNECTION_LOST = "connection_lost"
     """The connection ended without a close frame: the network, a crash, a peer that answers no ping."""
     PROTOCOL_ERROR = "protocol_error"
-    """The client violated the protocol (1002, 1007) or sent a message that is too big (1009)."""
+    """The client violated the protocol (1002), or sent text that is not UTF-8 (1007)."""
     LIMIT_EXCEEDED = "limit_exceeded"
-    """The client exceeded a limit of the service (1008), or read too slowly (1013)."""
+    """The client exceeded a limit of the service (1008), sent a message that is too big (1009), or read too slowly
+    (1013)."""
     ACCESS_ENDED = "access_ended"
     """The client may no longer be connected: its credentials expired, or its user logged out (1008)."""
     SERVICE_CLOSED = "service_closed"
@@ -59,17 +57,27 @@ class Cause:
 def cause_of_disconnect(message: ReceiveMessage) -> Cause:
     """Return the cause in a `websocket.disconnect` event.
 
-    Servers give 1005 both to a client that closes without a code and to a connection that is lost. Only the first comes
-    with a `reason`, because only the first had a close frame.
+    Only what the client closes comes with a `reason`. What the server ends by itself does not, and a connection that is
+    lost, for which servers have 1005 or 1006.
     """
     code = int(message.get("code", CloseCode.NO_STATUS_RCVD))  # type: ignore[call-overload]
-    if code in {CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE} and "reason" not in message:
-        return Cause(Reason.CONNECTION_LOST, code)
-    if code == CloseCode.SERVICE_RESTART and "reason" not in message:
-        return Cause(Reason.SERVICE_RESTARTS, code)
-    if code in PROTOCOL_CODES:
-        return Cause(Reason.PROTOCOL_ERROR, code)
-    return Cause(Reason.CLIENT_CLOSED, code)
+    if "reason" in message or code not in SERVER_CODES:
+        return Cause(Reason.CLIENT_CLOSED, code)
+    reason = SERVER_CODES[code]
+    return LOST if reason is Reason.CONNECTION_LOST else Cause(reason, code)
+
+
+SERVER_CODES: Final[dict[int, Reason]] = {
+    CloseCode.PROTOCOL_ERROR: Reason.PROTOCOL_ERROR,
+    CloseCode.NO_STATUS_RCVD: Reason.CONNECTION_LOST,
+    CloseCode.ABNORMAL_CLOSURE: Reason.CONNECTION_LOST,
+    CloseCode.INVALID_DATA: Reason.PROTOCOL_ERROR,
+    CloseCode.MESSAGE_TOO_BIG: Reason.LIMIT_EXCEEDED,
+    CloseCode.SERVICE_RESTART: Reason.SERVICE_RESTARTS,
+}
+"""What a server ends by itself."""
+
+LOST: Final = Cause(Reason.CONNECTION_LOST, int(CloseCode.ABNORMAL_CLOSURE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,58 @@
-"""The handshake middleware: every handshake is admitted here first, and counted before anything is awaited."""
+"""The handshake: each is admitted here, and counted before anything is awaited; what nothing answers ends here."""
 
 import asyncio
+import re
+from collections.abc import Awaitable
 from contextlib import suppress
+from difflib import get_close_matches
 from http import HTTPStatus
-from typing import Any, cast
+from string import printable
+from time import monotonic
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import structlog
+from litestar import Litestar
 from litestar.enums import ScopeType
+from litestar.exceptions import MethodNotAllowedException
+from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import CloseCode
 
-from .denial import deny
-from .frames import EXTENSION
-from .middleware import PassThroughMiddleware
+from ..internals import routing_error, websocket_paths
+from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
+from .limits import TokenBucket
 from .origin import OriginPolicy
-from .registry import Registry, address_group
-from .session import RESTARTING, SESSION_KEY, Runtime, Session, client_address
+from .registry import Registry
+from .runtime import Runtime, client_address
+from .session import RESTARTING, SESSION_KEY, Session
 
 log = structlog.get_logger(__name__)
+
+MAX_SUGGESTIONS: Final = 10
+"""Paths a second for which the nearest one is looked up, which takes time."""
+
+PROBES: Final = frozenset({"/health", "/ready"})
+"""What is answered under any name: it says nothing about the service, and probes use names of their own."""
+
+UPGRADE: Final = (
+    "if a proxy dropped the header Upgrade, have it pass it on (nginx: proxy_http_version 1.1; "
+    "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;)"
+)
 
 
 class HandshakeMiddleware(PassThroughMiddleware):
     """Reject a handshake with an HTTP status, or register its session and hand it all events.
 
     Args:
-        runtime: What the sessions share.
         registry: All sessions of this node.
         policy: Which pages may connect.
     """
 
     scopes = (ScopeType.WEBSOCKET,)
 
-    def __init__(self, runtime: Runtime, registry: Registry, policy: OriginPolicy) -> None:
-        self._runtime = runtime
+    def __init__(self, registry: Registry, policy: OriginPolicy) -> None:
+        self._runtime = registry.runtime
         self._registry = registry
         self._policy = policy
 
@@ -41,21 +60,17 @@ class HandshakeMiddleware(PassThroughMiddleware):
         handshake = cast("dict[str, Any]", scope)
         if denial := self._denial(handshake):
             reason, status, detail = denial
-            self._runtime.metrics.refused[reason] += 1
-            path, client = quote(handshake["path"]), client_address(handshake)
             hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
-            log.warning("handshake refused", path=path, client=client, reason=reason, detail=detail, **hints)
-            if self._runtime.settings.is_development:
-                detail = "\n".join([detail, *(f"{name}: {value}" for name, value in hints.items())])
-            await deny(handshake, send, status, detail)
+            await self._runtime.reject(handshake, send, reason, status, detail, **hints)
             return
-        if EXTENSION not in (handshake.get("extensions") or ()):
+        extensions: dict[str, Any] = handshake.get("extensions") or {}
+        extension: dict[str, Any] = extensions.get(EXTENSION) or {}
+        writer: FrameWriter | None = extension.get("writer")
+        if writer is None:
             receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
         self._registry.add(session)
-        extensions: dict[str, Any] = handshake.get("extensions") or {}
-        extension: dict[str, Any] = extensions.get(EXTENSION) or {}
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
@@ -64,20 +79,87 @@ class HandshakeMiddleware(PassThroughMiddleware):
             # The drain cancelled a handler that was too slow; its clean-up has run, and nobody waits for more.
         finally:
             session.leave()
-            self._registry.remove(session, extension.get("writer"))
+            self._registry.remove(session, writer)
 
     def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
         settings, registry = self._runtime.settings, self._registry
-        if registry.draining:
+        if self._runtime.draining:
             return "draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING
         if problem := self._policy.problem(handshake):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
-        if 0 < settings.max_connections_per_address <= registry.by_address[address_group(client_address(handshake))]:
+        client = registry.client_of(client_address(handshake))
+        if 0 < settings.max_connections_per_address <= client.sessions:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
+        if client.exceeded():
+            return "rate", HTTPStatus.TOO_MANY_REQUESTS, "too many messages from this address"
         return None
+
+
+class RoutingMiddleware:
+    """Answer a handshake for an unknown path with 404, a GET for a WebSocket with 426, and a foreign Host with 403.
+
+    It stands around the application, because Litestar's own answers are 403 and 405.
+
+    Args:
+        runtime: What the sessions share.
+        policy: Under which names the service may be reached.
+    """
+
+    def __init__(self, runtime: Runtime, policy: OriginPolicy) -> None:
+        self._runtime = runtime
+        self._policy = policy
+        self._suggestions = TokenBucket(MAX_SUGGESTIONS, MAX_SUGGESTIONS)
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        def middleware(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+            if not scope["query_string"].isascii():  # Litestar decodes it, and takes what is no UTF-8 for a bug
+                scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
+            error = routing_error(scope["litestar_app"], scope)
+            if scope["type"] == ScopeType.WEBSOCKET:
+                return app(scope, receive, send) if error is None else self._answer_unknown(scope, send)
+            if self._is_foreign(scope):
+                hints = self._policy.explain(scope, "host")
+                path, client = quote(scope["path"]), client_address(scope)
+                log.warning("request rejected", path=path, client=client, reason="host", **hints)
+                body = "this host is not one of the service; its log says which setting admits it"
+                return ASGIResponse(body=body.encode(), status_code=403, media_type="text/plain")(scope, receive, send)
+            is_get = isinstance(error, MethodNotAllowedException) and scope["method"] == "GET"
+            if is_get and error and "websocket" in (error.headers or {}).get("allow", ""):
+                return self._answer_upgrade(scope, receive, send)
+            return app(scope, receive, send)
+
+        return middleware
+
+    def _is_foreign(self, scope: dict[str, Any]) -> bool:
+        path = scope["path"].removeprefix(scope.get("root_path") or "")
+        return path not in PROBES and not self._policy.may_ask(scope)
+
+    async def _answer_unknown(self, scope: Any, send: Send) -> None:
+        nearest = self._nearest(scope["litestar_app"], scope["path"])
+        detail = "there is no WebSocket at this path"
+        hint = {"nearest": nearest} if nearest else {}
+        await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)
+
+    async def _answer_upgrade(self, scope: Any, receive: Receive, send: Send) -> None:
+        status = HTTPStatus.UPGRADE_REQUIRED
+        self._runtime.count_rejected(scope, "upgrade", status, "this is a WebSocket", fix=UPGRADE)
+        headers = {"upgrade": "websocket", "connection": "upgrade"}
+        body = b"This is a WebSocket, and the request asks for no upgrade. Does a proxy drop the header Upgrade?"
+        response = ASGIResponse(body=body, status_code=status, headers=headers, media_type="text/plain")
+        await response(scope, receive, send)
+
+    def _nearest(self, app: Litestar, path: str) -> str:
+        """Return the path of a WebSocket that may be meant: behind a prefix, or spelled alike."""
+        if len(path) > 200 or not self._suggestions.allows(monotonic()):
+            return ""
+        known = websocket_paths(app)
+        for each in known:
+            if each != "/" and re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
+                return each
+        return next(iter(get_close_matches(path, known, n=1)), "")
 
 
 def _limited(receive: Receive, send: Send, limit: int) -> Receive:
@@ -90,7 +172,7 @@ def _limited(receive: Receive, send: Send, limit: int) -> Receive:
             if len(text.encode() if text is not None else message.get("bytes") or b"") > limit:
                 with suppress(OSError, RuntimeError):  # it is gone already
                     await send({"type": "websocket.close", "code": CloseCode.MESSAGE_TOO_BIG, "reason": "too big"})
-                return {"type": "websocket.disconnect", "code": int(CloseCode.MESSAGE_TOO_BIG), "reason": "too big"}
+                return {"type": "websocket.disconnect", "code": int(CloseCode.MESSAGE_TOO_BIG)}
         return message
 
     return receive_within_limit

@@ -1,21 +1,28 @@
 """The lifecycle of a connection: accept, `on_accept`, messages and, whatever happens, `on_disconnect`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from litestar.exceptions import WebSocketException
 from websockets.frames import CloseCode
 
-from .cause import resolve_cause
-from .session import HookPair, Session, Socket
+from .cause import Cause, resolve_cause
+from .session import Session, Socket
 
 log = structlog.get_logger(__name__)
+
+
+class HookPair(NamedTuple):
+    """A pair of hooks: once the first has begun, the second runs, whatever happens."""
+
+    on_accept: Callable[[Socket, Any], Awaitable[None]]
+    on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -62,7 +69,7 @@ async def connection_context(
     async with AsyncExitStack() as exit_stack:
         session.begin_lifespan(socket, exit_stack)
         exit_stack.push_async_exit(partial(_close, session))
-        for pair in (session.hooks, *hooks):
+        for pair in (session.runtime.hooks, *hooks):
             exit_stack.push_async_exit(partial(_disconnect, pair, socket, session))
             await pair.on_accept(socket, connection)
         if inner:
@@ -117,8 +124,8 @@ async def _close(session: Session, _: object, error: BaseException | None, __: o
         reason=cause.reason.value,
         code=cause.code,
         seconds=round(monotonic() - session.opened_at, 3),
-        messages_in=session.messages_in,
-        messages_out=session.messages_out,
+        messages_received=session.messages_received,
+        messages_sent=session.messages_sent,
         **({"limit": session.exceeded_limit} if session.exceeded_limit else {}),
     )
     return _is_over(error)
@@ -169,7 +176,7 @@ class SilenceLimit:
 
     def _check(self) -> None:
         session = self._session
-        waits_for_first = self._first and not session.messages_in
+        waits_for_first = self._first and not session.messages_received
         seconds = self._first if waits_for_first else self._idle
         if not seconds:
             return

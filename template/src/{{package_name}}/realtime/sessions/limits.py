@@ -1,39 +1,47 @@
-"""How much one connection may send. What a slow consumer may leave unread is in `server/websocket_protocol.py`."""
+"""How much one connection may send, and one client. What a slow consumer may leave unread is in
+`server/websocket_protocol.py`.
+"""
 
 from time import monotonic
 from typing import Final
 
+import msgspec
+
+from ..settings import CoreSettings
+
 PONGS: Final = dict.fromkeys(('{"type":"ping"}', '{"type": "ping"}'), '{"type":"pong"}') | {"ping": "pong"}
 """What is a ping, and its answer: in JSON, as `JSON.stringify` and Python's `json.dumps` write it, and as plain text,
-the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`."""
+the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`. In JSON it may have a `ref` too."""
+
+decode_ping: Final = msgspec.json.Decoder(msgspec.defstruct("Ping", [], tag="ping")).decode
+
+MAX_PING: Final = 500
+"""Characters of a ping with a `ref`."""
 
 BURST_SECONDS: Final = 10
-"""Frames that are no message may come at once, as many as MAX_FRAMES_PER_SECOND allows in this time."""
+"""Where a rate has no burst of its own, what it allows in this time may come at once."""
 
 
-class MessageLimit:
-    """Messages per second: a token bucket, which lets a burst through.
+class TokenBucket:
+    """So many a second, on average; a burst may come at once.
 
     Args:
-        rate: Messages per second, on average. 0 lifts the limit.
-        burst: Messages at once.
+        rate: How many a second: messages, frames or bytes. 0 lifts the limit.
+        burst: How many at once; ten seconds' worth by default.
     """
 
     __slots__ = ("_burst", "_rate", "_refilled_at", "_tokens")
 
-    def __init__(self, rate: float, burst: int) -> None:
+    def __init__(self, rate: float, burst: float | None = None) -> None:
         self._rate = rate
-        self._burst = self._tokens = max(float(burst), 1.0)
+        self._burst = self._tokens = max(rate * BURST_SECONDS if burst is None else burst, 1.0)
         self._refilled_at = monotonic()
 
-    def allows_message(self, now: float) -> bool:
-        """Count one message.
+    def allows(self, now: float) -> bool:
+        """Count one, and return whether it is within the limit; one that is not does not count.
 
         Args:
             now: When it came, as of `monotonic()`.
-
-        Returns:
-            Whether it is within the limit.
         """
         if not self._rate:
             return True
@@ -44,39 +52,56 @@ class MessageLimit:
         self._tokens -= 1
         return True
 
-    def refund(self, messages: int) -> None:
-        """Count so many messages less; more, where it is negative."""
-        self._tokens += messages
+    def charge(self, amount: float) -> None:
+        """Count so many more, allowed or not; less, where it is negative."""
+        self._tokens -= amount
+
+    def is_full(self) -> bool:
+        """Return whether it is as if nothing had ever been counted."""
+        return not self._rate or self._tokens + (monotonic() - self._refilled_at) * self._rate >= self._burst
 
 
-def frame_limit(rate: float) -> MessageLimit:
-    """Return the limit of what is no message: of the frames of MAX_FRAMES_PER_SECOND, and of `ping` messages."""
-    return MessageLimit(rate, round(rate * BURST_SECONDS))
-
-
-class BadMessageLimit:
-    """Invalid messages in a row. They are told by their numbers, so that a valid message costs nothing.
+class Client:
+    """What all connections of one client have in common, those that have ended included: of an address, or of a user.
 
     Args:
-        limit: Invalid messages in a row. 0 lifts the limit.
+        key: What it is kept by.
+        settings: The limits.
     """
 
-    __slots__ = ("_in_a_row", "_latest", "_limit")
+    __slots__ = ("_bytes", "_messages", "key", "sessions")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._in_a_row = 0
-        self._latest = 0
+    def __init__(self, key: tuple[str, str], settings: CoreSettings) -> None:
+        self.key = key
+        self.sessions = 0
+        """Those whose descriptor is open."""
+        rate = settings.max_messages_per_second_per_address if settings.max_messages_per_second else 0
+        self._messages = TokenBucket(rate)
+        self._bytes = TokenBucket(settings.max_bytes_per_second_per_address)
 
-    def allows_another(self, number: int) -> bool:
-        """Count an invalid message.
+    def exceeded(self, messages: int = 0, size: int = 0) -> str:
+        """Count messages of so many bytes together; return the setting whose limit is exceeded, or ""."""
+        now = monotonic()
+        for bucket, amount, setting in (
+            (self._messages, messages, "max_messages_per_second_per_address"),
+            (self._bytes, size, "max_bytes_per_second_per_address"),
+        ):
+            bucket.charge(amount - 1)
+            if not bucket.allows(now):
+                return setting
+        return ""
 
-        Args:
-            number: Which of all messages of its connection it is.
+    def is_fresh(self) -> bool:
+        """Return whether it is as if it had never connected."""
+        return not self.sessions and self._messages.is_full() and self._bytes.is_full()
 
-        Returns:
-            Whether it is within the limit.
-        """
-        self._in_a_row = self._in_a_row + 1 if number == self._latest + 1 else 1
-        self._latest = number
-        return not self._limit or self._in_a_row <= self._limit
+
+def is_ping(text: str | None) -> bool:
+    """Return whether a text message is a ping, with or without a `ref`."""
+    if text is None or text in PONGS or len(text) > MAX_PING:
+        return text in PONGS
+    try:
+        decode_ping(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False
+    return True

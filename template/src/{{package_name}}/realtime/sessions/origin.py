@@ -69,6 +69,11 @@ class OriginPolicy:
             return "origin"
         return "" if self._is_own_host(scope, host) else "host"
 
+    def may_ask(self, scope: dict[str, Any]) -> bool:
+        """Return whether an HTTP request names the service in its Host: by a name of its own, or by an IP address."""
+        names = [_name_and_port(host)[0] for host in _headers(scope, b"host")]
+        return all(_is_address(name) or self._is_own_host(scope, name) for name in names)
+
     def explain(self, scope: dict[str, Any], problem: str) -> dict[str, Any]:
         """Return what was compared, where it came from, and what to change: for the log, or for a developer."""
         hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")
@@ -145,8 +150,10 @@ def _is_direct_on_loopback(scope: dict[str, Any]) -> bool:
 
 def _is_loopback_name(name: str) -> bool:
     """Return whether nobody else can make this name, or this IP address, lead to this machine."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+    return name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
     try:
         return bool(ip_address(name))
     except ValueError:

@@ -17,13 +17,13 @@ from litestar.types import Scope
 
 from ..settings import PACKAGE, CoreSettings
 from .cause import resolve_cause
-from .handshake import HandshakeMiddleware
+from .fast_path import surround
+from .handshake import HandshakeMiddleware, RoutingMiddleware
 from .info import ConnectionInfo
-from .middleware import surround
 from .origin import OriginPolicy
-from .registry import Registry, SessionCollector
-from .routing import RoutingMiddleware
-from .session import SESSION_KEY, HookPair, Runtime, Session
+from .registry import Registry
+from .runtime import Runtime
+from .session import SESSION_KEY, Session
 
 MISSING: Final = (
     "the drain on SIGTERM, SEND_SECONDS and MAX_PENDING_BYTES for slow consumers, HANDSHAKE_SECONDS, PING_INTERVAL, "
@@ -45,21 +45,16 @@ class Sessions(InitPlugin):
     """
 
     def __init__(self, settings: CoreSettings, connection: Callable[[], ConnectionInfo], hooks: Any) -> None:
-        self._runtime = Runtime(settings, connection, HookPair(hooks.on_accept, hooks.on_disconnect))
+        self.registry = Registry(Runtime(settings, connection, hooks))
+        """All sessions of this node, and what Prometheus reads."""
         self.policy = OriginPolicy(settings)
         """Which pages may connect."""
-        self.registry = Registry(self._runtime)
-        """All sessions of this node."""
-        self.metrics = self._runtime.metrics
-        """The counters of all sessions."""
-        self.collector = SessionCollector(self.metrics, self.registry)
-        """What Prometheus reads."""
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the handshake middleware before any other: what comes first may await, uncounted."""
         config: Any = app_config  # its types are partly unknown
-        config.middleware.insert(0, HandshakeMiddleware(self._runtime, self.registry, self.policy))
-        surround(app_config, RoutingMiddleware(self._runtime), innermost=True)
+        config.middleware.insert(0, HandshakeMiddleware(self.registry, self.policy))
+        surround(app_config, RoutingMiddleware(self.registry.runtime, self.policy), innermost=True)
         config.after_exception.append(_after_exception)
         config.lifespan.append(self._lifespan)
         app_config.dependencies["connection"] = Provide(_provide_connection, sync_to_thread=False)
@@ -71,12 +66,13 @@ class Sessions(InitPlugin):
         """Keep what connections share open until the last is cleaned up, also on a server that does not drain."""
         if not self.registry.is_drained and "litestar.testing" not in sys.modules:
             log.warning("the service does not run on its own server", missing=MISSING, fix=f"run python -m {PACKAGE}")
-        self.registry.admit_handshakes()
+        runtime = self.registry.runtime
+        runtime.draining = False  # it may start again, in tests
         try:
             yield
         finally:
-            self.registry.begin_drain()
-            if not await self.registry.wait_empty(3 * self._runtime.settings.hook_seconds):
+            runtime.draining = True
+            if not await self.registry.wait_empty(3 * runtime.settings.hook_seconds):
                 log.error("connections were not cleaned up in time", connections=len(self.registry))
 
 

@@ -1,37 +1,42 @@
 """The sessions of this node: each is counted before its first await, and leaves when its clean-up is done."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
-from itertools import accumulate
+from itertools import accumulate, islice
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .cause import Reason
-from .frames import FrameWriter
-from .metrics import BUCKETS, LIMITS, Metrics
-from .session import Runtime, Session
+from .fast_path import FrameWriter
+from .limits import Client
+from .runtime import BUCKETS, LIMITS, Runtime
+from .session import Session
+
+MAX_CLIENTS: Final = 10_000
+"""Clients without a session whose rates are remembered; of more, those that left first are forgotten."""
 
 
-class Registry:
-    """The sessions that are not closed yet, counted by address and by user.
+class Registry(Collector):
+    """The sessions that are not closed yet, counted by address and by user, and for Prometheus.
 
     Args:
         runtime: What the sessions share.
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._sessions: set[Session] = set()
-        self._by_user: dict[str, set[Session]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
-        self.by_address: Counter[str] = Counter()
-        """The sessions of each client, as `address_group` names it, with those whose descriptor is still open."""
+        self.clients: dict[tuple[str, str], Client] = {}
+        """Each address and each user that has a session, or whose rates are not full again."""
+        self._absent: dict[Client, None] = {}
+        """The clients without a session, the one that has been away for the longest time first."""
         self.lingering = 0
         """Sessions whose clean-up is done, and whose descriptor is still open."""
         self.is_drained = False
@@ -44,46 +49,54 @@ class Registry:
         """Iterate over a copy: sessions come and go while the caller awaits."""
         return iter(tuple(self._sessions))
 
-    @property
-    def draining(self) -> bool:
-        """Whether new handshakes are rejected, because the service is about to stop."""
-        return self._runtime.draining
+    def client_of(self, address: str) -> Client:
+        """Return what is counted for the client with an address."""
+        return self._client("address", address_group(address))
 
-    def admit_handshakes(self) -> None:
-        """Begin, or begin again, to let sessions in."""
-        self._runtime.draining = False
+    def _client(self, kind: str, name: str) -> Client:
+        for client in [*islice(self._absent, 2)]:  # so that more leave than come
+            if client.is_fresh() or len(self._absent) > MAX_CLIENTS:
+                self._forget(client)
+        key = kind, name
+        if key not in self.clients:
+            self.clients[key] = Client(key, self.runtime.settings)
+            self._absent[self.clients[key]] = None
+        return self.clients[key]
 
-    def begin_drain(self) -> None:
-        """Let no new session in."""
-        self._runtime.draining = True
+    def _forget(self, client: Client) -> None:
+        del self._absent[client], self.clients[client.key]
 
     def add(self, session: Session) -> None:
         """Count a session."""
         self._sessions.add(session)
         self._empty.clear()
-        self.by_address[address_group(session.client)] += 1
+        self._count(session, self.client_of(session.client))
+
+    def _count(self, session: Session, client: Client) -> None:
+        self._absent.pop(client, None)
+        client.sessions += 1
+        session.clients += (client,)
 
     def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
-        """Forget a session whose clean-up is done. It counts for its address, and as lingering, until it is closed."""
+        """Forget a session whose clean-up is done. It counts for its client, and as lingering, until it is closed."""
         self._sessions.remove(session)
-        if sessions := self._by_user.get(session.user):
-            sessions.discard(session)
-            if not sessions:
-                del self._by_user[session.user]
         if not self._sessions:
             self._empty.set()
         self.lingering += 1
-        closed = partial(self._closed, address_group(session.client))
+        closed = partial(self._closed, session.clients)
         writer.notify_closed(closed) if writer else closed()
 
-    def _closed(self, client: str) -> None:
+    def _closed(self, clients: Iterable[Client]) -> None:
         self.lingering -= 1
-        self.by_address[client] -= 1
-        if not self.by_address[client]:
-            del self.by_address[client]
+        for client in clients:
+            client.sessions -= 1
+            if not client.sessions:
+                self._absent[client] = None
+                if client.is_fresh():
+                    self._forget(client)
 
-    def acquire(self, session: Session, user: str, limit: int) -> bool:
-        """Count a session as one of a user's until it is removed.
+    def acquire(self, session: Session, user: str, limit: int) -> str:
+        """Count a session as one of a user's until it is closed.
 
         Nothing is awaited between the check and the count, so a burst of handshakes cannot exceed the limit.
 
@@ -93,18 +106,20 @@ class Registry:
             limit: Sessions that one user may have on this node. 0 lifts the limit.
 
         Returns:
-            Whether it is counted; False where the user has as many sessions as are allowed.
+            What the user has too many of; "" where the session is counted.
         """
-        sessions = self._by_user.setdefault(user, set())
-        if 0 < limit <= len(sessions):
-            return False
-        sessions.add(session)
+        client = self._client("user", user)
+        if 0 < limit <= client.sessions:
+            return "connections"
+        if client.exceeded():
+            return "messages"
+        self._count(session, client)
         session.user = user
-        return True
+        return ""
 
-    def of_user(self, user: str) -> tuple[Session, ...]:
+    def of_user(self, user: str) -> list[Session]:
         """Return the sessions of a user."""
-        return tuple(self._by_user.get(user, ()))
+        return [session for session in self._sessions if session.user == user]
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.
@@ -120,33 +135,15 @@ class Registry:
                 await self._empty.wait()
         return self._empty.is_set()
 
-
-def address_group(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which each has 2**64."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
-    except ValueError:
-        return address
-
-
-class SessionCollector(Collector):
-    """Turn the counters of the sessions into Prometheus' metrics."""
-
-    def __init__(self, metrics: Metrics, registry: Registry) -> None:
-        self._metrics = metrics
-        self._registry = registry
-
     def collect(self) -> Iterator[Metric]:
         """Yield each metric; the messages of open sessions are added to those of the closed."""
-        metrics = self._metrics
-        received = metrics.messages_in + sum(session.messages_in for session in self._registry)
-        sent = metrics.messages_out + sum(session.messages_out for session in self._registry)
-        yield GaugeMetricFamily("websocket_open", "Connections open now", len(self._registry))
-        yield GaugeMetricFamily("websocket_draining", "1 while the service drains", int(self._registry.draining))
+        metrics = self.runtime.metrics
+        received = metrics.messages_received + sum(session.messages_received for session in self)
+        sent = metrics.messages_sent + sum(session.messages_sent for session in self)
+        yield GaugeMetricFamily("websocket_open", "Connections open now", len(self))
+        yield GaugeMetricFamily("websocket_draining", "1 while the service drains", int(self.runtime.draining))
         yield CounterMetricFamily("websocket_accepted", "Handshakes accepted", metrics.accepted)
-        yield _labelled("websocket_refused", "Handshakes refused, by reason", "reason", metrics.refused)
+        yield _labelled("websocket_rejected", "Handshakes rejected, by reason", "reason", metrics.rejected)
         yield _labelled("websocket_ended", "Connections ended, by reason", "reason", metrics.ended, Reason)
         over = "Connections closed for a limit, by its setting"
         yield _labelled("websocket_limit_exceeded", over, "limit", metrics.limits, LIMITS)
@@ -163,6 +160,16 @@ class SessionCollector(Collector):
         yield CounterMetricFamily(
             "websocket_slow_disconnects", "on_disconnect hooks that exceeded HOOK_SECONDS", metrics.slow_disconnects
         )
+
+
+def address_group(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which each has 2**64."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address
 
 
 def _labelled(

@@ -1,32 +1,31 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 import structlog
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import Message, Receive, ReceiveMessage, Send
 from websockets.frames import CloseCode
 
 from ..internals import frames_of
 from ..settings import CoreSettings
-from .cause import Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
-from .denial import deny
-from .frames import EXTENSION, FrameWriter, encode_with, text_frame
+from .cause import LOST, Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
+from .fast_path import EXTENSION, FrameWriter, encode_with, is_direct, text_frame
 from .info import ConnectionInfo, link
-from .limits import PONGS, BadMessageLimit, MessageLimit, frame_limit
-from .metrics import Metrics
-from .middleware import is_direct
+from .limits import Client, TokenBucket, is_ping
+from .runtime import HandlerTraits, Metrics, Runtime, client_address
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +39,10 @@ Ref = str | int
 """What a client calls a message; the answers to it carry the same."""
 
 RESTARTING: Final = "the service is about to restart"
+
+MESSAGE_COST: Final = 4096
+MAX_UNCHARGED: Final = 65536
+"""The client is charged for its messages after so many bytes, each message with MESSAGE_COST: after 16 at most."""
 
 
 class State(Enum):
@@ -64,24 +67,6 @@ NEXT_STATES: Final = {
 """The transitions that there are."""
 
 
-class HookPair(NamedTuple):
-    """A pair of hooks: once the first has begun, the second runs, whatever happens."""
-
-    on_accept: Callable[[Socket, Any], Awaitable[None]]
-    on_disconnect: Callable[[Socket, Any, Cause], Awaitable[None]]
-
-
-class HandlerTraits(NamedTuple):
-    """What all sessions of a handler have in common."""
-
-    direct: bool
-    """Nothing stands between the handler and the session."""
-    encode: Callable[[Any], bytes]
-    """Turns a message into JSON, with the `type_encoders` of the handler."""
-    binary: bool
-    """JSON is sent in binary frames."""
-
-
 @dataclass(slots=True)
 class Exchange:
     """A message that is handled in a task of its own: it is answered by a stream, or together with others."""
@@ -97,21 +82,6 @@ class Exchange:
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(slots=True)
-class Runtime:
-    """The one object that every session of an application refers to."""
-
-    settings: CoreSettings
-    make_connection: Callable[[], ConnectionInfo]
-    hooks: HookPair
-    """The hooks of the service, for every connection."""
-    metrics: Metrics = field(default_factory=Metrics)
-    handlers: dict[BaseRouteHandler, HandlerTraits] = field(default_factory=dict[BaseRouteHandler, HandlerTraits])
-    """The traits of each handler that had a connection."""
-    draining: bool = False
-    """The service is about to stop."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Session:
     """One WebSocket between the server and Litestar.
@@ -123,7 +93,7 @@ class Session:
     scope: dict[str, Any]
     _receive: Receive
     _send: Send
-    _runtime: Runtime
+    runtime: Runtime
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
@@ -131,6 +101,8 @@ class Session:
     """What is about to end it, once the messages before are handled: the client is gone."""
     user: str = ""
     """Who connected; "" where nobody has authenticated."""
+    clients: tuple[Client, ...] = ()
+    """What is counted for its address and for its user."""
     connection: ConnectionInfo | None = None
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
@@ -150,34 +122,41 @@ class Session:
     """When the last message came, or the handshake began."""
     awaiting_message: bool = True
     """No message is handled at the moment."""
-    messages_in: int = 0
-    messages_out: int = 0
+    messages_received: int = 0
+    messages_sent: int = 0
     exceeded_limit: str = ""
     """The setting whose limit the client exceeded; "" where it did not."""
     ref: Ref | None = None
     """The `ref` of the message that came last, if it had one."""
     exchanges: dict[object, Exchange] = field(default_factory=dict[object, Exchange])
     """What is handled in tasks of its own, by its `ref` if it has one."""
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    _tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict[asyncio.Task[Any], None])
     _context: Context | None = None
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
     _closing: asyncio.Task[Cause] | None = None
     """Closes it after a task failed; kept, because the event loop itself keeps no task alive."""
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
-    _limit: MessageLimit = field(init=False)
-    _pings: MessageLimit | None = None
-    _bad_messages: BadMessageLimit | None = None
+    _limit: TokenBucket = field(init=False)
+    _pings: TokenBucket | None = None
+    _bad_messages: int = 0
+    """Invalid messages in a row."""
+    _last_bad_message: int = 0
+    """Which of all messages the last of them was."""
+    _uncharged: int = 0
+    """Bytes of messages that its clients are not charged for yet, with MESSAGE_COST for each message."""
+    _charged_messages: int = 0
+    """Messages for which they are."""
     _send_failed: bool = False
     """The server could not send; it says why when it is asked for the next event."""
     _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
     def __post_init__(self) -> None:
-        settings = self._runtime.settings
+        settings = self.runtime.settings
         self.receive_event = self.receive
         self.last_received_at = self.opened_at
-        self._limit = MessageLimit(settings.max_messages_per_second, settings.message_burst)
+        self._limit = TokenBucket(settings.max_messages_per_second, settings.message_burst)
 
     @staticmethod
     def of(socket: Socket) -> "Session":
@@ -198,7 +177,7 @@ class Session:
     @property
     def settings(self) -> CoreSettings:
         """The settings of the service."""
-        return self._runtime.settings
+        return self.runtime.settings
 
     @property
     def has_unread(self) -> bool:
@@ -206,14 +185,9 @@ class Session:
         return self.cause is None and self.noticed_cause is not None
 
     @property
-    def hooks(self) -> HookPair:
-        """The hooks of the service."""
-        return self._runtime.hooks
-
-    @property
     def metrics(self) -> Metrics:
         """The counters of all sessions."""
-        return self._runtime.metrics
+        return self.runtime.metrics
 
     @property
     def client(self) -> str:
@@ -229,21 +203,25 @@ class Session:
         """Receive the next event from the server.
 
         Raises:
-            WebSocketDisconnect: The connection is closed already, or has exceeded MAX_MESSAGES_PER_SECOND.
+            WebSocketDisconnect: The connection is closed already, or its client has exceeded a rate.
         """
         if self.cause is not None:
             raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
         self.message_handled()
-        message = await self._receive()
+        message: Any = await self._receive()
         if message["type"] == "websocket.receive":
-            self.messages_in += 1
+            self.messages_received += 1
             self.awaiting_message = False
             self.last_received_at = now = monotonic()
-            if not self._limit.allows_message(now) and not self._allows_ping(message.get("text")):
+            text = message.get("text")
+            self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
+            if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
+                await self._exceed(setting, "too many messages")
+            if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
                 await self._exceed("max_messages_per_second", "too many messages")
         elif message["type"] == "websocket.disconnect":
             self._disconnected(message)
-        return message
+        return message  # type: ignore[no-any-return]
 
     async def send(self, message: Message) -> None:
         """Send an event to the server.
@@ -260,7 +238,7 @@ class Session:
             await self._accept(message)
         else:
             await self._pass_on(message)
-            self.messages_out += 1
+            self.messages_sent += 1
 
     def write_text(self, payload: bytes) -> bool:
         """Send a text message on the fast path.
@@ -287,7 +265,7 @@ class Session:
         if writer is None or self.cause is not None or not writer.takes_frames:
             return False
         writer.write_frames(frames)
-        self.messages_out += messages
+        self.messages_sent += messages
         return True
 
     async def send_message(self, message: Any, ref: Ref | None = None) -> None:
@@ -329,7 +307,7 @@ class Session:
             raise RuntimeError(f"{self.path}: a task is started before the connection is accepted, or after its end")
         context = self._context.copy()
         task = asyncio.create_task(coroutine, name=name, context=context)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._task_done, context=context)
         return task
 
@@ -350,8 +328,8 @@ class Session:
         """Cancel the tasks and await them, for up to HOOK_SECONDS. No other can be started from then on."""
         self._task = self._context = None
         closing = {each.task for each in self.exchanges.values() if each.closing}
-        for task in self._tasks - closing:
-            if not task.cancelling():  # a second cancellation would cut short how it ends
+        for task in self._tasks:
+            if task not in closing and not task.cancelling():  # a second cancellation would cut short how it ends
                 task.cancel()
         if pending := [*self._tasks, *filter(None, [self._closing])]:
             _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
@@ -376,21 +354,19 @@ class Session:
         if self.cause is not None:
             return self.cause
         cause = self._end_with(Cause(reason, int(code), error))
+        await self._send_close(code, detail)
+        return cause
+
+    async def _send_close(self, code: int, detail: str) -> None:
         with suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
-        return cause
 
-    def count_limit(self, setting: str) -> None:
-        """Note that the client exceeded the limit of a setting."""
-        self.metrics.limits[setting] += 1
-        self.exceeded_limit = setting
-
-    async def close_for_limit(self, setting: str, detail: str) -> None:
-        """Close with 1008, because the client exceeded the limit of a setting."""
+    async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        """Close, because the client exceeded the limit of a setting."""
         if self.cause is None:
-            self.count_limit(setting)
-            await self.close(Reason.LIMIT_EXCEEDED, CloseCode.POLICY_VIOLATION, detail)
+            self.exceed_limit(setting, code)
+            await self._send_close(code, detail)
 
     def exceed_limit(self, setting: str, code: int) -> Cause:
         """Note that the client exceeded the limit of a setting; the server closes the connection with this code.
@@ -399,7 +375,8 @@ class Session:
             The cause: what ended the connection first.
         """
         if self.cause is None:
-            self.count_limit(setting)
+            self.metrics.limits[setting] += 1
+            self.exceeded_limit = setting
         return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)))
 
     async def count_bad_message(self) -> None:
@@ -409,8 +386,10 @@ class Session:
             WebSocketDisconnect: It is one too many: the connection is closed with 1008.
         """
         self.metrics.bad_messages += 1
-        self._bad_messages = self._bad_messages or BadMessageLimit(self.settings.max_bad_messages)
-        if not self._bad_messages.allows_another(self.messages_in):
+        in_a_row = self.messages_received == self._last_bad_message + 1
+        self._bad_messages = self._bad_messages + 1 if in_a_row else 1
+        self._last_bad_message = self.messages_received
+        if 0 < self.settings.max_bad_messages < self._bad_messages:
             await self._exceed("max_bad_messages", "too many bad messages")
 
     async def count_ping(self) -> None:
@@ -419,27 +398,27 @@ class Session:
         Raises:
             WebSocketDisconnect: It is one too many: the connection is closed with 1008.
         """
-        self.messages_in -= 1
-        self._limit.refund(1)
-        self._pings = self._pings or frame_limit(self.settings.max_frames_per_second)
-        if not self._pings.allows_message(monotonic()):
+        self.messages_received -= 1
+        if not self._allows_ping(-1):
             await self._exceed("max_frames_per_second", "too many pings")
 
-    async def deny(self, status: int, detail: str) -> None:
+    async def reject(self, reason: str, status: int, detail: str, **hints: Any) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
 
         Args:
+            reason: Why, in the metrics and in the log.
             status: The HTTP status.
             detail: The body of the response.
+            hints: More for the log.
         """
         if self.cause is None:
             self._end_with(Cause(Reason.SERVICE_CLOSED, int(CloseCode.POLICY_VIOLATION)))
-            await deny(self.scope, self._send, status, detail)
+            await self.runtime.reject(self.scope, self._send, reason, status, detail, **hints)
 
     def ensure_connection(self) -> ConnectionInfo:
         """Return the one `Connection` of this session; make it on the first call."""
         if self.connection is None:
-            self.connection = self._runtime.make_connection()
+            self.connection = self.runtime.make_connection()
             link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
@@ -455,11 +434,11 @@ class Session:
         self.exit_stack = exit_stack
         self.initializing = True
         handler: Any = socket.route_handler
-        traits = self._runtime.handlers.get(handler)
+        traits = self.runtime.handlers.get(handler)
         if traits is None:
             direct = is_direct(handler) and not socket.app.before_send
             encode = msgspec.json.Encoder(enc_hook=handler.default_serializer).encode
-            traits = self._runtime.handlers[handler] = HandlerTraits(direct, encode, frames_of(handler)[1] == "binary")
+            traits = self.runtime.handlers[handler] = HandlerTraits(direct, encode, frames_of(handler)[1] == "binary")
         self._socket, self._traits = socket, traits
         self._context = copy_context()
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
@@ -480,7 +459,7 @@ class Session:
     def message_handled(self) -> None:
         """Count the time that the handler took for the last message, if it has one."""
         if not self.awaiting_message:
-            self._runtime.metrics.count_handled(monotonic() - self.last_received_at)
+            self.runtime.metrics.count_handled(monotonic() - self.last_received_at)
             self.awaiting_message = True
 
     async def end(self, error: BaseException | None) -> Cause:
@@ -498,17 +477,13 @@ class Session:
         await self._read_cause()
         self.message_handled()
         resolution = self._resolve(error)
-        connecting = self.state is State.CONNECTING
-        if connecting and not resolution.is_bug:
-            status, detail = int(resolution.status), resolution.detail
-            log.info("handshake refused", path=self.path, client=self.client, status=status, detail=detail)
-        if connecting:
-            await self.deny(resolution.status, resolution.detail)
+        if self.state is State.CONNECTING:
+            await self.reject("error" if resolution.is_bug else "handler", resolution.status, resolution.detail)
         return await self.close(resolution.reason, resolution.code, resolution.detail, resolution.error)
 
     def _resolve(self, error: BaseException | None) -> Resolution:
         """Decide what an exception means, and log it where it is a bug."""
-        resolution = resolve_cause(error, initializing=self.initializing, draining=self._runtime.draining)
+        resolution = resolve_cause(error, initializing=self.initializing, draining=self.runtime.draining)
         if resolution.is_bug:
             connecting = self.state is State.CONNECTING
             event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
@@ -517,7 +492,7 @@ class Session:
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         """Forget a task; where it failed, close."""
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is None or isinstance(error, WebSocketDisconnect):
             return
@@ -534,8 +509,9 @@ class Session:
         """Count it as closed: its clean-up is done."""
         self._end_with(LOST)  # only where a handler without the lifespan left it open: the server drops it
         self._advance(State.CLOSED)
-        self.metrics.messages_in += self.messages_in
-        self.metrics.messages_out += self.messages_out
+        self._charge_clients()
+        self.metrics.messages_received += self.messages_received
+        self.metrics.messages_sent += self.messages_sent
 
     def _advance(self, state: State) -> None:
         """Change the state, here alone."""
@@ -559,32 +535,41 @@ class Session:
                 task.cancel()
 
     async def _accept(self, message: Message) -> None:
-        if self._runtime.draining:  # the drain began after its admission
-            await self.deny(503, RESTARTING)
+        if self.runtime.draining:  # the drain began after its admission
+            await self.reject("draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING)
             raise WebSocketDisconnect(detail=RESTARTING, code=CloseCode.SERVICE_RESTART)
         if self.before_accept is not None:
             self.before_accept(message)
         await self._pass_on(message)
         self._advance(State.OPEN)
         self.metrics.accepted += 1
+        handler = self.scope.get("route_handler")
+        if isinstance(handler, ASGIRouteHandler) and handler not in self.runtime.mounted:
+            self.runtime.mounted.add(handler)
+            log.warning("a mounted application has accepted a socket, for which no hook is called", path=self.path)
 
     async def _close_as_asked(self, code: int, reason: str) -> None:
         if self.cause is not None:
             return
         if self.state is State.CONNECTING:
-            await self.deny(403, reason or "forbidden")
+            await self.reject("handler", HTTPStatus.FORBIDDEN, reason or "forbidden")
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
             await self.close(Reason.SERVICE_CLOSED, code, reason)
 
-    def _allows_ping(self, text: object) -> bool:
-        """Let a ping pass where messages have reached their limit; `count_ping` comes when it is handled as one."""
-        if text not in PONGS:
-            return False
-        self._limit.refund(-1)
-        self._pings = self._pings or frame_limit(self.settings.max_frames_per_second)
-        return self._pings.allows_message(monotonic())
+    def _allows_ping(self, messages: int) -> bool:
+        """Let a ping pass, charged as a message or not: `count_ping` comes when it is handled as one."""
+        self._limit.charge(messages)
+        self._pings = self._pings or TokenBucket(self.settings.max_frames_per_second)
+        return self._pings.allows(monotonic())
+
+    def _charge_clients(self) -> str:
+        """Charge its address and its user for its messages; return the setting whose limit they exceed together."""
+        messages = self.messages_received - self._charged_messages
+        size = self._uncharged - messages * MESSAGE_COST
+        self._uncharged, self._charged_messages = 0, self.messages_received
+        return next(filter(None, [client.exceeded(messages, size) for client in self.clients]), "")
 
     async def _exceed(self, setting: str, detail: str) -> None:
         await self.close_for_limit(setting, detail)
@@ -606,9 +591,10 @@ class Session:
 
     def _disconnected(self, message: ReceiveMessage) -> None:
         if self.cause is None:
-            cause = self._end_with(cause_of_disconnect(message))
-            if cause.code == CloseCode.MESSAGE_TOO_BIG:
-                self.count_limit("max_message_size")
+            cause = cause_of_disconnect(message)
+            if cause.reason is Reason.LIMIT_EXCEEDED:
+                self.exceed_limit("max_message_size", cause.code)
+            self._end_with(cause)
 
     async def _read_cause(self) -> None:
         """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are
@@ -623,12 +609,3 @@ class Session:
                     if message["type"] == "websocket.disconnect":
                         self._disconnected(message)
         self._end_with(LOST)
-
-
-LOST: Final = Cause(Reason.CONNECTION_LOST, int(CloseCode.ABNORMAL_CLOSURE))
-
-
-def client_address(scope: dict[str, Any]) -> str:
-    """Return the client's address without its port, or "" where the server does not know it (a unix socket)."""
-    client = scope.get("client")
-    return client[0] if client else ""

@@ -18,7 +18,7 @@ from litestar.types import GetLogger
 
 from .. import plugin
 from ..observability.logs import Logging
-from ..project import load_app, load_settings
+from ..parts import load_app, load_settings
 from ..settings import PACKAGE, PREFIX, CoreSettings
 from .credentials import SETTINGS, credentials
 from .observation import UndocumentedMessages

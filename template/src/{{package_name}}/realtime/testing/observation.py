@@ -23,7 +23,7 @@ from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of, lifespan_of, query_of
 from ..plugin import Realtime
 from ..sessions.cause import Cause
-from ..sessions.frames import split_fields
+from ..sessions.fast_path import split_fields
 from ..sessions.info import ConnectionInfo
 from ..sessions.lifespan import connection_lifespan
 from ..sessions.session import Socket

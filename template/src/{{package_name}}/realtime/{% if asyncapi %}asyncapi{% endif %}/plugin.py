@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar
+from litestar import Litestar, Router
+from litestar.datastructures import ResponseHeader
 from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin
 from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server, ServerVariable
 
 from ..handlers.route_handler import listener_routes
+from ..http import NOTHING
 from ..sessions.cause import CLOSE_CODES
 from .channels import describe
 
@@ -36,6 +38,13 @@ SERVER: Final = Server(
     description="The address of the service. Behind a proxy with TLS it is that of the proxy, and the protocol is wss.",
     variables={"host": ServerVariable(default="127.0.0.1:8000")},
 )
+
+POLICY: Final = (
+    f"{NOTHING}; script-src 'self' 'unsafe-eval'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'"
+)
+"""The content security policy of the page, whose files all come from the service. It compiles JSON schemas and adds
+inline styles; it shows only what the code of the service says."""
 
 
 class Documentation(AsyncAPIPlugin):
@@ -67,6 +76,11 @@ class Documentation(AsyncAPIPlugin):
             components=components,
         )
         super().__init__(config)
+
+    def create_docs_router(self) -> Router:
+        router = super().create_docs_router()
+        router.response_headers = [ResponseHeader(name="content-security-policy", value=POLICY)]
+        return router
 
     def get_asyncapi(self, app: Litestar) -> AsyncAPI:
         return super().get_asyncapi(self._read(app))

@@ -13,13 +13,11 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScop
 from websockets.frames import CloseCode
 
 from ..sessions.cause import Cause, Reason
-from ..sessions.middleware import PassThroughMiddleware
+from ..sessions.fast_path import PassThroughMiddleware
 from ..sessions.plugin import Sessions
 from ..sessions.session import SESSION_KEY, Session
 from .authenticator import Authenticator, seconds_left
 from .credentials import SUBPROTOCOL
-
-log = structlog.get_logger(__name__)
 
 REASONS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "token",
@@ -63,8 +61,8 @@ class AuthenticationMiddleware(PassThroughMiddleware):
             await next_app(scope, receive, send)
             return
         registry = connection.app.plugins.get(Sessions).registry
-        if not registry.acquire(session, token.sub, limit=self._max_connections_per_user):
-            await _reject(session, TooManyRequestsException("too many connections of this user"))
+        if excess := registry.acquire(session, token.sub, limit=self._max_connections_per_user):
+            await _reject(session, TooManyRequestsException(f"too many {excess} of this user"))
             return
         scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
@@ -100,11 +98,6 @@ class AuthenticationMiddleware(PassThroughMiddleware):
 
 
 async def _reject(session: Session, error: HTTPException) -> None:
-    reason = REASONS[error.status_code]
-    session.metrics.refused[reason] += 1
     # Of the cause only the kind: the text of the decoder might quote the token.
-    kind = type(error.__cause__).__name__ if error.__cause__ else None
-    log.warning(
-        "handshake refused", reason=reason, path=session.path, client=session.client, detail=error.detail, problem=kind
-    )
-    await session.deny(error.status_code, error.detail)
+    hints = {"problem": type(error.__cause__).__name__} if error.__cause__ else {}
+    await session.reject(REASONS[error.status_code], error.status_code, error.detail, **hints)

@@ -17,9 +17,10 @@ from litestar.security.jwt import Token
 from msgspec import Struct
 
 from ..fanout.broker import FanoutUnavailableError
+from ..fanout.channels import node_channel
 from ..fanout.dispatch import Batch
 from ..fanout.messages import GapMarker
-from ..fanout.plugin import MAX_NAME_BYTES, Fanout
+from ..fanout.plugin import Fanout
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
 from ..sessions.session import State
@@ -29,9 +30,8 @@ from .settings import AuthSettings
 
 log = structlog.get_logger(__name__)
 
-NODE_CHANNEL: Final = f"{':' * (MAX_NAME_BYTES + 1)}LoggedOut"
-"""Where the nodes of the service tell each other of logouts. Its name is longer than one that a connection may join."""
-
+NODE_CHANNEL: Final = node_channel("LoggedOut")
+"""Where the nodes of the service tell each other of logouts."""
 
 RETRY_SECONDS: Final = 1
 """Seconds until what was revoked is read again, where the engine was unavailable."""

@@ -3,12 +3,17 @@
 There is no build step: the browser gets the files of this folder, and `client.js` of the folder `client/`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from litestar import Request, Response, Router, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
+from litestar.routes import WebSocketRoute
+from msgspec import inspect
+
+from ..handlers.route_handler import ListenerRouteHandler
 
 MEDIA_TYPES: Final = {
     "index.html": "text/html",
@@ -47,5 +52,32 @@ def asset(name: FromPath[str]) -> Response[bytes]:
     return Response(CONTENTS[name], media_type=MEDIA_TYPES[name])
 
 
-page = Router("/", route_handlers=[index, asset], response_headers=HEADERS, include_in_schema=False)
+@get("/page/streams", sync_to_thread=False)
+def streams(request: Request[Any, Any, Any]) -> list[dict[str, Any]]:
+    """The listeners that stream, for which the page has cards: those whose message is one text."""
+    return list(_streams(request.app))
+
+
+def _streams(app: Litestar) -> Iterator[dict[str, Any]]:
+    """Yield the path of each, and how it is asked."""
+    for route in app.routes:
+        handler = route.route_handler if isinstance(route, WebSocketRoute) else None
+        if isinstance(handler, ListenerRouteHandler) and handler.streams and not route.path_parameters:
+            for kind in handler.received_types():
+                if text := _only_text(inspect.type_info(kind.raw)):
+                    yield {"path": route.path.lstrip("/"), **text}
+                    break
+
+
+def _only_text(message: inspect.Type) -> dict[str, Any] | None:
+    """Return the message without its text, and the field of the text; None where it needs anything else."""
+    if not isinstance(message, inspect.StructType):
+        return None
+    required = [field for field in message.fields if field.required]
+    if len(required) != 1 or not isinstance(required[0].type, inspect.StrType):
+        return None
+    return {"message": {message.tag_field: message.tag} if message.tag_field else {}, "field": required[0].encode_name}
+
+
+page = Router("/", route_handlers=[index, asset, streams], response_headers=HEADERS, include_in_schema=False)
 """The handlers of the page."""

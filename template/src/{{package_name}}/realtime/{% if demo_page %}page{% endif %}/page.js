@@ -9,6 +9,9 @@ import { Lane, flow, hue } from "./timeline.js";
  *   | { type: "joined" | "left", connection: string }
  *   | { type: "gap", missed: number | null }
  *   | { type: "error", code: string, detail: string }} Message
+ *
+ * A listener that streams: its path, its message without the text, and the field of the text.
+ * @typedef {{ path: string, message: object, field: string }} Stream
  */
 
 const LOG_LINES = 60;
@@ -18,6 +21,8 @@ const SAMPLES = 90; // seconds in the charts
 const WORDS = ["hi", "still here", "what a day", "tea?", "yes", "never mind", "who is there?", "ha", "good point", "bye"];
 
 let token = ""; // stored nowhere else
+/** @type {Stream[]} */
+let streams = [];
 
 /** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
@@ -27,6 +32,9 @@ const pick = (words) => words[Math.floor(Math.random() * words.length)];
 
 /** @param {string} id */
 const short = (id) => (id.length > 8 ? id.slice(0, 6) : id);
+
+/** What an item of a stream says: its first text. @param {Record<string, unknown>} item */
+const textOf = ({ type, ...item }) => String(Object.values(item).find((value) => typeof value === "string") ?? type);
 
 /** One client of this page, with its controls and the messages that it receives. */
 class Card {
@@ -43,12 +51,16 @@ class Card {
   #lastClose;
   /** @type {{ element: HTMLElement, key: string, times: number } | undefined} */
   #lastLine;
+  /** @type {AbortController | undefined} of the last stream */
+  #running;
 
-  /** @param {string} [room] */
-  constructor(room) {
+  /** @param {{ room?: string, stream?: Stream }} [kind] an echo if it is none of these */
+  constructor({ room, stream } = {}) {
     this.room = room;
+    this.stream = stream;
     this.number = ++Card.#made;
-    this.name = `${room ? `Room ${room}` : "Echo"} #${this.number}`;
+    const kind = room ? `Room ${room}` : stream ? `Stream ${stream.path}` : "Echo";
+    this.name = `${kind} #${this.number}`;
     /** @type {HTMLElement} */
     this.root = $("card").content.firstElementChild.cloneNode(true);
     /** @type {Record<string, any>} */
@@ -58,7 +70,8 @@ class Card {
     }
     const { name, part } = this;
     part.name.textContent = name;
-    part.counter.textContent = room ? "Received" : "Count";
+    part.counter.textContent = room || stream ? "Received" : "Count";
+    if (stream) part.say.textContent = part.text.placeholder = "Ask";
     part.remove.ariaLabel = `Remove ${name}`;
     part.log.ariaLabel = `Messages of ${name}`;
     part.text.ariaLabel = `Message to ${name}`;
@@ -66,7 +79,7 @@ class Card {
     this.root.ariaLabel = name;
     this.lane = new Lane($("lanes"), name);
 
-    const path = room === undefined ? "ws/echo" : `ws/rooms/${encodeURIComponent(room)}`;
+    const path = stream?.path ?? (room === undefined ? "ws/echo" : `ws/rooms/${encodeURIComponent(room)}`);
     /** @type {ReconnectingWebSocket<Message>} */
     this.socket = new ReconnectingWebSocket(path, {
       onMessage: (message) => this.#receive(message),
@@ -79,16 +92,17 @@ class Card {
 
     part.form.onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
-      this.say(part.text.value);
+      if (stream) this.#ask(part.text.value);
+      else this.say(part.text.value);
       part.text.value = "";
     };
     part.toggle.onclick = () => (this.#connected ? this.socket.close() : this.socket.open());
     part.remove.onclick = () => this.#remove();
     this.#onClick("drop", () => this.socket.abandon());
     this.#onClick("invalid", () => this.#send("{invalid"));
-    this.#onClick("big", () => this.#send(JSON.stringify({ type: "say", text: "x".repeat(TOO_BIG) })));
+    this.#onClick("big", () => this.#send(this.#message("x".repeat(TOO_BIG))));
     this.#onClick("flood", () => {
-      for (let i = 0; i < FLOOD; i++) this.say("flood");
+      for (let i = 0; i < FLOOD; i++) this.#send(this.#message("flood"));
     });
     // A screen reader reads out the messages of the card that is in use, and not those of all cards at once.
     this.root.addEventListener("focusin", () => (part.log.ariaLive = "polite"));
@@ -122,17 +136,51 @@ class Card {
   }
 
   /** @param {string} text */
+  #message(text) {
+    return this.stream ? { ...this.stream.message, [this.stream.field]: text } : { type: "say", text };
+  }
+
+  /**
+   * Ask for a stream, and show it as it comes, until it ends or is stopped.
+   *
+   * @param {string} text
+   */
+  async #ask(text) {
+    const { stop, log, count } = this.part;
+    this.#running?.abort();
+    const running = (this.#running = new AbortController());
+    stop.hidden = false;
+    stop.onclick = () => running.abort();
+    this.#log("event", text);
+    const line = this.#log("said", "");
+    this.lane.mark("outgoing");
+    try {
+      for await (const item of this.socket.stream(this.#message(text), { signal: running.signal })) {
+        this.lane.mark("incoming");
+        count.textContent = ++this.#count;
+        line.append(textOf(item));
+        log.scrollTop = log.scrollHeight;
+      }
+      this.#tell("event", "the stream has ended");
+    } catch (error) {
+      if (running.signal.aborted) this.#tell("event", "stopped");
+      else this.#tell("error", String(error));
+    }
+    if (running === this.#running) stop.hidden = true;
+  }
+
+  /** @param {string} text */
   say(text) {
-    const fate = this.#send(JSON.stringify({ type: "say", text }));
+    const fate = this.#send(this.#message(text));
     if (fate === "queued") this.#log("event", `“${text}” waits for the connection`);
     else if (fate === "refused") {
       this.#log("error", `“${text}” was not sent: ${this.#isClosed ? "the connection is closed" : "the queue is full"}`);
     }
   }
 
-  /** @param {string} text */
-  #send(text) {
-    const fate = this.socket.sendText(text);
+  /** @param {object | string} message as text if it is not valid */
+  #send(message) {
+    const fate = this.socket.sendText(typeof message === "string" ? message : JSON.stringify(message));
     if (fate === "sent") this.lane.mark("outgoing");
     return fate;
   }
@@ -146,6 +194,10 @@ class Card {
     }
     if (message.type === "gap") {
       this.#log("error", `a gap: ${message.missed ?? "some"} messages are missing`);
+      return;
+    }
+    if (this.stream) {
+      this.#log("said", textOf(message));
       return;
     }
     if (message.type !== "said") {
@@ -168,9 +220,8 @@ class Card {
       this.lane.begin();
       this.#identify(undefined);
       this.#tell("event", this.#connections > 1 ? "reconnected: a new connection with a new state" : "connected");
-      // The answer to a message of its own has the id of the connection. In a room, others send greetings too.
-      this.#greeting = `hello from #${this.number} at ${new Date().toLocaleTimeString()}`;
-      this.say(this.#greeting);
+      if (this.stream) this.#paint(`${this.name} ${this.#connections}`);
+      else this.#greet();
     }
     if (lastClose && lastClose !== this.#lastClose) {
       this.#lastClose = lastClose;
@@ -185,6 +236,12 @@ class Card {
       this.lane.end();
     }
     this.tick();
+  }
+
+  /** Learn the id of the connection from the answer to a message of its own. In a room, others send greetings too. */
+  #greet() {
+    this.#greeting = `hello from #${this.number} at ${new Date().toLocaleTimeString()}`;
+    this.say(this.#greeting);
   }
 
   /** Show the status and the latency, and count down to the next attempt. */
@@ -202,7 +259,11 @@ class Card {
     if (id === this.#id) return;
     this.#id = id;
     this.part.id.textContent = id ?? "–";
-    if (id === undefined) return;
+    if (id !== undefined) this.#paint(id);
+  }
+
+  /** @param {string} id of the connection, or what stands for it */
+  #paint(id) {
     this.root.style.setProperty("--hue", hue(id));
     this.lane.color(hue(id));
   }
@@ -219,7 +280,7 @@ class Card {
   }
 
   /**
-   * Add a line; the same one again is only counted.
+   * Add a line, and return it; the same one again is only counted.
    *
    * @param {"said" | "event" | "error"} kind
    * @param {string} text
@@ -230,7 +291,7 @@ class Card {
     const key = `${kind} ${connection} ${text}`;
     if (this.#lastLine?.key === key) {
       this.#lastLine.element.dataset.times = `×${++this.#lastLine.times}`;
-      return;
+      return this.#lastLine.element;
     }
     const element = document.createElement("p");
     element.className = kind;
@@ -245,6 +306,7 @@ class Card {
     log.append(element);
     while (log.children.length > LOG_LINES) log.firstElementChild.remove();
     log.scrollTop = log.scrollHeight;
+    return element;
   }
 
   #remove() {
@@ -335,6 +397,14 @@ async function poll() {
 
 /** Show the title, and open the first connections. A service that has /logout asks for a token first. */
 async function begin() {
+  streams = await (await fetch("page/streams")).json();
+  for (const stream of streams) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `Open ${stream.path}`;
+    button.onclick = () => new Card({ stream });
+    $("echo").after(button);
+  }
   const { info, paths } = await (await fetch("schema/openapi.json")).json();
   document.title = $("title").textContent = info.title;
   if (paths["/logout"]) $("token-form").hidden = false;
@@ -346,11 +416,12 @@ function openFirst() {
   if (room) {
     $("room").value = room;
     $("room").oninput();
-    new Card(room);
+    new Card({ room });
   } else {
     new Card();
     new Card();
-    new Card("lobby");
+    new Card({ room: "lobby" });
+    for (const stream of streams) new Card({ stream });
   }
 }
 
@@ -372,7 +443,7 @@ $("token-form").onsubmit = (/** @type {Event} */ event) => {
 $("echo").onclick = () => new Card();
 $("join").onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault();
-  new Card($("room").value);
+  new Card({ room: $("room").value });
 };
 $("room").oninput = () => ($("window").hash = String(new URLSearchParams({ room: $("room").value })));
 
@@ -383,7 +454,7 @@ setInterval(() => flow($("lanes")), matchMedia("(prefers-reduced-motion: reduce)
 setInterval(() => Card.all.forEach((card) => card.lane.prune()), 10_000);
 setInterval(() => {
   if ($("talk").ariaPressed !== "true") return;
-  for (const card of Card.all) if (card.isOpen && Math.random() < 0.3) card.say(pick(WORDS));
+  for (const card of Card.all) if (card.isOpen && !card.stream && Math.random() < 0.3) card.say(pick(WORDS));
 }, 500);
 showCodes();
 begin().catch(openFirst);

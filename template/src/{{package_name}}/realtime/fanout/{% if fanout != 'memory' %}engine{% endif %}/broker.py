@@ -1,11 +1,12 @@
 """The fan-out through an engine, whether it is available or not."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from pydantic import SecretStr
 
 from ...errors import SettingsError
 from ...settings import PREFIX
@@ -16,16 +17,31 @@ from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, P
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
 from .send_queue import ENGINE_SECONDS, SendQueue
-from .settings import EngineSettings
+from .settings import GENERATE, EngineSettings, secrets_of
+from .signatures import Signer
 from .subscriptions import Subscriptions
 from .supervisor import Supervisor
 
 
-def choose_broker(settings: EngineSettings, backend: type[Backend]) -> Broker:
-    """Return what carries the messages: the engine, or for memory:// this process."""
+def choose_broker(settings: EngineSettings, backend: type[Backend], auth_secret: SecretStr | None = None) -> Broker:
+    """Return what carries the messages: the engine, or for memory:// this process.
+
+    Args:
+        settings: The settings of the engine.
+        backend: The class that connects to it.
+        auth_secret: What signs while FANOUT_SECRET is empty. None without authentication.
+
+    Raises:
+        SettingsError: With authentication there must be a secret, or a forged logout would be believed.
+    """
     if urlsplit(settings.fanout_url).scheme == "memory":
         return MemoryBroker(settings)
-    return EngineBroker(settings, backend)
+    secrets = secrets_of(settings.fanout_secret)
+    if not secrets and auth_secret is not None:
+        if not auth_secret.get_secret_value():
+            raise SettingsError([f"{PREFIX}FANOUT_SECRET: is missing; generate one with: {GENERATE}"])
+        secrets = [auth_secret.get_secret_value()]
+    return EngineBroker(settings, backend, secrets)
 
 
 class EngineBroker(Broker):
@@ -37,18 +53,20 @@ class EngineBroker(Broker):
     Args:
         settings: The URL of the engine, and how long it is waited for.
         backend: The class that connects to the engine.
+        secrets: What the nodes sign their messages with: the first one signs, all of them verify.
     """
 
-    def __init__(self, settings: EngineSettings, backend: type[Backend]) -> None:
+    def __init__(self, settings: EngineSettings, backend: type[Backend], secrets: Sequence[str] = ()) -> None:
         self._settings = settings
         self._backend = backend
+        self._signer = Signer(secrets)
         self._begin(_drop)
         self._queue.close()
 
     def _begin(self, dispatch: Dispatch) -> None:
         self._queue = SendQueue(self._settings.publish_seconds)
-        self._reads = HistoryReads(self._queue, self._settings.publish_seconds)
-        self._subscriptions = Subscriptions(dispatch)
+        self._reads = HistoryReads(self._queue, self._signer, self._settings.publish_seconds)
+        self._subscriptions = Subscriptions(dispatch, self._signer)
         self._presence = RegisteredPresence(self._queue)
         self._supervisor = Supervisor(self._backend, self._settings, self._queue, self._subscriptions, self._presence)
 
@@ -82,22 +100,25 @@ class EngineBroker(Broker):
         await backend.close()
 
     def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
-        return self._queue.submit(Publish(channel=channel, data=data, exclude=exclude))
+        signed = self._signer.sign(channel, data, exclude)
+        return self._queue.submit(Publish(channel=channel, data=signed, exclude=exclude))
 
     async def read_history(self, channel: str, after: int) -> History:
         return await self._reads.read(channel, after)
 
     async def remember(self, text: str, until: float) -> None:
-        await self._queue.submit(Remember(channel="", text=text.encode(), until=until))
+        await self._queue.submit(Remember(channel="", text=self._signer.sign("", text.encode()), until=until))
 
     async def remembered(self) -> list[str]:
-        return await self._queue.submit(ListRemembered(channel=""))
+        kept = [Message(text.encode(), 0) for text in await self._queue.submit(ListRemembered(channel=""))]
+        return [message.data.decode() for message in kept if self._signer.open("", message)]
 
     async def members(self, channel: str) -> list[str]:
         return await self._queue.submit(ListMembers(channel=channel))
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
-        return self._presence.join(channel, member, joined, left)
+        sign = self._signer.sign
+        return self._presence.join(channel, member, sign(channel, joined), sign(channel, left))
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
         return self._presence.leave(channel, member)
@@ -119,7 +140,7 @@ class EngineBroker(Broker):
         available, lost = int(self.available), self._supervisor.connections_lost
         yield GaugeMetricFamily("fanout_engine_available", "1 while the engine of the fan-out is available", available)
         yield CounterMetricFamily("fanout_engine_connections_lost", "Connections to the engine that were lost", lost)
-        dropped = self._supervisor.notifications_dropped + self._subscriptions.dropped
+        dropped = self._supervisor.notifications_dropped + self._subscriptions.dropped + self._signer.rejected
         yield CounterMetricFamily("fanout_notifications_dropped", "What arrived and is of no node of ours", dropped)
         waiting, failed = len(self._queue), self._queue.failed
         yield GaugeMetricFamily("fanout_operations_waiting", "Operations that wait for the engine", waiting)

@@ -7,6 +7,7 @@ from ..broker import FanoutUnavailableError, fail
 from ..messages import History
 from .backend import ReadHistory
 from .send_queue import UNAVAILABLE, SendQueue
+from .signatures import Signer
 
 MAX_READS: Final = 2
 """Histories that are read from the engine at the same time; each may be an eighth of HISTORY_BYTES."""
@@ -17,11 +18,13 @@ class HistoryReads:
 
     Args:
         queue: The operations for the engine.
+        signer: Verifies what is read.
         seconds: Seconds that a read may take.
     """
 
-    def __init__(self, queue: SendQueue, seconds: float) -> None:
+    def __init__(self, queue: SendQueue, signer: Signer, seconds: float) -> None:
         self._queue = queue
+        self._signer = signer
         self._seconds = seconds
         self._slots = asyncio.Semaphore(MAX_READS)
         self._wanted: dict[str, list[tuple[int, asyncio.Future[History]]]] = {}
@@ -59,6 +62,8 @@ class HistoryReads:
                 for _, result in wanted:
                     fail(result, error.detail)
                 return
+            for message in history.messages:
+                self._signer.open(channel, message)
             for after, result in wanted:
                 if not result.done():
                     messages = [message for message in history.messages if message.sequence > after]

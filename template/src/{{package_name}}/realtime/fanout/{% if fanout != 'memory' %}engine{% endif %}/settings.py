@@ -1,11 +1,15 @@
 """The settings of the engine; the module of the engine adds its schemes and its default."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from ..settings import FanoutSettings
+
+MIN_SECRET_BYTES: Final = 32
+"""Bytes of a key for HMAC with SHA-256 (RFC 7518, section 3.2)."""
+GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class EngineSettings(FanoutSettings):
@@ -17,11 +21,21 @@ class EngineSettings(FanoutSettings):
 
     fanout_url: str = Field(repr=False)  # it may hold a password, and settings are printed
     """The URL of the engine. memory:// needs no engine and reaches the connections of one process."""
+    fanout_secret: SecretStr = SecretStr("")
+    """What the nodes sign their messages with, at least 32 bytes. Several, separated by commas: the first one signs,
+    all of them verify. Empty takes the secret of the authentication, if there is one; else nothing is signed."""
     publish_seconds: float = Field(default=5, gt=0)
     """Seconds that `publish()` and `join()` wait for an unavailable engine before they raise `FanoutUnavailableError`.
     Must be positive."""
     presence_seconds: float = Field(default=15, ge=1)
     """Seconds after which the members on a dead node are reported as gone. At least 1."""
+
+    @field_validator("fanout_secret")
+    @classmethod
+    def _check_secret(cls, secret: SecretStr) -> SecretStr:
+        if any(len(each.encode()) < MIN_SECRET_BYTES for each in secrets_of(secret)):
+            raise ValueError(f"each secret needs {MIN_SECRET_BYTES} bytes; generate one with: {GENERATE}")
+        return secret
 
     @field_validator("fanout_url")
     @classmethod
@@ -35,3 +49,8 @@ class EngineSettings(FanoutSettings):
         if parts.scheme != "memory" and parts.scheme not in cls.schemes:
             raise ValueError(f"write {cls.example_url}, or memory:// for one process")
         return url
+
+
+def secrets_of(secret: SecretStr) -> list[str]:
+    """Return the secrets that are separated by commas."""
+    return [each.strip() for each in secret.get_secret_value().split(",") if each.strip()]

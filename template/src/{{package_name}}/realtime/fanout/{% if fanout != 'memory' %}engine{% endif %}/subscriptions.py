@@ -11,6 +11,7 @@ from ..broker import Dispatch
 from ..messages import History, Message, resume
 from .backend import Backend, Event, ReadHistory
 from .send_queue import BATCH, ENGINE_SECONDS
+from .signatures import Signer
 
 log = structlog.get_logger(__name__)
 
@@ -24,8 +25,9 @@ class Subscriptions:
     again from its history, and a `GapMarker` stands for what is not there.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, signer: Signer) -> None:
         self._dispatch = dispatch
+        self._signer = signer
         self._subscriptions: set[str] = set()
         """The channels that are wanted."""
         self._last_sequence: dict[str, int] = {}
@@ -57,6 +59,8 @@ class Subscriptions:
     def receive(self, event: Event) -> bool:
         """Dispatch a message; return False where messages before it are missing, for `sync` to resume the channel."""
         channel, message, first = event
+        if not self._signer.open(channel, message):
+            return True
         if channel in self._buffered:
             self._buffered[channel].append(message)
             return True
@@ -103,6 +107,8 @@ class Subscriptions:
                 self.failed.add(channel)
                 self._buffered.pop(channel, None)
             elif channel in self._buffered:
+                for message in history.messages:
+                    self._signer.open(channel, message)
                 self._catch_up(channel, history, arrived[channel])
 
     def _catch_up(self, channel: str, history: History, arrived: int) -> None:
