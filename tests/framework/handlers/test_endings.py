@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct, json
 
 from my_service.realtime import ConnectionInfo, Reason, listener
-from my_service.realtime.sessions.frames import EXTENSION
+from my_service.realtime.sessions.fast_path import EXTENSION
 from my_service.realtime.sessions.session import SESSION_KEY, Session
 
 from ..recording import Hooks, build
