@@ -1015,6 +1015,38 @@ def test_a_replica_of_postgresql_that_lacks_messages_gives_no_sequence_twice(nod
         asyncio.run(fall_behind(nodes(2, url, publish_seconds=TIMEOUT), cut_off, promote))
 
 
+def test_a_replica_of_redis_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
+    primary, replica = RedisServer(), RedisServer()
+    client = cast("Any", Redis).from_url(replica.url)  # its types are partly unknown
+
+    def cut_off() -> None:
+        client.config_set("masteruser", "nobody")
+        client.config_set("masterauth", "wrong")
+        with closing(cast("Any", Redis).from_url(primary.url)) as other:
+            other.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def promote() -> None:
+        primary.kill()
+        client.replicaof("NO", "ONE")
+
+    try:
+        begin(primary)
+        begin(replica)
+        client.replicaof("127.0.0.1", primary.port)
+        deadline = monotonic() + TIMEOUT
+        while client.info("replication")["master_link_status"] != "up":
+            assert monotonic() < deadline, "it does not follow"
+            sleep(0.02)
+        two = nodes(2, f"redis://127.0.0.1:{primary.port},127.0.0.1:{replica.port}/0", publish_seconds=TIMEOUT)
+        for node in two:
+            node.wait_for("engine available")  # or "again", where it had tried the replica
+        asyncio.run(fall_behind(two, cut_off, promote))
+    finally:
+        client.close()
+        primary.remove()
+        replica.remove()
+
+
 def shard_of(channel: str) -> str:
     """Return the hash tag of the keys of a channel."""
     return f"{{{crc32(channel.encode()) % 16}}}"
