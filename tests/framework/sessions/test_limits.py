@@ -97,10 +97,10 @@ def test_who_goes_over_a_limit_is_closed_and_nobody_else(
             assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
             if healthy:
                 assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
-        metrics = metrics_of(client)
-        assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
-        assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1
-        assert metrics["websocket_ended_total{limit_exceeded}"] == 1
+    metrics = metrics_of(client)
+    assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
+    assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1
+    assert metrics["websocket_ended_total{limit_exceeded}"] == 1
     assert [line for line in logs if line["log_level"] == "error" or "exc_info" in line] == []
 
 

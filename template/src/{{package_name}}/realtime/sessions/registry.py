@@ -117,10 +117,10 @@ class Registry(Collector):
         session.user = user
         return ""
 
-    def of_user(self, user: str) -> list[Session]:
+    def of_user(self, user: str) -> tuple[Session, ...]:
         """Return the open sessions of a user, also where the service itself has set `connection.user`."""
         is_open = (session for session in self if session.state is State.OPEN)
-        return [session for session in is_open if user and session.ensure_connection().user == user]
+        return tuple(session for session in is_open if user and session.ensure_connection().user == user)
 
     def disconnect(self, user: str, detail: str) -> None:
         """Close the open sessions of a user with 1008.
