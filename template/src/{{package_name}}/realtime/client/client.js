@@ -93,6 +93,26 @@ const THIS_MACHINE = /^wss?:\/\/(localhost|127\.[\d.]+|\[::1\])[:/]/;
 /** Milliseconds after which a connection counts as stable, and the backoff starts again from the first delay. */
 const STABLE_AFTER = 5000;
 
+/** Milliseconds before its end in which a token is not renewed any more. */
+const MIN_RENEWAL = 500;
+
+/** The longest time of a timer, in milliseconds. */
+const MAX_TIMER = 2 ** 31 - 1;
+
+/**
+ * When a JSON Web Token expires (RFC 7519, 4.1.4), in milliseconds; NaN for any other token.
+ *
+ * @param {string | undefined} token
+ */
+function expiryOf(token) {
+  try {
+    const payload = token?.split(".")[1] ?? "";
+    return JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/"))).exp * 1000;
+  } catch {
+    return NaN;
+  }
+}
+
 /** The service answered a request or a stream with an error. The connection stays open. */
 export class MessageRejected extends Error {
   name = "MessageRejected";
@@ -153,6 +173,8 @@ export class ReconnectingWebSocket {
   /** @type {string | undefined} the token that was sent last */
   #token;
   #needsAnotherToken = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #renewal;
 
   /**
    * @param {string | URL} path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss.
@@ -372,6 +394,7 @@ export class ReconnectingWebSocket {
 
   #discard() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     this.#attempt = undefined;
     this.#socket?.close();
     this.#socket = undefined;
@@ -447,6 +470,28 @@ export class ReconnectingWebSocket {
     this.#ping();
     this.#setState("open");
     if (socket === this.#socket) for (const outgoing of this.#queue.splice(0)) this.#post(outgoing);
+    this.#awaitRenewal();
+  }
+
+  #awaitRenewal() {
+    clearTimeout(this.#renewal);
+    const left = expiryOf(this.#token) - Date.now();
+    if (left > MIN_RENEWAL) this.#renewal = setTimeout(() => this.#renew(), Math.min(left * 0.9, MAX_TIMER));
+  }
+
+  /** Send another token on the open connection. Without one, the service closes it in the end, and it reconnects. */
+  async #renew() {
+    const attempt = this.#attempt;
+    try {
+      const token = await this.#options.token();
+      if (attempt === this.#attempt && token && token !== this.#token) {
+        await this.request({ type: "authenticate", token }, { timeout: this.#options.timeout });
+        this.#token = token;
+      }
+    } catch {
+      // tried again, as long as there is time
+    }
+    if (attempt === this.#attempt) this.#awaitRenewal();
   }
 
   /** @param {any} data */
@@ -499,6 +544,7 @@ export class ReconnectingWebSocket {
   /** @param {number} code @param {string} reason @param {number} [status] of a refused handshake */
   #onClose(code, reason, status = 0) {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     this.#attempt = this.#socket = this.#latency = undefined;
     this.#isSilent = false;
     this.#pingedAt = [];
