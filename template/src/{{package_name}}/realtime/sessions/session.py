@@ -292,13 +292,11 @@ class Session:
         traits, socket = self._traits, self._socket
         if traits is None or socket is None:
             raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
-        if isinstance(message, bytes):
-            await socket.send_bytes(message)
-            return
-        binary = traits.binary and not isinstance(message, str)
-        if isinstance(message, str):
-            payload = message.encode()
+        if isinstance(message, str | bytes):
+            binary = isinstance(message, bytes)
+            payload = message if isinstance(message, bytes) else message.encode()
         else:
+            binary = traits.binary
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
