@@ -336,7 +336,8 @@ class Session:
         for task in self._tasks:
             if task not in closing and not task.cancelling():  # a second cancellation would cut short how it ends
                 task.cancel()
-        if pending := [*self._tasks, *filter(None, [self._closing])]:
+        closes = [self._closing] if self._closing and not self._closing.done() else []
+        if pending := [*self._tasks, *closes]:
             _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
             if late:
                 log.error("tasks did not end in time", path=self.path, tasks=len(late))
