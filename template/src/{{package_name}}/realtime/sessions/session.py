@@ -292,9 +292,10 @@ class Session:
         traits, socket = self._traits, self._socket
         if traits is None or socket is None:
             raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
-        if isinstance(message, str | bytes):
-            binary = isinstance(message, bytes)
-            payload = message if isinstance(message, bytes) else message.encode()
+        if isinstance(message, bytes):
+            payload, binary = message, True
+        elif isinstance(message, str):
+            payload, binary = message.encode(), False
         else:
             binary = traits.binary
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
