@@ -86,17 +86,16 @@ def test_who_goes_over_a_limit_is_closed_and_nobody_else(
         async def on_receive(self, data: int) -> int:
             return data + 1
 
-    with serve(count, spoken_to_first, Lifted, **limits) as client, capture_logs() as logs:
-        with ExitStack() as stack:
-            healthy = None if limit == "idle_seconds" else stack.enter_context(client.websocket_connect(other))
-            with client.websocket_connect(path) as socket:
-                for message in messages:
-                    socket.send_text(message)
-                assert closed(socket) == 1008
-            _, cause = hooks.ended.get(timeout=20)
-            assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
-            if healthy:
-                assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
+    with serve(count, spoken_to_first, Lifted, **limits) as client, capture_logs() as logs, ExitStack() as stack:
+        healthy = None if limit == "idle_seconds" else stack.enter_context(client.websocket_connect(other))
+        with client.websocket_connect(path) as socket:
+            for message in messages:
+                socket.send_text(message)
+            assert closed(socket) == 1008
+        _, cause = hooks.ended.get(timeout=20)
+        assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
+        if healthy:
+            assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
     metrics = metrics_of(client)
     assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
     assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1

@@ -47,17 +47,18 @@ class MessageLoop:
         async with handler.lifespan(injected):
             await answer_all(Session.of(socket), handler.codec.receive, injected)
 
-    def _caller(self, injected: dict[str, Any]) -> Callable[..., Awaitable[Any]]:
+    def _caller(self, injected: dict[str, Any]) -> partial[Any]:
         """Return what calls the function with `data`, in its scopes."""
         return self._bind(injected) if self._bind else partial(self._scopes.call, **injected)
 
     async def _answer_in_order(self, session: Session, receive: Receive, injected: dict[str, Any]) -> None:
         call = self._caller(injected)
+        function, arguments = call.func, call.keywords  # to call the partial itself takes longer
         while True:
             try:
                 data = await receive(session)
                 try:
-                    answer = await call(data=data)
+                    answer = await function(data=data, **arguments)
                 except (MessageError, HTTPException) as error:
                     answer = error_answer(error)
                 if answer is not None:

@@ -139,8 +139,7 @@ class RoutingMiddleware:
 
     async def _answer_unknown(self, scope: Any, send: Send) -> None:
         nearest = self._nearest(scope["litestar_app"], scope["path"])
-        detail = "there is no WebSocket at this path"
-        hint = {"nearest": nearest} if nearest else {}
+        hint, detail = {"nearest": nearest} if nearest else {}, "there is no WebSocket at this path"
         await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)
 
     async def _answer_upgrade(self, scope: Any, receive: Receive, send: Send) -> None:

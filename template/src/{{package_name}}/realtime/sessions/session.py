@@ -293,12 +293,11 @@ class Session:
         if traits is None or socket is None:
             raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
         if isinstance(message, bytes):
-            await socket.send_bytes(message)
-            return
-        binary = traits.binary and not isinstance(message, str)
-        if isinstance(message, str):
-            payload = message.encode()
+            payload, binary = message, True
+        elif isinstance(message, str):
+            payload, binary = message.encode(), False
         else:
+            binary = traits.binary
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
