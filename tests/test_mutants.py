@@ -149,7 +149,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("sessions/session.py", "if 0 < self.settings.max_bad_messages < self._bad_messages:", "if False:"),
     ],
     "a client may be silent for ever": [
-        ("sessions/lifespan.py", "        silence.start()\n", ""),
+        ("sessions/lifespan.py", "            self._wait(min(limits))\n", "            pass\n"),
     ],
     "a user has any number of sockets": [
         ("sessions/registry.py", "if 0 < limit <= client.sessions:", "if False:"),
@@ -238,6 +238,24 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a token needs no id": [("authenticator.py", '("sub", "exp", "iat", "jti")', '("sub", "exp", "iat")')],
     "the issuer does not count": [("authenticator.py", "self._settings.auth_issuer or None", "None")],
     "the audience does not count": [("authenticator.py", "self._settings.auth_audience or None", "None")],
+    "a key verifies what it is not for": [("provider.py", 'jwk.get("alg", algorithm) == algorithm', "True")],
+    "a key is as short as it likes": [
+        ("authenticator.py", '                "enforce_minimum_key_length": True,\n', "")
+    ],
+    "a key set has any size": [("provider.py", "len(body) > MAX_BYTES", "False")],
+    "keys are fetched wherever a redirect leads": [
+        ("provider.py", "verify=self._tls)", "verify=self._tls, follow_redirects=True)")
+    ],
+    "each unknown key asks the provider": [("provider.py", "_searched_at >= RETRY_SECONDS", "_searched_at >= 0")],
+    "no unknown key asks the provider": [("provider.py", "_searched_at >= RETRY_SECONDS", "_searched_at < 0")],
+    "each handshake fetches the keys for itself": [("provider.py", "is None or self._fetch.done()", "is None or True")],
+    "any issuer may name the keys": [("provider.py", "if discovery.issuer != issuer:", "if False:")],
+    "keys come over any wire": [("settings.py", 'parts.scheme == "http" and _is_loopback(host)', "True")],
+    "withdrawn keys are good for ever": [("provider.py", "> MAX_AGE_SECONDS:", '> float("inf"):')],
+    "all tokens without an id are one": [("authenticator.py", 'encoded.rpartition(".")[0].encode()', 'b""')],
+    "a clock that is ahead locks users out": [
+        ("authenticator.py", "LEEWAY_SECONDS: Final = 30", "LEEWAY_SECONDS: Final = 0")
+    ],
     "what is claimed in public is not checked": [
         ("handshake.py", "self._authenticator.has_explicit_token(connection)", "False")
     ],
@@ -254,13 +272,15 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
-    "a logout closes nothing": [("plugin.py", 'self._middleware.close(session, "logged out")', "pass")],
-    "a logout closes everybody": [("plugin.py", "registry.of_user(logged_out.user)", "registry")],
-    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
+    "a logout closes nothing": [("plugin.py", 'registry.disconnect(logged_out.user, "logged out")', "registry")],
+    "a logout closes everybody": [("../sessions/registry.py", ".ensure_connection().user == user", "")],
+    "the log holds what is refused": [
+        ("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")
+    ],
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
-        ("settings.py", "secret: SecretStr) -> SecretStr", "secret: str) -> str"),
+        ("settings.py", "secret: SecretStr, info: ValidationInfo) -> SecretStr", "secret: str, info: object) -> str"),
         ("settings.py", "secret.get_secret_value()", "secret"),
         ("authenticator.py", ".get_secret_value()", ""),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from .rendering import answers_of, check, names, replace, run
 
-LONG = "a_name_of_forty_characters_and_no_more_a"
+LONG = "a_name_of_38_characters_and_not_more_a"
 PROJECTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "without what can be left out": {"asyncapi": False, "demo_page": False},
@@ -40,14 +40,14 @@ for arguments in json.loads(sys.argv[1]):
 """Run the command with each of some arguments, in one process."""
 
 NOT_A_MODULE = "is not one for a module"
-RULE = "use up to 40 lower-case letters, digits and underscores, and no keyword, such as price_feed"
+RULE = "use up to 38 lower-case letters, digits and underscores, and no keyword, such as price_feed"
 REFUSED = [
     (["PriceFeed"], f"The name 'PriceFeed' {NOT_A_MODULE}", RULE),
     (["price-feed"], f"The name 'price-feed' {NOT_A_MODULE}", RULE),
     (["../chat"], f"The name '../chat' {NOT_A_MODULE}", RULE),
     (["7"], f"The name '7' {NOT_A_MODULE}", RULE),
     (["größe"], f"The name 'größe' {NOT_A_MODULE}", RULE),
-    (["x" * 41], NOT_A_MODULE, RULE),
+    (["x" * 39], NOT_A_MODULE, RULE),
     (["class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["class", "--class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["input"], "The name 'input' is taken in Python", "such as input_feed"),
@@ -84,7 +84,7 @@ def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path
     for name in (streams := {"talk": "talk", f"{LONG[:-1]}c": f"{LONG[:-1]}c"}):
         assert new_listener(project, name, "--stream").returncode == 0
     listeners |= streams
-    classes = {"b": "B", "price_feed": "PriceFeed", f"{LONG[:-1]}b": "ANameOfFortyCharactersAndNoMoreB"}
+    classes = {"b": "B", "price_feed": "PriceFeed", f"{LONG[:-1]}b": "ANameOf38CharactersAndNotMoreB"}
     for name, symbol in classes.items():
         result = new_listener(project, name, "--class")
         app = f"src/{answers_of(project)['package_name']}/app.py"

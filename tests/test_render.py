@@ -79,7 +79,6 @@ AT_RUN_TIME = {
     "realtime/page/__init__.py",  # whether /asyncapi is there
     "realtime/page/index.html",
     "realtime/page/page.js",  # whether /logout is there
-    "realtime/testing/__init__.py",  # whether there is an engine
 }
 """Files that find out by themselves what is there; they may name a path or a setting of it."""
 

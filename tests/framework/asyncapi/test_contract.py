@@ -9,10 +9,10 @@ from litestar.testing import TestClient
 from msgspec import Struct
 
 from my_service.realtime import MessageError, listener
-from my_service.realtime.asyncapi.json_schema import resolve
 from my_service.realtime.asyncapi.plugin import Documentation
 
 from ..recording import Hooks, build
+from .test_channels import resolve
 
 
 class Ask(Struct, tag="ask", forbid_unknown_fields=True):

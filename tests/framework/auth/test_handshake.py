@@ -1,5 +1,6 @@
 """The handshake: each way in, and each way that leads nowhere."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -17,11 +18,10 @@ from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth.plugin import Auth
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
-from my_service.realtime.testing.credentials import SECRET
 from my_service.settings import Settings
 
 from ..recording import Hooks
-from .tokens import bearer, by_hand, claims, token
+from .tokens import SECRET, bearer, by_hand, claims, token
 
 Server = TestClient[Litestar]
 OWN = {"origin": "http://service.test"}
@@ -47,7 +47,7 @@ def refused(server: Server, path: str = "/who", **options: Any) -> str:
 
 def user_of(auth: Auth, encoded: str) -> str:
     scope: Any = {"type": "websocket", "headers": [(b"authorization", b"Bearer " + encoded.encode())]}
-    return auth.authenticate(ASGIConnection(scope)).sub
+    return asyncio.run(auth.authenticate(ASGIConnection(scope))).sub
 
 
 def test_a_service_shows_its_token_in_the_header(server: Server) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
@@ -14,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Service, Start, run
+from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.testing.process import environment_with
 
 from .tokens import bearer, token
@@ -94,11 +96,32 @@ def test_without_a_good_secret_it_does_not_start(secret: str, complaint: str, tm
     assert "short" not in line
 
 
-def test_the_command_makes_a_token(start: Start, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "my_service.realtime", "token", "grace", "--seconds", "60"]
-    made = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, env=environment_with(), cwd=tmp_path, check=True
+def signed_by_command(*options: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "my_service.realtime", "token", "grace", *options]
+    environment = environment_with(**settings)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, cwd=cwd, check=False
     )
+
+
+def test_the_command_makes_a_token(start: Start, tmp_path: Path) -> None:
+    made = signed_by_command("--seconds", "60", cwd=tmp_path)
     service = start()
     with service.connect(additional_headers=bearer(made.stdout.strip())):
         assert service.wait_for("connection accepted")["user"] == "grace"
+
+
+def test_the_command_writes_claims_beside_the_user(tmp_path: Path) -> None:
+    claims = ["role=agent", "level=3", 'teams=["red"]', "sub=eve", "note=a=b"]
+    options = [each for claim in claims for each in ("--claim", claim)]
+    made = jwt.decode(signed_by_command(*options, cwd=tmp_path).stdout.strip(), AuthSettings.for_tests["auth_secret"], ["HS256"])
+    own = {name: made.pop(name) for name in ("sub", "iat", "exp", "jti")}
+    assert own["sub"] == "grace"
+    assert made == {"role": "agent", "level": 3, "teams": ["red"], "note": "a=b"}
+    assert "must be NAME=VALUE" in signed_by_command("--claim", "role", cwd=tmp_path).stderr
+
+
+def test_the_command_needs_a_secret_also_beside_a_provider(tmp_path: Path) -> None:
+    failed = signed_by_command(cwd=tmp_path, auth_secret="", auth_jwks_url="https://login.example/keys")
+    assert failed.returncode == 1
+    assert f"{PREFIX}AUTH_SECRET is needed to sign a token" in failed.stderr

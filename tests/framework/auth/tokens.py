@@ -8,7 +8,10 @@ from uuid import uuid4
 import jwt
 import msgspec
 
-from my_service.realtime.testing.credentials import SECRET
+from my_service.realtime.auth.settings import AuthSettings
+
+
+SECRET = AuthSettings.for_tests["auth_secret"]
 
 
 def claims(user: str = "ada", seconds: float = 3600, **others: Any) -> dict[str, Any]:

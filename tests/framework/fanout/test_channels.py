@@ -52,7 +52,7 @@ class Room(Listener):
     ) -> None:
         await fanout.join(socket, room, after=after)
         if user:
-            Session.of(socket).user = user
+            Session.of(socket).ensure_connection().user = user
             await fanout.track(socket, room, joined=Came(user), left=Went(user))
 
     async def on_receive(

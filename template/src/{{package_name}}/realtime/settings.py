@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, AliasPath, Field, PrivateAttr, ValidationError, field_validator
@@ -32,6 +32,9 @@ class SettingsGroup(BaseSettings):
     """Settings that are read together, from variables with the same prefix."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    for_tests: ClassVar[dict[str, str]] = {}
+    """What the tests of the service set, by the names of the fields. A subclass names only its own."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -11,6 +11,9 @@ from ..sessions.info import ConnectionInfo
 HOOKS = {"on_accept": ("socket", "connection"), "on_disconnect": ("socket", "connection", "cause")}
 """The hooks of the service, each with what it is called with."""
 
+OPTIONAL_HOOKS = {"on_authenticated": ("socket", "connection")}
+"""Those that a service need not have."""
+
 
 def check_connection_class(connection: Callable[[], Any]) -> None:
     """Refuse a class that cannot be called without arguments, or that does not inherit from `ConnectionInfo`.
@@ -51,18 +54,21 @@ def check_hooks(hooks: Any) -> None:
     Raises:
         ConfigurationError: A hook is wrong.
     """
+    known = HOOKS | OPTIONAL_HOOKS
     for name, function in inspect.getmembers(hooks, inspect.isroutine):
         is_imported = inspect.ismodule(hooks) and function.__module__ != hooks.__name__
-        if name in HOOKS or name.startswith("_") or is_imported:
+        if name in known or name.startswith("_") or is_imported:
             continue
-        if close := get_close_matches(name, HOOKS, n=1, cutoff=0.8):
+        if close := get_close_matches(name, known, n=1, cutoff=0.8):
             raise ConfigurationError(
                 source_location(function),
                 "is never called",
-                f"rename it to {close[0]}, or begin its name with an underscore; the hooks are {', '.join(HOOKS)}",
+                f"rename it to {close[0]}, or begin its name with an underscore; the hooks are {', '.join(known)}",
             )
-    for name, arguments in HOOKS.items():
+    for name, arguments in known.items():
         hook = getattr(hooks, name, None)
+        if hook is None and name in OPTIONAL_HOOKS:
+            continue
         if not callable(hook):
             fix = f"add `async def {name}({', '.join(arguments)}) -> None: ...`"
             raise ConfigurationError(source_location(hooks), f"has no function {name}", fix)

@@ -22,7 +22,7 @@ DESCRIPTION: Final = (
     "/ws/NAME. Nothing that exists is replaced."
 )
 
-MAX_LENGTH: Final = 40
+MAX_LENGTH: Final = 38
 """Characters of a name with which every generated line fits into 120 columns."""
 
 MODULE: Final = '''\
@@ -89,39 +89,30 @@ class $symbol(Listener):
 TEST: Final = '''\
 """What /ws/$name does."""
 
-from litestar import Litestar
-from litestar.testing import TestClient
+from $package.listeners.$name import Send, Sent
+from $package.realtime.testing import Connect
 
 
-def test_it_answers(client: TestClient[Litestar]) -> None:
-    with client.websocket_connect("/ws/$name") as socket:
-        socket.send_json({"type": "send", "text": "hi"})
-        answer = socket.receive_json(timeout=20)
-        assert (answer["type"], answer["text"]) == ("sent", "hi")
+def test_it_answers(connect: Connect) -> None:
+    assert connect("/ws/$name").request(Send(text="hi"), Sent).text == "hi"
 '''
 
 STREAM_TEST: Final = '''\
 """What /ws/$name does."""
 
-from litestar import Litestar
-from litestar.testing import TestClient
+from $package.listeners.$name import Send, Sent
+from $package.realtime.testing import Connect
 
 
-def test_it_streams(client: TestClient[Litestar]) -> None:
-    with client.websocket_connect("/ws/$name") as socket:
-        socket.send_json({"type": "send", "text": "hi there", "ref": 1})
-        assert [socket.receive_json(timeout=20)["text"] for _ in range(2)] == ["hi", "there"]
-        assert socket.receive_json(timeout=20) == {"type": "end", "ref": 1}
+def test_it_streams(connect: Connect) -> None:
+    words = connect("/ws/$name").stream(Send(text="hi there"), Sent)
+    assert [word.text for word in words] == ["hi", "there"]
 
 
-def test_it_is_cancelled(client: TestClient[Litestar]) -> None:
-    with client.websocket_connect("/ws/$name") as socket:
-        socket.send_json({"type": "send", "text": "a long text " * 1000, "ref": 1})
-        assert socket.receive_json(timeout=20)["text"] == "a"
-        socket.send_json({"type": "cancel", "ref": 1})
-        while (last := socket.receive_json(timeout=20))["type"] == "sent":
-            pass
-        assert last == {"type": "end", "ref": 1, "cancelled": True}
+def test_it_is_cancelled(connect: Connect) -> None:
+    words = connect("/ws/$name").stream(Send(text="a long text " * 1000), Sent)
+    assert next(words).text == "a"
+    words.close()
 '''
 
 HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(\r?\n)(?:\1 .*\n)*(?=\1\])", re.MULTILINE)
@@ -175,9 +166,10 @@ def run(options: argparse.Namespace) -> None:
             raise ConfigurationError(
                 str(file.relative_to(project)), "exists already", "choose another name, or rename that file"
             )
+    values = {"name": name, "symbol": symbol, "imports": imports, "first": first, "package": PACKAGE}
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(name=name, symbol=symbol, imports=imports, first=first))
+        file.write_text(Template(text).substitute(values))
         sys.stdout.write(f"Wrote {file.relative_to(project)}\n")
     if registered := _register(source, name, symbol):
         app.write_bytes(registered.encode())

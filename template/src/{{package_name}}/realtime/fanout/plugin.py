@@ -1,9 +1,10 @@
 """`Fanout`: channels that connections join and publish to."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import filterfalse
 from typing import Any, Final
 
@@ -16,13 +17,18 @@ from litestar.plugins import InitPlugin
 from litestar.serialization import get_serializer
 from msgspec import Struct
 
+from ..errors import ConfigurationError
+from ..handlers.messages import ErrorMessage
 from ..sessions.outbox import current_outbox
+from ..sessions.plugin import Sessions
+from ..sessions.registry import Registry
 from ..sessions.session import Session, Socket
+from ..settings import PACKAGE
 from .broker import Broker, Presence
-from .channels import check_name, is_node_channel, room_channel, user_channel
-from .dispatch import Deliver, Dispatcher, FanoutMetrics
+from .channels import check_name, display_name, is_node_channel, is_room, node_channel, room_channel, user_channel
+from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .messages import MAX_SEQUENCE
+from .messages import MAX_SEQUENCE, GapMarker
 from .settings import FanoutSettings
 from .subscription import Subscription
 
@@ -31,6 +37,17 @@ MAX_BATCH: Final = 200
 
 CHANNELS_KEY: Final = "_fanout_channels"
 """Where the state of a connection has its `Channels`."""
+
+REMOVALS: Final = node_channel("Removal")
+"""Where the nodes tell each other whom to put out."""
+
+
+class Removal(Struct):
+    """A user is put out of a room, or without one is disconnected."""
+
+    user: str
+    detail: str
+    channel: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +65,12 @@ class Fanout(InitPlugin):
 
     Args:
         settings: What is kept of each channel, and what happens to slow consumers.
-        broker: What carries the messages; by default it reaches the connections of this process.
+        broker: What carries the messages; by default what the settings say.
     """
 
     def __init__(self, settings: FanoutSettings, broker: Broker | None = None) -> None:
         self._settings = settings
-        self.broker = broker or MemoryBroker(settings)
+        self.broker = broker or settings.make_broker()
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
         self._presence = Presence(self.broker)
         self._encoder = msgspec.json.Encoder()
@@ -77,9 +94,37 @@ class Fanout(InitPlugin):
         config.lifespan.append(self._lifespan)
         return app_config
 
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: FanoutSettings) -> AsyncGenerator["Fanout", None]:
+        """Reach the connections of a running service from outside: from a worker, a script, a notebook.
+
+        What has no socket can be called: `publish`, `publish_to_user`, `present`, `remove`, `disconnect`. Leaving the
+        context waits for what was published and not awaited.
+
+        Args:
+            settings: The settings of the service, as in `Settings.load()`.
+
+        Raises:
+            ConfigurationError: The service keeps its channels in its own memory, or the settings are wrong.
+        """
+        fanout = cls(settings)
+        if isinstance(fanout.broker, MemoryBroker):
+            fix = f'let the nodes share an engine: see "Several processes" in {PACKAGE}/realtime/README.md'
+            raise ConfigurationError("Fanout.connect", "reaches nobody: the service keeps its channels in memory", fix)
+        await fanout.broker.check()
+        async with fanout._running():
+            yield fanout
+
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncGenerator[None, None]:
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
+        async with self._running():
+            self.subscribe(REMOVALS, partial(self._follow, app.plugins.get(Sessions).registry))
+            yield
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None, None]:
         self._loop = asyncio.get_running_loop()
         await self.broker.start(self._dispatcher.dispatch)
         try:
@@ -87,7 +132,15 @@ class Fanout(InitPlugin):
         finally:
             await self.broker.stop()
 
-    async def join(self, socket: Socket, channel: str, *, after: int | None = None) -> None:
+    async def join(
+        self,
+        socket: Socket,
+        channel: str,
+        *,
+        after: int | None = None,
+        first: AsyncIterable[Struct] | None = None,
+        key: str = "id",
+    ) -> None:
         """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
 
         When this returns, the connection receives all that is published from now on. Joining twice is joining once.
@@ -98,6 +151,10 @@ class Fanout(InitPlugin):
             after: The last `sequence` of this channel that the client has, or 0. It first receives what it missed, in
                 order and once, or a `Gap` where that is not kept any more; with 0, all that is kept. Each message has
                 its `sequence` then, but for an `array_like` Struct, which has no place for it.
+            first: Messages that are sent before all others, such as rows of a database. It is iterated over once the
+                channel is subscribed to, so whatever is stored before it is published is received.
+            key: The field, in `first` and in what is published, by which a message that came in `first` is recognized,
+                and not sent again. It is looked at for a minute.
 
         Raises:
             ClientException: The name is too long, or `after` is no sequence. In a handler the error `client` answers;
@@ -105,7 +162,7 @@ class Fanout(InitPlugin):
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
-        await self._join(socket, room_channel(channel), after)
+        await self._join(socket, room_channel(channel), after, first, key)
 
     async def join_user(self, socket: Socket, *, after: int | None = None) -> None:
         """Subscribe a connection to what is published to its user, until it ends: see `publish_to_user`.
@@ -127,7 +184,14 @@ class Fanout(InitPlugin):
             )
         await self._join(socket, user_channel(user), after)
 
-    async def _join(self, socket: Socket, channel: str, after: int | None) -> None:
+    async def _join(
+        self,
+        socket: Socket,
+        channel: str,
+        after: int | None,
+        first: AsyncIterable[Struct] | None = None,
+        key: str = "",
+    ) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
         subscriptions = self._channels_of(socket).subscriptions
@@ -138,6 +202,8 @@ class Fanout(InitPlugin):
         self.subscribe(channel, subscription.deliver)
         try:
             await self.broker.wait_subscribed(channel)
+            if first is not None:
+                await subscription.send_first((self._encoder.encode(message) async for message in first), key)
             if after is None:
                 subscription.start()
             else:
@@ -157,6 +223,11 @@ class Fanout(InitPlugin):
             exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])
         channels: Channels = state[CHANNELS_KEY]
         return channels
+
+    def joined(self, socket: Socket) -> set[str]:
+        """Return the names of the channels that a connection has joined now; that of its user is not among them."""
+        channels: Channels = socket.scope["state"].get(CHANNELS_KEY, Channels())
+        return {display_name(channel) for channel in channels.subscriptions if is_room(channel)}
 
     async def leave(self, socket: Socket, channel: str) -> None:
         """Unsubscribe a connection from a channel, and end its presence there. Where there is neither, nothing happens.
@@ -305,6 +376,56 @@ class Fanout(InitPlugin):
         if channels := socket.scope["state"].get(CHANNELS_KEY):
             self._untrack(channels, room_channel(channel))
 
+    async def remove(self, user: str, channel: str, detail: str = "") -> None:
+        """Put a user out of a channel, on all nodes: each of their connections there leaves it and stays open.
+
+        Its client is told so, as `{"type":"error","code":"removed","detail":…,"extra":{"channel":…}}`. The user may
+        join again, unless your code forbids it.
+
+        Args:
+            user: The user, as `connection.user` says.
+            channel: The name of the channel.
+            detail: Why; the client receives it.
+
+        Raises:
+            ClientException: The name of the channel is too long.
+            FanoutUnavailableError: The nodes could not be told.
+        """
+        check_name(channel, "the name of a channel")
+        await self.broker.publish(REMOVALS, msgspec.json.encode(Removal(user, detail, channel)))
+
+    async def disconnect(self, user: str, detail: str = "") -> None:
+        """Close all connections of a user with 1008, on all nodes. The client does not reconnect by itself.
+
+        Args:
+            user: The user, as `connection.user` says.
+            detail: Why: the close reason, truncated to 123 bytes.
+
+        Raises:
+            FanoutUnavailableError: The nodes could not be told.
+        """
+        await self.broker.publish(REMOVALS, msgspec.json.encode(Removal(user, detail)))
+
+    def _follow(self, registry: Registry, batch: Batch) -> None:
+        """Do on this node what `remove` and `disconnect` ask of all."""
+        for message in batch.messages:
+            if isinstance(message, GapMarker):
+                continue
+            removal = msgspec.json.decode(message.data, type=Removal)
+            if removal.channel is None:
+                registry.disconnect(removal.user, removal.detail)
+                continue
+            for session in registry.of_user(removal.user):
+                with suppress(RuntimeError):  # it is about to end
+                    session.start(self._remove(session, removal.channel, removal.detail))
+
+    async def _remove(self, session: Session, channel: str, detail: str) -> None:
+        channels: Channels = session.scope["state"].get(CHANNELS_KEY, Channels())
+        name = room_channel(channel)
+        if name in channels.subscriptions or name in channels.tracked:
+            await self._leave(channels, name)
+            await session.send_message(ErrorMessage("removed", detail, {"channel": channel}))
+
     def _untrack(self, channels: Channels, channel: str) -> None:
         member = channels.tracked.pop(channel, None)
         if member is not None:
@@ -327,5 +448,4 @@ class Fanout(InitPlugin):
 
 
 def _user_of(socket: Socket) -> str:
-    session = Session.of(socket)
-    return session.user or session.ensure_connection().user
+    return Session.of(socket).ensure_connection().user

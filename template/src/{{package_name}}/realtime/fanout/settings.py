@@ -1,10 +1,12 @@
 """The settings of the fan-out."""
 
+from abc import abstractmethod
 from typing import Final, Literal
 
 from pydantic import Field
 
 from ..settings import SettingsGroup
+from .broker import Broker
 
 CHANNEL_SHARE: Final = 8
 """One channel keeps at most this fraction, one in so many, of the bytes of all history."""
@@ -27,3 +29,7 @@ class FanoutSettings(SettingsGroup):
     """Messages of one channel that wait for one slow consumer. At least 1."""
     backlog_full: Literal["drop", "close"] = "drop"
     """When the backlog is full: `drop` the oldest message and tell the client of the gap, or `close` with 1013."""
+
+    @abstractmethod
+    def make_broker(self) -> Broker:
+        """Make what carries the messages."""

@@ -2,10 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import filterfalse
+from typing import Any, Final
 
+import msgspec
 import structlog
 from litestar.exceptions import WebSocketDisconnect
+from msgspec import Raw
 from websockets.frames import CloseCode
 
 from ..sessions.cause import Reason
@@ -15,6 +20,9 @@ from .messages import GapMarker, History, Message, resume
 from .settings import FanoutSettings
 
 log = structlog.get_logger(__name__)
+
+DOUBLE_SECONDS: Final = 60
+"""Seconds after a join in which a message may still come that was stored before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +54,11 @@ class Subscription:
     _last_sequence: int = field(default=0, init=False)
     """What comes up to this sequence was sent already, or waits in the backlog."""
     _started: bool = field(default=False, init=False)
+    _key: str = field(default="", init=False)
+    _sent_first: set[Any] = field(default_factory=set[Any], init=False)
+    """The keys of the messages that were sent before those of the channel, for a while."""
+    _forgetting: asyncio.TimerHandle | None = field(default=None, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
-    _closing: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._session = Session.of(self.socket)
@@ -59,6 +70,7 @@ class Subscription:
         if (
             self._started
             and not self._backlog
+            and not self._sent_first
             and batch.fits
             and batch.first > self._last_sequence
             and self._connection_id not in batch.excluded
@@ -71,8 +83,20 @@ class Subscription:
         if self._started:
             self._flush()
 
+    async def send_first(self, messages: AsyncIterator[bytes], key: str) -> None:
+        """Send messages, while those of the channel wait. What is among both, by a field, is sent once."""
+        self._key = key
+        async for data in messages:
+            if (value := self._key_of(data)) is None:
+                raise ValueError(f"{self.socket.scope['path']}: a message that is sent first has no {key!r}")
+            await self._session.send_message(Raw(data))
+            self._sent_first.add(value)
+        self._forgetting = asyncio.get_running_loop().call_later(DOUBLE_SECONDS, self._sent_first.clear)
+
     def start(self) -> None:
         """Begin to send: first what has come since the channel was joined."""
+        if self._sent_first:
+            self._backlog = deque(filterfalse(self._is_double, self._backlog))
         self._started = True
         self._flush()
 
@@ -86,6 +110,8 @@ class Subscription:
         """Send nothing more."""
         self._started = False
         self._backlog.clear()
+        if self._forgetting:
+            self._forgetting.cancel()
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -93,19 +119,30 @@ class Subscription:
     def _queue(self, message: Message) -> None:
         if isinstance(message, GapMarker):
             self._last_sequence = 0  # the channel may have begun anew, with lower numbers
-        elif message.sequence <= self._last_sequence or (message.exclude and message.exclude == self._connection_id):
+        elif (
+            message.sequence <= self._last_sequence
+            or (message.exclude and message.exclude == self._connection_id)
+            or (self._started and self._is_double(message))
+        ):
             return
         if len(self._backlog) >= self.settings.max_backlog:
             self._drop_oldest()
         self._backlog.append(message)
 
+    def _is_double(self, message: Message) -> bool:
+        """Return whether a message was sent already, before those of the channel."""
+        return bool(self._sent_first) and self._key_of(message.data) in self._sent_first
+
+    def _key_of(self, data: bytes) -> Any:
+        return msgspec.json.decode(data).get(self._key) if data.startswith(b"{") else None
+
     def _drop_oldest(self) -> None:
         self._backlog.popleft()
         self._missed += 1
         self.metrics.dropped += 1
-        if self.settings.backlog_full == "close" and self._closing is None:
-            closing = self._session.close_for_limit("max_backlog", "too slow", CloseCode.TRY_AGAIN_LATER)
-            self._closing = asyncio.create_task(closing)
+        if self.settings.backlog_full == "close":
+            session = self._session
+            session.close_soon(session.close_for_limit("max_backlog", "too slow", CloseCode.TRY_AGAIN_LATER))
 
     def _flush(self) -> None:
         if self._task is None and not self._write():

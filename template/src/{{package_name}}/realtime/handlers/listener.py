@@ -111,6 +111,8 @@ class Listener(WebsocketListener):
     """Close a client that sends no message within FIRST_MESSAGE_SECONDS, with code 1008."""
     cancel_on_disconnect: ClassVar[bool] = False
     """Cancel `on_receive` as soon as the client is gone. Otherwise it runs to its end."""
+    guards: Sequence[Guard] | None = None  # type: ignore[assignment]  # pyright: ignore
+    """Litestar's guards, which may refuse a handshake. A tuple: linters refuse a list in a class."""
     concurrency: ClassVar[int] = 1
     """Messages of one connection that are handled at once."""
     connection_lifespan: ClassVar[Lifespan | None] = None
@@ -138,6 +140,7 @@ class Listener(WebsocketListener):
             if getattr(cls, name) is not getattr(WebsocketListener, name)
         }
         options = {name: getattr(cls, name) for name in Options.__annotations__}
+        options["guards"] = self.guards and [*self.guards]  # Litestar adds lists to it
         handler = ListenerRouteHandler(self.path, **hooks, **options)(self.on_receive)
         handler.owner = owner_of(self)
         self._serves = True

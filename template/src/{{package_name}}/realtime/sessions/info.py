@@ -1,7 +1,7 @@
 """What every connection knows about itself. Your own fields go into `Connection`, in `state.py`."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -78,6 +78,10 @@ class ConnectionInfo(SessionLink):
     """The client's address, without the port; empty where the server does not know it."""
     user: str = ""
     """Who connected, as the authentication says; empty where there is none."""
+    claims: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the authentication knows of the user besides."""
+    roles: frozenset[str] = frozenset()
+    """The roles that the authentication gives the user."""
 
 
 def link(connection: SessionLink, session: Any) -> None:

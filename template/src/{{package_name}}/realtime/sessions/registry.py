@@ -10,12 +10,13 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from websockets.frames import CloseCode
 
 from .cause import Reason
 from .fast_path import FrameWriter
 from .limits import Client
 from .runtime import BUCKETS, LIMITS, Runtime
-from .session import Session
+from .session import Session, State
 
 MAX_CLIENTS: Final = 10_000
 """Clients without a session whose rates are remembered; of more, those that left first are forgotten."""
@@ -31,8 +32,8 @@ class Registry(Collector):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._sessions: set[Session] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._emptied: asyncio.Event | None = None
+        """Set when the last session leaves, while somebody waits for that."""
         self.clients: dict[tuple[str, str], Client] = {}
         """Each address and each user that has a session, or whose rates are not full again."""
         self._absent: dict[Client, None] = {}
@@ -69,7 +70,6 @@ class Registry(Collector):
     def add(self, session: Session) -> None:
         """Count a session."""
         self._sessions.add(session)
-        self._empty.clear()
         self._count(session, self.client_of(session.client))
 
     def _count(self, session: Session, client: Client) -> None:
@@ -80,8 +80,8 @@ class Registry(Collector):
     def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
         """Forget a session whose clean-up is done. It counts for its client, and as lingering, until it is closed."""
         self._sessions.remove(session)
-        if not self._sessions:
-            self._empty.set()
+        if self._emptied and not self._sessions:
+            self._emptied.set()
         self.lingering += 1
         closed = partial(self._closed, session.clients)
         writer.notify_closed(closed) if writer else closed()
@@ -117,9 +117,20 @@ class Registry(Collector):
         session.user = user
         return ""
 
-    def of_user(self, user: str) -> list[Session]:
-        """Return the sessions of a user."""
-        return [session for session in self._sessions if session.user == user]
+    def of_user(self, user: str) -> tuple[Session, ...]:
+        """Return the open sessions of a user, also where the service itself has set `connection.user`."""
+        is_open = (session for session in self if session.state is State.OPEN)
+        return tuple(session for session in is_open if user and session.ensure_connection().user == user)
+
+    def disconnect(self, user: str, detail: str) -> None:
+        """Close the open sessions of a user with 1008.
+
+        Args:
+            user: The name of the user.
+            detail: The close reason.
+        """
+        for session in self.of_user(user):
+            session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.
@@ -130,10 +141,13 @@ class Registry(Collector):
         Returns:
             Whether none is left.
         """
+        self._emptied = asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        return self._empty.is_set()
+                while self._sessions:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        return not self._sessions
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric; the messages of open sessions are added to those of the closed."""

@@ -1,14 +1,14 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -37,6 +37,9 @@ SESSION_KEY: Final = "_session"
 
 Ref = str | int
 """What a client calls a message; the answers to it carry the same."""
+
+AUTHENTICATE: Final = '"authenticate"'
+"""Only a message that has it may renew the access of its connection."""
 
 RESTARTING: Final = "the service is about to restart"
 
@@ -67,6 +70,17 @@ NEXT_STATES: Final = {
 """The transitions that there are."""
 
 
+class Access(Protocol):
+    """What the authentication lets a connection do."""
+
+    claims: Mapping[str, Any]
+    roles: frozenset[str]
+
+    async def renew(self, text: str) -> bool:
+        """Handle a message that renews the access, and say whether it was one."""
+        ...
+
+
 @dataclass(slots=True)
 class Exchange:
     """A message that is handled in a task of its own: it is answered by a stream, or together with others."""
@@ -94,6 +108,8 @@ class Session:
     _receive: Receive
     _send: Send
     runtime: Runtime
+    metrics: Metrics = field(init=False)
+    """The counters of all sessions."""
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
@@ -103,6 +119,8 @@ class Session:
     """Who connected; "" where nobody has authenticated."""
     clients: tuple[Client, ...] = ()
     """What is counted for its address and for its user."""
+    access: Access | None = None
+    """What the authentication lets it do; None where nobody has authenticated."""
     connection: ConnectionInfo | None = None
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
@@ -133,8 +151,8 @@ class Session:
     _tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict[asyncio.Task[Any], None])
     _context: Context | None = None
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
-    _closing: asyncio.Task[Cause] | None = None
-    """Closes it after a task failed; kept, because the event loop itself keeps no task alive."""
+    _closing: asyncio.Task[object] | None = None
+    """Closes it; kept, because the event loop itself keeps no task alive."""
     _socket: Socket | None = None
     _traits: HandlerTraits | None = None
     _limit: TokenBucket = field(init=False)
@@ -153,7 +171,7 @@ class Session:
     """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
     def __post_init__(self) -> None:
-        settings = self.runtime.settings
+        settings, self.metrics = self.runtime.settings, self.runtime.metrics
         self.receive_event = self.receive
         self.last_received_at = self.opened_at
         self._limit = TokenBucket(settings.max_messages_per_second, settings.message_burst)
@@ -185,11 +203,6 @@ class Session:
         return self.cause is None and self.noticed_cause is not None
 
     @property
-    def metrics(self) -> Metrics:
-        """The counters of all sessions."""
-        return self.runtime.metrics
-
-    @property
     def client(self) -> str:
         """The client's address without its port; "" where the server does not know it."""
         return client_address(self.scope)
@@ -205,23 +218,29 @@ class Session:
         Raises:
             WebSocketDisconnect: The connection is closed already, or its client has exceeded a rate.
         """
-        if self.cause is not None:
-            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-        self.message_handled()
-        message: Any = await self._receive()
-        if message["type"] == "websocket.receive":
-            self.messages_received += 1
-            self.awaiting_message = False
-            self.last_received_at = now = monotonic()
-            text = message.get("text")
-            self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
-            if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
-                await self._exceed(setting, "too many messages")
-            if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
-                await self._exceed("max_messages_per_second", "too many messages")
-        elif message["type"] == "websocket.disconnect":
-            self._disconnected(message)
-        return message  # type: ignore[no-any-return]
+        while True:
+            if self.cause is not None:
+                raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+            if not self.awaiting_message:
+                self.message_handled()
+            message: Any = await self._receive()
+            if message["type"] == "websocket.receive":
+                self.messages_received += 1
+                self.awaiting_message = False
+                self.last_received_at = now = monotonic()
+                text = message.get("text")
+                self._uncharged = size = (
+                    self._uncharged + len(message["bytes"] if text is None else text) + MESSAGE_COST
+                )
+                if size > MAX_UNCHARGED and (setting := self._charge_clients()):
+                    await self._exceed(setting, "too many messages")
+                if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
+                    await self._exceed("max_messages_per_second", "too many messages")
+                if self.access and text and AUTHENTICATE in text and self._socket and await self.access.renew(text):
+                    continue  # no handler sees the token
+            elif message["type"] == "websocket.disconnect":
+                self._disconnected(message)
+            return message  # type: ignore[no-any-return]
 
     async def send(self, message: Message) -> None:
         """Send an event to the server.
@@ -239,17 +258,6 @@ class Session:
         else:
             await self._pass_on(message)
             self.messages_sent += 1
-
-    def write_text(self, payload: bytes) -> bool:
-        """Send a text message on the fast path.
-
-        Args:
-            payload: The message, in UTF-8.
-
-        Returns:
-            Whether it is sent; False where there is no fast path, or the client does not keep up.
-        """
-        return self.write_frames(text_frame(payload), 1)
 
     def write_frames(self, frames: bytes, messages: int) -> bool:
         """Send whole frames on the fast path.
@@ -287,13 +295,12 @@ class Session:
         if isinstance(message, bytes):
             await socket.send_bytes(message)
             return
-        is_json = not isinstance(message, str)
-        if not is_json:
+        binary = traits.binary and not isinstance(message, str)
+        if isinstance(message, str):
             payload = message.encode()
         else:
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
-        binary = is_json and traits.binary
-        if binary or not self.write_text(payload):
+        if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
@@ -331,7 +338,8 @@ class Session:
         for task in self._tasks:
             if task not in closing and not task.cancelling():  # a second cancellation would cut short how it ends
                 task.cancel()
-        if pending := [*self._tasks, *filter(None, [self._closing])]:
+        closes = [self._closing] if self._closing and not self._closing.done() else []
+        if pending := [*self._tasks, *closes]:
             _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
             if late:
                 log.error("tasks did not end in time", path=self.path, tasks=len(late))
@@ -361,6 +369,13 @@ class Session:
         with suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
+
+    def close_soon(self, closing: Coroutine[Any, Any, object]) -> None:
+        """Run `close()` or `close_for_limit()` in a task: a client that reads nothing delays nobody else."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(closing)
+        else:
+            closing.close()
 
     async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
         """Close, because the client exceeded the limit of a setting."""
@@ -402,6 +417,12 @@ class Session:
         if not self._allows_ping(-1):
             await self._exceed("max_frames_per_second", "too many pings")
 
+    async def authenticated(self) -> None:
+        """Call the hook after the client has renewed its access, if the service has one."""
+        hook = getattr(self.runtime.hooks, "on_authenticated", None)
+        if hook and self._socket:
+            await hook(self._socket, self.ensure_connection())
+
     async def reject(self, reason: str, status: int, detail: str, **hints: Any) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
 
@@ -422,6 +443,8 @@ class Session:
             link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
+            if self.access:
+                self.connection.claims, self.connection.roles = self.access.claims, self.access.roles
             self.scope["state"]["connection"] = self.connection
         return self.connection
 
@@ -459,8 +482,8 @@ class Session:
     def message_handled(self) -> None:
         """Count the time that the handler took for the last message, if it has one."""
         if not self.awaiting_message:
-            self.runtime.metrics.count_handled(monotonic() - self.last_received_at)
             self.awaiting_message = True
+            self.metrics.count_handled(monotonic() - self.last_received_at)
 
     async def end(self, error: BaseException | None) -> Cause:
         """Decide why the connection ended, once its handler is through, and close it or deny it if it still is open.
@@ -498,7 +521,7 @@ class Session:
             return
         cause = self._resolve(error)
         if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
-            self._closing = asyncio.create_task(self.close(cause.reason, cause.code, cause.detail, cause.error))
+            self.close_soon(self.close(cause.reason, cause.code, cause.detail, cause.error))
 
     def cancel(self) -> None:
         """Cancel the handler. A clean-up that runs already goes on: it is bounded in time by itself."""
@@ -546,7 +569,9 @@ class Session:
         handler = self.scope.get("route_handler")
         if isinstance(handler, ASGIRouteHandler) and handler not in self.runtime.mounted:
             self.runtime.mounted.add(handler)
-            log.warning("a mounted application has accepted a socket, for which no hook is called", path=self.path)
+            log.warning(
+                "a mounted application has accepted a socket, for which no hook is called", path=min(handler.paths)
+            )
 
     async def _close_as_asked(self, code: int, reason: str) -> None:
         if self.cause is not None:

@@ -1,12 +1,13 @@
 """What the tests of the service are made of: fixtures, clients and credentials. The service itself never imports it.
 
-`tests/conftest.py` takes the fixtures from here. A test takes `client` to open any number of sockets inside its own
-process, or `start` where it needs a process of its own: for signals, ports and the network.
+`tests/conftest.py` takes the fixtures from here. A test takes `connect` to open any number of connections inside its
+own process, or `start` where it needs a process of its own: for signals, ports and the network.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -20,18 +21,24 @@ from .. import plugin
 from ..observability.logs import Logging
 from ..parts import load_app, load_settings
 from ..settings import PACKAGE, PREFIX, CoreSettings
-from .credentials import SETTINGS, credentials
+from .client import Channel, Client, Connect, Published, connect_to
 from .observation import UndocumentedMessages
-from .process import TIMEOUT, Service, Start, run
+from .process import TIMEOUT, Service, Start, credentials, run, settings_for_tests
 
 __all__ = (
     "TIMEOUT",
+    "Channel",
+    "Client",
+    "Connect",
+    "Published",
     "Service",
     "Start",
     "app",
     "client",
+    "connect",
     "credentials",
     "environment",
+    "published",
     "pytest_configure",
     "run",
     "settings",
@@ -68,10 +75,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     settings = import_module(f"{PACKAGE}.settings").Settings
     monkeypatch.setitem(settings.model_config, "env_file", None)
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(f"{PREFIX}{name}", value)
-    if "fanout_url" in settings.model_fields:
-        monkeypatch.setenv(f"{PREFIX}FANOUT_URL", "memory://")  # no engine is needed, and none is disturbed
+    for name, value in settings_for_tests().items():
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
     monkeypatch.setattr(plugin, "Logging", LoggingForTests)
 
 
@@ -99,6 +104,25 @@ def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
         yield client
     if undocumented.found:
         pytest.fail("\n".join(undocumented.found))
+
+
+@pytest.fixture
+def connect(client: TestClient[Litestar]) -> Iterator[Connect]:
+    """Open a connection inside the process of the test; it is closed when the test ends."""
+    with ExitStack() as stack:
+
+        def connect(path: str, *, user: str = "ada", **parameters: object) -> Client:
+            opened = connect_to(client, path, user, parameters)
+            stack.callback(opened.close)
+            return opened
+
+        yield connect
+
+
+@pytest.fixture
+def published(client: TestClient[Litestar]) -> Published:
+    """Follow what is published on a channel."""
+    return partial(Channel, client)
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from http.client import HTTPResponse
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,8 +20,8 @@ from urllib.request import ProxyHandler, build_opener
 from websockets.sync.client import ClientConnection, connect
 
 from ..command import main
+from ..parts import COMMANDS, load_settings
 from ..settings import PACKAGE, PREFIX
-from .credentials import credentials
 
 TIMEOUT = 20
 """Seconds after which a wait has failed; nothing waits so long when all is well."""
@@ -37,6 +38,24 @@ FORKS: Any = get_context("spawn" if sys.platform == "win32" or len(gettempdir())
 `pytest` is where each looks for the main module.
 """
 FORKS.set_forkserver_preload(["pytest", f"{PACKAGE}.__main__", f"{PACKAGE}.app"])
+
+
+def credentials(user: str = "ada") -> dict[str, str]:
+    """Return the headers with which a client connects as this user; none where the service asks nobody."""
+    if "token" not in COMMANDS:
+        return {}
+    command: Any = import_module("..commands.token", __package__)
+    token = command.make_token(load_settings(**settings_for_tests()), user, 3600, {})
+    return {"authorization": f"Bearer {token}"}
+
+
+def settings_for_tests() -> dict[str, str]:
+    """Return what the tests set, by the names of the fields: `for_tests` of each class of the settings."""
+    groups: Sequence[type] = import_module(f"{PACKAGE}.settings").Settings.__mro__
+    found: dict[str, str] = {}
+    for group in reversed(groups):
+        found |= vars(group).get("for_tests", {})
+    return found
 
 
 def environment_with(**settings: object) -> dict[str, str]:

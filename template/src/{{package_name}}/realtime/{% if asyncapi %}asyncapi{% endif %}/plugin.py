@@ -5,12 +5,14 @@ examples of the messages, what a listener sends besides its answers, the query, 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from litestar import Litestar, Router
 from litestar.datastructures import ResponseHeader
-from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin
+from litestar_asyncapi import AsyncAPIConfig, AsyncAPIPlugin, DocsConfig
+from litestar_asyncapi.plugins import AsyncAPIUIRenderPlugin
 from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server, ServerVariable
 
 from ..handlers.route_handler import listener_routes
@@ -46,6 +48,9 @@ POLICY: Final = (
 """The content security policy of the page, whose files all come from the service. It compiles JSON schemas and adds
 inline styles; it shows only what the code of the service says."""
 
+STYLE: Final = f"<style>{(Path(__file__).parent / 'style.css').read_text()}</style>"
+NO_ICON: Final = '<link rel="icon" href="data:,">'
+
 
 class Documentation(AsyncAPIPlugin):
     """Serve the AsyncAPI document.
@@ -74,6 +79,7 @@ class Documentation(AsyncAPIPlugin):
             default_content_type="application/json",
             servers={"service": SERVER},
             components=components,
+            docs=DocsConfig(render_plugins=[AsyncAPIUIRenderPlugin(style=STYLE, favicon=NO_ICON)]),
         )
         super().__init__(config)
 

@@ -1,21 +1,31 @@
-"""`Authenticator`: which JSON Web Tokens (RFC 7519) are valid."""
+"""`Authenticator`: which JSON Web Tokens (RFC 7519) are valid, and which roles they give."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 
+import jwt
+import msgspec
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.security.jwt import Token
 
 from ..sessions.plugin import Sessions
 from .credentials import find_credentials
+from .provider import ALGORITHMS, ProviderKeys
 from .settings import AuthSettings
 
 ALGORITHM: Final = "HS256"
-"""The only one that is accepted, whatever the header of a token says (RFC 8725, section 3.1)."""
+"""The one that AUTH_SECRET signs with."""
 
 CLAIMS: Final = ("sub", "exp", "iat", "jti")
-"""The claims that a token must have: its user, when it expires, when it was issued, and an id to revoke it by."""
+"""The claims that a token must have: its user, when it expires, when it was issued, and an id to revoke it by. Not all
+providers give an id."""
+
+LEEWAY_SECONDS: Final = 30
+"""Seconds by which the clock of the issuer may be ahead, so that `iat` and `nbf` lie in the future. There is none for
+`exp`, with which connections end."""
 
 CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 
@@ -24,20 +34,24 @@ class Authenticator:
     """Verify the token of a handshake or a request.
 
     Args:
-        settings: The secret, and the issuer and the audience that a token must name.
+        settings: The secret or the provider, and the issuer and the audience that a token must name.
     """
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
+        self._secret = settings.auth_secret.get_secret_value()
+        self.provider = ProviderKeys(settings) if settings.has_provider else None
+        """The keys of the identity provider; None where AUTH_SECRET signs all tokens."""
         self.revoked: dict[str, datetime] = {}
         """The `jti` of each token that was revoked since this process started, on any node, with its `exp`."""
 
-    def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
+    async def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
         """Return the valid token of a handshake or a request.
 
         Raises:
             NotAuthorizedException: There is no token, or it is not valid (401).
             PermissionDeniedException: The token is in a cookie, and the Origin is not one that may connect (403).
+            ServiceUnavailableException: The keys of the provider could not be fetched yet (503).
         """
         credentials = find_credentials(connection, self._settings.auth_cookie)
         if credentials is None:
@@ -46,22 +60,60 @@ class Authenticator:
             policy = connection.app.plugins.get(Sessions).policy
             if policy.problem(dict(connection.scope), required=True):
                 raise PermissionDeniedException("a cookie counts only with the Origin of a page that may connect")
+        return await self.verify(credentials.encoded)
+
+    async def verify(self, encoded: str) -> Token:
+        """Return a token that is valid now.
+
+        Raises:
+            NotAuthorizedException: It is not valid (401).
+            ServiceUnavailableException: The keys of the provider could not be fetched yet (503).
+        """
         try:
-            token = Token.decode(
-                credentials.encoded,
-                secret=self._settings.auth_secret.get_secret_value(),
-                algorithm=ALGORITHM,
-                issuer=self._settings.auth_issuer or None,
-                audience=self._settings.auth_audience or None,
-                require_claims=CLAIMS,
-            )
-        except NotAuthorizedException as error:
-            # The error of the decoder stays the cause, for the log.
-            raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error.__cause__ or error
+            token = await self._decode(encoded)
+        except (jwt.PyJWTError, KeyError, OSError, OverflowError, TypeError, ValueError) as error:
+            # It stays the cause, for the log.
+            raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error
         if not is_utf8(token.sub):
             raise NotAuthorizedException("the token is not valid: its user is not UTF-8", headers=CHALLENGE)
         self.check(token)
         return token
+
+    async def _decode(self, encoded: str) -> Token:
+        header = jwt.get_unverified_header(encoded)
+        algorithm: Any = header.get("alg")
+        key: Any
+        required = [*CLAIMS]
+        if algorithm == ALGORITHM and self._secret:
+            key = self._secret
+        elif algorithm in ALGORITHMS and self.provider:
+            key = await self.provider.find(header.get("kid", ""), algorithm)
+            required.remove("jti")
+        else:
+            raise jwt.InvalidAlgorithmError(f"no token is signed with {algorithm!r} here")
+        claims = jwt.decode(
+            encoded,
+            key,
+            [algorithm],
+            issuer=self._settings.auth_issuer or None,
+            audience=self._settings.auth_audience or None,
+            leeway=LEEWAY_SECONDS,
+            options={
+                "require": required,
+                "verify_aud": bool(self._settings.auth_audience),
+                "enforce_minimum_key_length": True,
+            },
+        )
+        return Token(
+            sub=claims.pop("sub"),
+            exp=datetime.fromtimestamp(claims.pop("exp"), UTC),
+            iat=min(datetime.fromtimestamp(claims.pop("iat"), UTC), datetime.now(UTC)),
+            iss=claims.pop("iss", None),
+            aud=claims.pop("aud", None),
+            # Of the part that is signed: the signature could be written in another way.
+            jti=claims.pop("jti", None) or sha256(encoded.rpartition(".")[0].encode()).hexdigest(),
+            extras=claims,
+        )
 
     def has_explicit_token(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
         """Say whether the client itself sent a token; browsers add cookies without being asked."""
@@ -88,6 +140,17 @@ class Authenticator:
         """
         now = datetime.now(UTC)
         self.revoked = {known: until for known, until in self.revoked.items() if until > now} | {jti: exp}
+
+    def roles_of(self, token: Token) -> frozenset[str]:
+        """Return the roles that a token gives its user: lists of names, or names with spaces in between."""
+        roles: set[str] = set()
+        for name in self._settings.auth_roles_claims.replace(" ", "").split(","):
+            claim: Any = token.extras
+            with suppress(KeyError, TypeError, msgspec.ValidationError):
+                for part in [name] if name in token.extras else name.split("."):
+                    claim = claim[part]
+                roles.update(msgspec.convert(claim.split() if isinstance(claim, str) else claim, list[str]))
+        return frozenset(roles)
 
 
 def is_utf8(text: str) -> bool:

@@ -1,18 +1,27 @@
 """The handshake: a WebSocket needs a valid token, and is closed when its token expires."""
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
+import msgspec
 import structlog
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException, TooManyRequestsException
+from litestar.exceptions import (
+    HTTPException,
+    PermissionDeniedException,
+    ServiceUnavailableException,
+    TooManyRequestsException,
+)
 from litestar.security.jwt import Token
-from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from msgspec import Struct
 from websockets.frames import CloseCode
 
-from ..sessions.cause import Cause, Reason
+from ..handlers.messages import End, ErrorMessage, Ref, error_answer
+from ..sessions.cause import Reason
 from ..sessions.fast_path import PassThroughMiddleware
 from ..sessions.plugin import Sessions
 from ..sessions.session import SESSION_KEY, Session
@@ -23,12 +32,13 @@ REASONS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "token",
     HTTPStatus.FORBIDDEN: "origin",
     HTTPStatus.TOO_MANY_REQUESTS: "user",
+    HTTPStatus.SERVICE_UNAVAILABLE: "provider",
 }
 """What `/metrics` and the log call a handshake that is rejected with this status."""
 
 
 class AuthenticationMiddleware(PassThroughMiddleware):
-    """Reject a handshake with 401, 403 or 429, or let its user in until the token expires.
+    """Reject a handshake with 401, 403, 429 or 503, or let its user in until the token expires.
 
     A handler with `opt={"public": True}` also accepts clients without a token. A token that a client sends itself is
     verified there too.
@@ -43,15 +53,13 @@ class AuthenticationMiddleware(PassThroughMiddleware):
     def __init__(self, authenticator: Authenticator, max_connections_per_user: int) -> None:
         self._authenticator = authenticator
         self._max_connections_per_user = max_connections_per_user
-        self._closing: set[asyncio.Task[Cause]] = set()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        websocket = cast("WebSocketScope", scope)
         session: Session = scope["state"][SESSION_KEY]
         connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
         token: Token | None = None
         try:
-            token = self._authenticator.authenticate(connection)
+            token = await self._authenticator.authenticate(connection)
         except HTTPException as error:
             public = scope["route_handler"].opt.get("public")
             if not public or self._authenticator.has_explicit_token(connection):
@@ -64,37 +72,99 @@ class AuthenticationMiddleware(PassThroughMiddleware):
         if excess := registry.acquire(session, token.sub, limit=self._max_connections_per_user):
             await _reject(session, TooManyRequestsException(f"too many {excess} of this user"))
             return
-        scope["user"], scope["auth"] = token.sub, token
         structlog.contextvars.bind_contextvars(user=token.sub)
-        expiry: asyncio.TimerHandle | None = None
-
-        def accept(message: Message) -> None:
-            nonlocal expiry
-            self._authenticator.check(token)  # guards and dependencies may have taken their time
-            if SUBPROTOCOL in websocket["subprotocols"] and message["type"] == "websocket.accept":
-                # A browser fails a connection whose answer selects none of the subprotocols that it offered.
-                message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
-            expiry = asyncio.get_running_loop().call_later(
-                seconds_left(token), self.close, session, "the token has expired"
-            )
-
-        session.before_accept = accept  # a wrapper of `send` would be called for each message
+        session.access = access = TokenAccess(token, session, self._authenticator)
+        session.before_accept = access.begin  # a wrapper of `send` would be called for each message
         try:
             await next_app(scope, receive, send)
         finally:
-            if expiry is not None:
-                expiry.cancel()
+            access.end()
 
-    def close(self, session: Session, detail: str) -> None:
-        """Close a connection with 1008, in a task of its own: a client that reads nothing delays no other.
 
-        Args:
-            session: A session that is accepted.
-            detail: The close reason.
+class Authenticate(Struct, tag="authenticate"):
+    """A client renews its access with a new token of the same user.
+
+    It is answered as a message without an answer is: by an `end` if it has a `ref`, or by an error.
+    """
+
+    token: str
+    ref: Ref | None = None
+
+
+class TokenAccess:
+    """What a token lets a connection do, until it expires. A new token of the same user renews it.
+
+    Args:
+        token: The token of the handshake.
+        session: The session, which is not accepted yet.
+        authenticator: Says which tokens are valid.
+    """
+
+    def __init__(self, token: Token, session: Session, authenticator: Authenticator) -> None:
+        self._session = session
+        self._authenticator = authenticator
+        self._expiry: asyncio.TimerHandle | None = None
+        self._use(token)
+
+    def _use(self, token: Token) -> None:
+        self._token = token
+        self.claims: Mapping[str, Any] = token.extras
+        self.roles = self._authenticator.roles_of(token)
+        self._session.scope.update(user=token.sub, auth=token)
+
+    def begin(self, message: Message) -> None:
+        """Prepare the event that accepts the handshake; from then on the token ends the connection."""
+        self._authenticator.check(self._token)  # guards and dependencies may have taken their time
+        if SUBPROTOCOL in self._session.scope["subprotocols"] and message["type"] == "websocket.accept":
+            # A browser fails a connection whose answer selects none of the subprotocols that it offered.
+            message["subprotocol"] = message["subprotocol"] or SUBPROTOCOL
+        self._await_expiry()
+
+    def _await_expiry(self) -> None:
+        self.end()
+        self._expiry = asyncio.get_running_loop().call_later(seconds_left(self._token), self._expire)
+
+    def _expire(self) -> None:
+        session = self._session
+        session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, "the token has expired"))
+
+    def end(self) -> None:
+        """Forget when the token expires."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    async def renew(self, text: str) -> bool:
+        """Handle a message that renews the access, and say whether it was one.
+
+        Raises:
+            WebSocketDisconnect: It was one refusal too many.
         """
-        task = asyncio.create_task(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        session = self._session
+        try:
+            message = _decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return False
+        try:
+            token = await self._authenticator.verify(message.token)
+            if token.sub != session.user:
+                raise PermissionDeniedException("the token is of another user")
+        except ServiceUnavailableException as error:
+            answer: End | ErrorMessage | None = ErrorMessage("service_unavailable", error.detail)
+        except HTTPException as error:
+            await session.count_bad_message()
+            answer = error_answer(error)
+        else:
+            self._use(token)
+            self._await_expiry()
+            if session.connection:
+                session.connection.claims, session.connection.roles = self.claims, self.roles
+            await session.authenticated()
+            answer = None if message.ref is None else End()
+        await session.send_message(answer, message.ref)
+        return True
+
+
+_decode: Final = msgspec.json.Decoder(Authenticate).decode
 
 
 async def _reject(session: Session, error: HTTPException) -> None:

@@ -12,6 +12,8 @@ from litestar import Litestar, Request, post
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
 from litestar.plugins import InitPlugin
 from litestar.security.jwt import Token
 from msgspec import Struct
@@ -21,9 +23,9 @@ from ..fanout.channels import node_channel
 from ..fanout.dispatch import Batch
 from ..fanout.messages import GapMarker
 from ..fanout.plugin import Fanout
+from ..handlers.listener import Guard
 from ..sessions.handshake import HandshakeMiddleware
 from ..sessions.plugin import Sessions
-from ..sessions.session import State
 from .authenticator import Authenticator
 from .handshake import AuthenticationMiddleware
 from .settings import AuthSettings
@@ -48,7 +50,7 @@ class LoggedOut(Struct, tag="logged_out"):
 class Auth(InitPlugin):
     """Ask every WebSocket for a token; injected as `auth: NamedDependency[Auth]`.
 
-    An HTTP handler that needs a user calls `auth.authenticate(request)`.
+    An HTTP handler that needs a user calls `await auth.authenticate(request)`.
 
     Args:
         settings: The settings `auth_*`.
@@ -61,20 +63,23 @@ class Auth(InitPlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.dependencies["auth"] = Provide(lambda: self, sync_to_thread=False)
         config: Any = app_config  # its types are partly unknown
+        if self.authenticator.provider:
+            config.lifespan.append(self.authenticator.provider.refreshed)
         config.lifespan.append(self._follow_logouts)
         middleware: list[Any] = config.middleware
         outer = sum(isinstance(each, HandshakeMiddleware) for each in middleware)
         middleware.insert(outer, self._middleware)  # behind the admission, in front of everything else
         return app_config
 
-    def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
-        """Return the valid token of a handshake or a request: its `sub` is the user, its `extras` are your own claims.
+    async def authenticate(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Token:
+        """Return the valid token of a handshake or a request: its `sub` is the user, its `extras` are all other claims.
 
         Raises:
             NotAuthorizedException: There is no token, or it is not valid (401).
             PermissionDeniedException: The token is in a cookie, and the Origin is not one that may connect (403).
+            ServiceUnavailableException: The keys of the provider could not be fetched yet (503).
         """
-        return self.authenticator.authenticate(connection)
+        return await self.authenticator.authenticate(connection)
 
     async def log_out(self, token: Token, app: Litestar) -> None:
         """Revoke a token, and close all connections of its user with 1008, on every node.
@@ -94,9 +99,7 @@ class Auth(InitPlugin):
 
     def _log_out(self, logged_out: LoggedOut, app: Litestar) -> None:
         self.authenticator.revoke(logged_out.jti, logged_out.exp)
-        for session in app.plugins.get(Sessions).registry.of_user(logged_out.user):
-            if session.state is State.OPEN:
-                self._middleware.close(session, "logged out")
+        app.plugins.get(Sessions).registry.disconnect(logged_out.user, "logged out")
 
     @asynccontextmanager
     async def _follow_logouts(self, app: Litestar) -> AsyncGenerator[None, None]:
@@ -149,6 +152,33 @@ class Auth(InitPlugin):
             fanout.unsubscribe(NODE_CHANNEL, deliver)
 
 
+def requires_role(role: str, *others: str) -> Guard:
+    """Make a guard that lets users in who have at least one of these roles.
+
+    It guards WebSockets and, before their body is read, HTTP handlers: `guards=[requires_role("agent")]`. In a
+    `Listener` it is a tuple: `guards = (requires_role("agent"),)`.
+
+    Args:
+        role: A role, as the claims of AUTH_ROLES_CLAIMS name it.
+        others: Other roles, any of which is enough too.
+
+    Returns:
+        The guard. It raises what `Auth.authenticate` raises, and `PermissionDeniedException` (403) for other users.
+    """
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        authenticator = connection.app.plugins.get(Auth).authenticator
+        scope: Any = connection.scope
+        token: Token | None = scope.get("auth")  # of a WebSocket; none for a request, and in a public listener
+        if token is None:
+            token = await authenticator.authenticate(connection)
+            scope.update(user=token.sub, auth=token)
+        if authenticator.roles_of(token).isdisjoint([role, *others]):
+            raise PermissionDeniedException(f"this needs the role {' or '.join([role, *others])}")
+
+    return guard
+
+
 @post("/logout", status_code=204)
 async def logout(request: Request[Any, Any, Any], auth: NamedDependency[Auth]) -> None:
     """Revoke the token in the header or the cookie of the request, and close all connections of its user with 1008, on
@@ -157,4 +187,4 @@ async def logout(request: Request[Any, Any, Any], auth: NamedDependency[Auth]) -
     Other tokens of the user stay valid until they expire. With an engine, nodes that start later or were cut off know
     too what was revoked. 503: they could not be told, and nothing is done; try again.
     """
-    await auth.log_out(auth.authenticate(request), request.app)
+    await auth.log_out(await auth.authenticate(request), request.app)

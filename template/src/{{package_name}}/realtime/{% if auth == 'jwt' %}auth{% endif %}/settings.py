@@ -1,8 +1,10 @@
 """The settings of the authentication, `<PACKAGE>_AUTH_SECRET` and so on. `.env.example` lists them all."""
 
-from typing import Final
+from ipaddress import ip_address
+from typing import ClassVar, Final
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from ..settings import SettingsGroup
 
@@ -15,22 +17,74 @@ GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 class AuthSettings(SettingsGroup):
     """What a token must be signed with, and what it must say."""
 
-    auth_secret: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    """The key that signs the tokens, at least 32 bytes. Whoever has it can impersonate every user."""
+    for_tests: ClassVar = {"auth_secret": "only for the tests " * 4}
+
+    auth_jwks_url: str = ""
+    """The URL of your identity provider's keys, a JSON Web Key Set. Its tokens are then accepted."""
     auth_issuer: str = ""
-    """The `iss` that a token must have. Empty accepts any."""
+    """The `iss` that a token must have. Empty accepts any. Without AUTH_JWKS_URL and AUTH_SECRET it is the https URL of
+    an identity provider, whose OpenID Connect discovery names its keys."""
     auth_audience: str = ""
-    """The `aud` that a token must have. Empty accepts any."""
+    """The `aud` that a token must have. Empty accepts any: also those that a provider issues for other services."""
+    auth_secret: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    """The key that signs tokens of your own, at least 32 bytes. Whoever has it can impersonate every user. Not needed
+    where an identity provider issues the tokens."""
+    auth_roles_claims: str = "roles,role"
+    """The claims in which a token names the roles of its user, separated by commas; dots lead into a claim, as in
+    `realm_access.roles`."""
     auth_cookie: str = "token"
     """The name of the cookie in which a browser may send its token."""
     auth_max_connections_per_user: int = Field(default=20, ge=0)
     """Connections of one user to this node. Further handshakes are rejected with 429. 0 lifts the limit."""
 
+    @property
+    def has_provider(self) -> bool:
+        """Whether an identity provider issues tokens."""
+        return bool(self.auth_jwks_url or not self.auth_secret.get_secret_value())
+
+    @field_validator("auth_jwks_url")
+    @classmethod
+    def _is_safe(cls, url: str) -> str:
+        return check_provider_url(url) if url else url
+
     @field_validator("auth_secret")
     @classmethod
-    def _long_enough(cls, secret: SecretStr) -> SecretStr:
+    def _long_enough(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
         length = len(secret.get_secret_value().encode())
-        if length < MIN_SECRET_BYTES:
-            problem = f"has {length} bytes, and {MIN_SECRET_BYTES} are needed" if length else "is missing"
-            raise ValueError(f"the secret {problem}; generate one with: {GENERATE}")
+        if 0 < length < MIN_SECRET_BYTES:
+            raise ValueError(
+                f"the secret has {length} bytes, and {MIN_SECRET_BYTES} are needed; generate one with: {GENERATE}"
+            )
+        if not length and not info.data.get("auth_jwks_url", "invalid"):
+            if not (issuer := info.data["auth_issuer"]):
+                raise ValueError(
+                    f"the secret is missing; generate one with: {GENERATE}, or set AUTH_JWKS_URL or AUTH_ISSUER to "
+                    "accept the tokens of your identity provider"
+                )
+            try:
+                check_provider_url(issuer)
+            except ValueError as error:
+                raise ValueError(
+                    f"the secret is missing, and AUTH_ISSUER leads to no keys: {error}; or set AUTH_JWKS_URL"
+                ) from None
         return secret
+
+
+def check_provider_url(url: str) -> str:
+    """Return a URL from which keys may be fetched: by https, or by http from this machine.
+
+    Raises:
+        ValueError: Somebody on the way could replace the keys, or it is no URL.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
+        raise ValueError(f"{url!r} is not an https URL; write https://…, or http:// only for localhost or 127.0.0.1")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

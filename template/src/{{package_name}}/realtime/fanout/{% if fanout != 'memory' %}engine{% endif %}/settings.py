@@ -18,6 +18,7 @@ class EngineSettings(FanoutSettings):
     schemes: ClassVar[tuple[str, ...]]
     """The schemes of a URL of this engine."""
     example_url: ClassVar[str]
+    for_tests: ClassVar = {"fanout_url": "memory://"}  # no engine is needed, and none is disturbed
 
     fanout_url: str = Field(repr=False)  # it may hold a password, and settings are printed
     """The URL of the engine. memory:// needs no engine and reaches the connections of one process."""

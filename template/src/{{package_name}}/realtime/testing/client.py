@@ -1,0 +1,296 @@
+"""`Client` and `Channel`: what a test in the service's own process sends, and what it receives, in typed messages."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable, Generator
+from functools import partial
+from itertools import count
+from queue import Empty, Queue
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from litestar import Litestar
+from litestar.serialization import default_deserializer
+from litestar.testing import TestClient
+from litestar.testing.websocket_test_session import WebSocketTestSession
+from msgspec import Struct
+
+from ..errors import source_location
+from ..fanout.dispatch import Batch
+from ..fanout.plugin import Fanout
+from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
+from ..handlers.route_handler import ListenerRouteHandler
+from ..internals import frames_of, function_of
+from ..sessions.fast_path import encode_with, split_fields
+from ..sessions.session import SESSION_KEY, Session, State
+from .process import TIMEOUT, credentials
+
+TURNS: Final = 8
+"""Turns of the event loop after which what was published has reached each connection of this process; it takes four."""
+
+PARAMETER: Final = re.compile(r"\{(\w+)[^}]*\}")
+
+Message = TypeVar("Message")
+
+
+class Client:
+    """One connection to the service, in the process of the test.
+
+    Messages are the Structs of messages.py; for a listener that takes or sends `str` or `bytes`, they are that.
+
+    Args:
+        session: The connection, as Litestar's test client has it.
+    """
+
+    def __init__(self, session: WebSocketTestSession) -> None:
+        self._session = session
+        self._scope: Any = session.scope  # its types are partly unknown
+        self._handler: Any = self._scope["route_handler"]
+        self._refs = count(1)
+        self._skipped: deque[Any] = deque()
+        """What was received while an answer was waited for."""
+
+    def send(self, message: Any) -> None:
+        """Send a message, and wait for nothing."""
+        self._send(message)
+
+    def receive(self, message: type[Message]) -> Message:
+        """Return the next message.
+
+        Args:
+            message: Its type.
+
+        Raises:
+            AssertionError: It is of another type, or nothing came within 20 seconds.
+            WebSocketDisconnect: The service has closed the connection; `code` and `detail` say why.
+        """
+        return self._decode(self._skipped.popleft() if self._skipped else self._receive(), message)
+
+    def receive_nothing(self) -> None:
+        """Check that no message is left, once all that was sent here is handled, and all that was published is sent.
+
+        The service answers a ping last. So there is no need to wait for some time.
+
+        Raises:
+            AssertionError: There is a message.
+            TypeError: The listener answers no pings, because it does not receive JSON in text, or has its own `ping`.
+        """
+        if not self._codec_answers_pings():
+            place = source_location(function_of(self._handler))
+            raise TypeError(f"{place} answers no pings. Fix: receive the answer to a message instead")
+        self._call(_take_turns)
+        ref = self._send(Ping(), ref=True)
+        frames = [*self._skipped]
+        while not _is_answer(frame := self._receive(), ref):
+            frames.append(frame)
+        if frames:
+            raise AssertionError(f"expected no message, received {frames}")
+
+    def request(self, message: Any, answer: type[Message]) -> Message:
+        """Send a message with a `ref`, and return its answer. What else comes before it is kept for `receive`.
+
+        Args:
+            message: The message.
+            answer: The type of the answer.
+
+        Raises:
+            MessageError: The service refuses the message, and `answer` is not `ErrorMessage`.
+            AssertionError: The answer is of another type, or did not come within 20 seconds.
+            WebSocketDisconnect: The service has closed the connection.
+        """
+        return self._decode_answer(self._receive_answer(self._send(message, ref=True)), answer)
+
+    def stream(self, message: Any, item: type[Message]) -> Generator[Message]:
+        """Send a message with a `ref`, and yield the items of its answer. What else comes is kept for `receive`.
+
+        To close the generator cancels the stream.
+
+        Args:
+            message: The message.
+            item: The type of the items.
+
+        Returns:
+            A generator, which ends with the stream. It raises as `request` does.
+        """
+        return self._receive_items(self._send(message, ref=True), item)
+
+    def close(self, code: int = 1000) -> None:
+        """Close the connection, unless it has ended, and wait until the service has cleaned up after it.
+
+        Args:
+            code: The close code.
+
+        Raises:
+            TimeoutError: The clean-up takes more than 20 seconds.
+        """
+        self._session.close(code)
+        self._call(_wait_closed, self._scope["state"][SESSION_KEY])
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        with self._session.client.portal() as portal:
+            portal.call(function, *arguments)
+
+    def _codec_answers_pings(self) -> bool:
+        return isinstance(self._handler, ListenerRouteHandler) and self._handler.codec.answers_pings
+
+    def _send(self, message: Any, *, ref: bool = False) -> int:
+        number = next(self._refs)
+        if isinstance(message, str | bytes):
+            self._session.send(message, "text" if isinstance(message, str) else "binary")
+        else:
+            encode = partial(msgspec.json.encode, enc_hook=self._handler.default_serializer)
+            encoded = encode_with(message, "ref", number, encode) if ref else encode(message)
+            self._session.send(encoded, frames_of(self._handler)[0])
+        return number
+
+    def _receive(self) -> Any:
+        """Return the next frame."""
+        try:
+            event: Any = self._session.receive(timeout=TIMEOUT)
+        except Empty:
+            raise AssertionError(f"nothing was received within {TIMEOUT} seconds") from None
+        return event.get("bytes") if event.get("text") is None else event["text"]
+
+    def _receive_answer(self, ref: int) -> Any:
+        while not _is_answer(frame := self._receive(), ref):
+            self._skipped.append(frame)
+        return frame
+
+    def _decode_answer(self, frame: Any, answer: type[Message]) -> Message:
+        if answer is not ErrorMessage and _has_tag(frame, ErrorMessage):
+            error = self._decode(frame, ErrorMessage)
+            raise MessageError(error.code, error.detail, extra=error.extra or None)
+        return self._decode(frame, answer)
+
+    def _decode(self, frame: Any, message: type[Message]) -> Message:
+        decoded: Message = _decode(frame, message, self._handler.default_deserializer)
+        return decoded
+
+    def _receive_items(self, ref: int, item: type[Message]) -> Generator[Message]:
+        frame = self._receive_answer(ref)
+        try:
+            while not _has_tag(frame, End):
+                yield self._decode_answer(frame, item)
+                frame = self._receive_answer(ref)
+        except GeneratorExit:
+            self._send(Cancel(ref))
+            while not (_has_tag(frame, End) or _has_tag(frame, ErrorMessage)):
+                frame = self._receive_answer(ref)
+            raise
+
+
+class Channel:
+    """What is published on a channel, from now on.
+
+    Args:
+        client: The client of the application.
+        name: The name of the channel.
+    """
+
+    def __init__(self, client: TestClient[Litestar], name: str) -> None:
+        self._client: Any = client  # its types are partly unknown
+        self._data: Queue[bytes] = Queue()
+        with client.portal() as portal:
+            portal.call(self._client.app.plugins.get(Fanout).subscribe, name, self._deliver)
+
+    def receive(self, message: type[Message]) -> Message:
+        """Return the next message that is published.
+
+        Args:
+            message: Its type.
+
+        Raises:
+            AssertionError: It is of another type, or nothing is published within 20 seconds.
+        """
+        try:
+            data = self._data.get(timeout=TIMEOUT)
+        except Empty:
+            raise AssertionError(f"nothing was published within {TIMEOUT} seconds") from None
+        dec_hook = partial(default_deserializer, type_decoders=self._client.app.type_decoders)
+        decoded: Message = _decode(data, message, dec_hook)
+        return decoded
+
+    def receive_nothing(self) -> None:
+        """Check that no message is left.
+
+        Raises:
+            AssertionError: There is one.
+        """
+        with self._client.portal() as portal:
+            portal.call(_take_turns)
+        if not self._data.empty():
+            raise AssertionError(f"expected nothing, {self._data.get()!r} was published")
+
+    def _deliver(self, batch: Batch) -> None:
+        for message in batch.messages:
+            self._data.put(message.data)
+
+
+class Connect(Protocol):
+    """Open a connection: `connect("/ws/rooms/{room}", user="eve", room="kitchen", after=0)`."""
+
+    def __call__(self, path: str, *, user: str = "ada", **parameters: object) -> Client:
+        """Open a connection. It is closed when the test ends.
+
+        Args:
+            path: The path, in which `{name}` stands for a parameter.
+            user: Who connects, where the service has authentication.
+            parameters: Those of the path, and those of the query.
+
+        Raises:
+            WebSocketDisconnect: The service rejects the handshake.
+        """
+        ...
+
+
+Published = Callable[[str], Channel]
+"""Follow what is published on a channel: `published("kitchen")`."""
+
+
+def connect_to(client: TestClient[Litestar], path: str, user: str, parameters: dict[str, object]) -> Client:
+    """Open a connection, as `Connect` says."""
+    names = PARAMETER.findall(path)
+    url = PARAMETER.sub(lambda match: quote(str(parameters[match[1]]), safe=""), path)
+    query = {name: str(value) for name, value in parameters.items() if name not in names}
+    return Client(client.websocket_connect(url, params=query or None, headers=credentials(user)).__enter__())
+
+
+async def _take_turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+async def _wait_closed(session: Session) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while session.state is not State.CLOSED:  # noqa: ASYNC110  the test client itself polls
+            await asyncio.sleep(0)
+
+
+def _fields(frame: Any) -> dict[str, msgspec.Raw]:
+    """Return the fields of a message that is a JSON object; none of any other."""
+    return split_fields(frame) if frame and frame[:1] in {"{", b"{"} else {}
+
+
+def _is_answer(frame: Any, ref: int) -> bool:
+    return _fields(frame).get("ref") == msgspec.Raw(b"%d" % ref)
+
+
+def _has_tag(frame: Any, kind: type[Struct]) -> bool:
+    return _fields(frame).get("type") == msgspec.Raw(msgspec.json.encode(kind.__struct_config__.tag))
+
+
+def _decode(frame: Any, kind: Any, dec_hook: Callable[[Any, Any], Any]) -> Any:
+    """Return a message without what the service adds to it.
+
+    Raises:
+        AssertionError: It is of another type.
+    """
+    if kind in {str, bytes} and isinstance(frame, kind):
+        return frame
+    fields = {name: value for name, value in _fields(frame).items() if name not in RESERVED_FIELDS}
+    try:
+        return msgspec.json.decode(msgspec.json.encode(fields) if fields else frame, type=kind, dec_hook=dec_hook)
+    except (msgspec.DecodeError, TypeError):
+        raise AssertionError(f"expected {kind}, received {frame!r}") from None

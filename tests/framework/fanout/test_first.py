@@ -1,0 +1,87 @@
+"""What is sent first, such as rows of a database, and what is published meanwhile: everything once."""
+
+from collections.abc import AsyncGenerator, Iterator
+from uuid import UUID
+
+import pytest
+from litestar import Litestar
+from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketDisconnect
+from litestar.params import FromPath, FromQuery
+from litestar.testing import TestClient
+from msgspec import Struct
+
+from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
+from my_service.realtime.sessions.plugin import Sessions
+from my_service.settings import Settings
+
+from ..recording import Hooks
+
+TIMEOUT = 20
+
+
+class Said(Struct, tag="said"):
+    id: UUID
+
+
+class Old(Struct, tag="old"):
+    id: UUID
+
+
+class Other(Struct, tag="other"):
+    text: str
+
+
+class Points(Struct, tag="points", array_like=True):
+    numbers: list[int]
+
+
+class Room(Listener):
+    """Has two rows. While it reads them, more is published."""
+
+    path = "/{room:str}"
+
+    async def on_accept(
+        self,
+        socket: Socket,
+        room: FromPath[str],
+        fanout: NamedDependency[Fanout],
+        after: FromQuery[int | None] = None,
+        key: FromQuery[str] = "id",
+    ) -> None:
+        async def rows() -> AsyncGenerator[Old, None]:
+            yield Old(UUID(int=1))
+            for number in (1, 2):
+                await fanout.publish(Said(UUID(int=number)), room)
+            yield Old(UUID(int=3))
+
+        await fanout.join(socket, room, first=rows(), after=after, key=key)
+
+    async def on_receive(self, data: str, room: FromPath[str], fanout: NamedDependency[Fanout]) -> None:
+        for message in (Said(UUID(int=3)), Other("no key"), Points([1]), Said(UUID(int=4))):
+            await fanout.publish(message, room)
+
+
+@pytest.fixture
+def rooms() -> Iterator[TestClient[Litestar]]:
+    settings = Settings(max_messages_per_second=0)
+    plugins = [Fanout(settings), Sessions(settings, ConnectionInfo, Hooks())]
+    with TestClient(Litestar([Room], plugins=plugins, logging_config=None, openapi_config=None)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("query", ["", "?after=0"])
+def test_what_is_sent_first_is_not_sent_again(rooms: TestClient[Litestar], query: str) -> None:
+    with rooms.websocket_connect(f"/hall{query}") as client:
+        client.send_text("go on")
+        heard = [client.receive_json(timeout=TIMEOUT) for _ in range(6)]
+    kinds = [(each["type"], UUID(each["id"]).int) for each in heard if "id" in each]
+    assert kinds == [("old", 1), ("old", 3), ("said", 2), ("said", 4)]
+    assert [each for each in heard if "id" not in each][1] == ["points", [1]]
+
+
+def test_a_key_that_is_not_there_is_named(rooms: TestClient[Litestar], capsys: pytest.CaptureFixture[str]) -> None:
+    with rooms.websocket_connect("/hall?key=ids") as client, pytest.raises(WebSocketDisconnect) as ended:
+        client.receive_text(timeout=TIMEOUT)
+    assert ended.value.code == 1011
+    assert "a message that is sent first has no 'ids'" in capsys.readouterr().out
