@@ -33,6 +33,8 @@ class Writer:
     def write_frames(self, frames: bytes) -> None:
         self.written += frames
 
+    def hold_frames(self) -> None: ...
+
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None: ...
 
     def notify_closed(self, callback: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from .messages import End, ErrorMessage, MessageError, error_answer
 from .scopes import MessageScopes, Scope
 
 MAX_BURST: Final = 32
-"""Messages of a stream that are sent before other tasks have their turn."""
+"""Messages of a stream that are sent, and written together, before other tasks have their turn."""
 
 Receive = Callable[[Session], Awaitable[Any]]
 """Waits for the next message."""
@@ -129,6 +129,7 @@ class MessageLoop:
         self, session: Session, exchange: Exchange, stream: AsyncGenerator[Any, None], ref: Any
     ) -> None:
         burst = 0
+        writer = session.writer
         async with aclosing(stream) as items:
             if exchange.cancelled:  # before it began
                 raise asyncio.CancelledError
@@ -141,6 +142,8 @@ class MessageLoop:
                     if burst == MAX_BURST:
                         burst = 0
                         await asyncio.sleep(0)
+                        if writer:
+                            writer.hold_frames()
             finally:
                 exchange.closing = True
 

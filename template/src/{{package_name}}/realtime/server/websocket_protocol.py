@@ -102,6 +102,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Of the frames that are no message; None before the first."""
         self._message_timer: asyncio.TimerHandle | None = None
         """Runs while a message is not complete."""
+        self._holds = False
+        """What is written waits for the next turn of the loop."""
         self._unsent: bytearray | None = None
         """Frames that are written together, while the handler works through messages that came together."""
 
@@ -338,11 +340,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             and not (self.close_sent or self.disconnected or self.transport.is_closing())
         )
 
+    def hold_frames(self) -> None:
+        self._holds = True
+        self.loop.call_soon(self._release)
+
+    def _release(self) -> None:
+        self._holds = False
+        self._write_unsent()
+
     def write_frames(self, frames: bytes) -> None:
         if self._unsent:
             self._unsent += frames
-            if self.queue.empty() or len(self._unsent) > MAX_WRITE_BYTES:
+            if (self.queue.empty() and not self._holds) or len(self._unsent) > MAX_WRITE_BYTES:
                 self._write_unsent()
+        elif self._holds:
+            self._unsent = bytearray(frames)
         elif self.queue.empty():
             self.transport.write(frames)
         else:
