@@ -83,7 +83,7 @@ MOVING = {
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/plugin.py",
-        "realtime/testing/observation.py",
+        "realtime/testing/cleanup.py",
     },
     "litestar.security": {
         "realtime/auth/authenticator.py",
