@@ -314,7 +314,8 @@ class Cleanup:
         runtime = self._registry.runtime
         service = self._observed(Point.ACCEPT, runtime.hooks.on_accept, runtime.hooks.on_disconnect)
         others = {"on_authenticated": getattr(runtime.hooks, "on_authenticated", None)}
-        yield runtime, "hooks", SimpleNamespace(**service._asdict(), **others)
+        hooks = SimpleNamespace(on_accept=service.on_accept, on_disconnect=service.on_disconnect, **others)
+        yield runtime, "hooks", hooks
         yield route_handler, "HookPair", partial(self._observed, Point.OWN_ACCEPT)
         broker = self._fanout.broker
         kept: Any = getattr(broker, "_settings", self._settings)
