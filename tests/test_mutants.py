@@ -214,7 +214,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("fanout/memory.py", "self._dispatch(ch", "kept.sequence % 100 and self._dispatch(ch"),
     ],
     "no drain": [
-        ("server/drain.py", "        await self._drain()\n", ""),
+        ("server/drain.py", "        await self.drain()\n", ""),
     ],
     "no check of lifespans": [
         ("plugin.py", "                check_lifespan(lifespan)", "                pass"),
