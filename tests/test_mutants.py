@@ -149,7 +149,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("sessions/session.py", "if 0 < self.settings.max_bad_messages < self._bad_messages:", "if False:"),
     ],
     "a client may be silent for ever": [
-        ("sessions/lifespan.py", "        silence.start()\n", ""),
+        ("sessions/lifespan.py", "            self._wait(min(limits))\n", "            pass\n"),
     ],
     "a user has any number of sockets": [
         ("sessions/registry.py", "if 0 < limit <= client.sessions:", "if False:"),
@@ -274,7 +274,9 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
     "a logout closes nothing": [("plugin.py", 'registry.disconnect(logged_out.user, "logged out")', "registry")],
     "a logout closes everybody": [("../sessions/registry.py", ".ensure_connection().user == user", "")],
-    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
+    "the log holds what is refused": [
+        ("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")
+    ],
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),

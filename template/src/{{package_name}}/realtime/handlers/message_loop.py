@@ -18,7 +18,7 @@ from .scopes import MessageScopes, Scope
 MAX_BURST: Final = 32
 """Messages of a stream that are sent before other tasks have their turn."""
 
-Receive = Callable[[Socket], Awaitable[Any]]
+Receive = Callable[[Session], Awaitable[Any]]
 """Waits for the next message."""
 
 
@@ -42,22 +42,20 @@ class MessageLoop:
         """Serve a connection until it ends."""
         handler = self._handler
         injected["socket"] = socket
-        receive: Receive = handler.resolve_receive_handler()
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
-            await answer_all(socket, receive, injected)
+            await answer_all(Session.of(socket), handler.codec.receive, injected)
 
     def _caller(self, injected: dict[str, Any]) -> Callable[..., Awaitable[Any]]:
         """Return what calls the function with `data`, in its scopes."""
         return self._bind(injected) if self._bind else partial(self._scopes.call, **injected)
 
-    async def _answer_in_order(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
-        session = Session.of(socket)
+    async def _answer_in_order(self, session: Session, receive: Receive, injected: dict[str, Any]) -> None:
         call = self._caller(injected)
         while True:
             try:
-                data = await receive(socket)
+                data = await receive(session)
                 try:
                     answer = await call(data=data)
                 except (MessageError, HTTPException) as error:
@@ -68,12 +66,11 @@ class MessageLoop:
                 if not session.has_unread:
                     raise
 
-    async def _answer_in_tasks(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
+    async def _answer_in_tasks(self, session: Session, receive: Receive, injected: dict[str, Any]) -> None:
         """Answer each message in a task, and read on: for a `cancel`, or the end of the client.
 
         No more is read while `concurrency` messages are handled, but for one where that is to cancel them.
         """
-        session = Session.of(socket)
         slots = asyncio.Semaphore(self._handler.concurrency)
         call = partial(self._scopes.enter, **injected) if self._streams else self._caller(injected)
         begin, release = (self._stream, None) if self._streams else (self._answer, slots.release)
@@ -82,7 +79,7 @@ class MessageLoop:
                 if release and not self._cancels:
                     await slots.acquire()
                     slots.release()
-                data = await receive(socket)
+                data = await receive(session)
                 ref, exchanges = session.ref, session.exchanges
                 key = object() if ref is None else ref
                 if session.has_unread and (self._streams or self._cancels):

@@ -1,0 +1,410 @@
+"""Dialogues of several clients with the application, each run in a fork of the process that has built it.
+
+No server and no network: the application is called as a server calls it, in an event loop that says when nothing is
+left to do. So a step of a dialogue is known to be done, and nothing waits for time to pass.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import pickle
+import random
+import select
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field, fields
+from functools import partial
+from selectors import DefaultSelector, SelectorKey
+from typing import Any, Final, NamedTuple
+from unittest.mock import patch
+from urllib.parse import unquote
+
+import msgspec
+from litestar import Litestar
+
+from ..fanout.messages import Gap
+from ..fanout.plugin import Fanout
+from ..handlers.route_handler import ListenerRouteHandler
+from ..sessions.session import SESSION_KEY, Session, Socket
+from .process import TIMEOUT, credentials
+from .strategies import is_object
+
+STEP_SECONDS: Final = 60
+"""How long the service may be busy with a step, in the time of its event loop, before the next one comes."""
+
+MAX_FRAMES: Final = 200
+"""Frames that a client receives before nobody waits for more of them: a stream may have no end."""
+
+MUTABLE: Final = (list, dict, set, bytearray)
+"""What two connections must not have in common."""
+
+GAP: Final = Gap.__struct_config__.tag
+"""What tells a client that a channel has more than it hears."""
+
+SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
+"""Whose connection the code runs for."""
+
+
+class Step(NamedTuple):
+    """What one client does."""
+
+    who: str
+    does: str
+    """It "connects to" a path, "says" a frame, or "leaves"."""
+    what: str | bytes = ""
+    waits: bool = True
+    """The next step comes when the service has nothing more to do."""
+    subprotocols: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Write it as a line of a dialogue."""
+        what = self.what if isinstance(self.what, str) else repr(self.what)
+        return f"{self.who:<8}{self.does} {what}".rstrip() + ("" if self.waits else ", and does not wait")
+
+
+class Published(NamedTuple):
+    """A message that was published on a channel."""
+
+    channel: str
+    message: Any
+    by: str
+    """Who published it; "" where that was no connection."""
+    exclude: str
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one client heard."""
+
+    connection: str = ""
+    """The id of its connection; "" where it was not accepted."""
+    answers: dict[Any, list[Any]] = field(default_factory=dict[Any, list[Any]])
+    """The answers to each of its messages, by `ref`. What has none, and was published on no channel, is under ""."""
+    published: list[int] = field(default_factory=list[int])
+    """What it heard of the channels that it has joined, as numbers of `Run.published`."""
+    joined: dict[str, float] = field(default_factory=dict[str, float])
+    """From which number on it has to hear what is published on a channel."""
+    left: float = float("inf")
+    """Up to which number."""
+    ended: list[str] = field(default_factory=list[str])
+    """How it ended, unless it left."""
+    sees_others: bool = False
+    """It has asked who is present in a channel, and others were."""
+    shared: tuple[str, ...] = ()
+    """Fields of its `Connection` that are one object with those of another."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What happened in a dialogue."""
+
+    heard: dict[str, Heard] = field(default_factory=dict[str, Heard])
+    published: list[Published] = field(default_factory=list[Published])
+    lines: list[str] = field(default_factory=list[str])
+    """The dialogue, as a person reads it."""
+    seconds: list[float] = field(default_factory=list[float])
+    """How long each step took."""
+    error: str = ""
+    """The last exception that ended a connection."""
+
+
+class Idling(DefaultSelector):
+    """Notices when an event loop has nothing to do, and makes a timer due at once where only that is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped = 0.0
+        self.waiter: asyncio.Future[None] | None = None
+        self.is_busy: Callable[[], bool] = bool
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        only_timers = len(self.get_map()) == 1 and threading.active_count() == 1  # the one socket is the loop's own
+        if self.waiter and not (self.waiter.done() or (self.is_busy() and not (only_timers and timeout is None))):
+            self.waiter.set_result(None)
+        elif only_timers and timeout is not None:
+            self.skipped += timeout
+        else:
+            return super().select(timeout)
+        return []
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """The event loop of a dialogue."""
+
+    def __init__(self) -> None:
+        self.idling = Idling()
+        super().__init__(self.idling)
+
+    def time(self) -> float:
+        return super().time() + self.idling.skipped
+
+    async def settle(self, is_busy: Callable[[], bool]) -> None:
+        """Wait until nothing is left to do, and nobody is busy."""
+        limit = self.time() + STEP_SECONDS
+        self.idling.is_busy = lambda: self.time() < limit and is_busy()
+        self.idling.waiter = self.create_future()
+        await self.idling.waiter
+
+
+class Client:
+    """A client, and what a server would be between it and the application."""
+
+    def __init__(self, run: Run, app: Any, step: Step) -> None:
+        self.heard = run.heard[step.who] = Heard()
+        self._who = step.who
+        self._run = run
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self._reads = False
+        path, _, query = str(step.what).partition("?")
+        headers = {"host": "testserver.local", **credentials(step.who)}
+        self._scope: dict[str, Any] = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "ws",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 50000 + len(run.heard)),
+            "server": ("testserver.local", 80),
+            "subprotocols": list(step.subprotocols),
+            "extensions": {"websocket.http.response": {}},
+            "state": {},
+        }
+        context = copy_context()
+        context.run(SPEAKER.set, step.who)
+        self.put({"type": "websocket.connect"})
+        self.task = asyncio.get_running_loop().create_task(app(self._scope, self._receive, self._send), context=context)
+
+    @property
+    def session(self) -> Session | None:
+        session: Session | None = self._scope["state"].get(SESSION_KEY)
+        return session
+
+    def is_busy(self) -> bool:
+        """Return whether the application has not done yet all that it was asked for."""
+        heard = len(self.heard.published) + sum(map(len, self.heard.answers.values()))
+        waits = self._reads and self._inbox.empty() and not (self.session and self.session.exchanges)
+        return not (self.task.done() or waits or heard > MAX_FRAMES)
+
+    def put(self, event: Any) -> None:
+        """Let the application receive an event."""
+        self._inbox.put_nowait(event)
+
+    async def _receive(self) -> Any:
+        self._reads = True
+        event = await self._inbox.get()
+        self._reads = False
+        return event
+
+    async def _send(self, event: Any) -> None:
+        match event["type"]:
+            case "websocket.accept":
+                self.heard.connection = self.session.ensure_connection().id if self.session else "?"
+            case "websocket.send":
+                text = event.get("text")
+                self._hear(text if text is not None else event["bytes"])
+            case "websocket.close" if not self.heard.ended:
+                self._end(f"is closed with {event['code']} {event['reason']}")
+            case "websocket.http.response.start":
+                self._end(f"is refused with HTTP {event['status']}")
+            case _:
+                pass
+
+    def _end(self, how: str) -> None:
+        self.heard.ended.append(how)
+        self._run.lines.append(f"{self._who:<8}{how}")
+
+    def _hear(self, frame: str | bytes) -> None:
+        self._run.lines.append(f"{self._who:<8}hears {frame if isinstance(frame, str) else repr(frame)}")
+        try:
+            message: Any = msgspec.json.decode(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = frame
+        ref = ""
+        if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
+            ref = message.pop("ref", "")
+        number = None if ref else find_published(self._run, self.heard, message)
+        if number is None:
+            self.heard.answers.setdefault(ref, []).append(message)
+        elif number >= 0:
+            self.heard.published.append(number)
+
+
+def find_published(run: Run, heard: Heard, message: Any) -> int | None:
+    """Return the number of the published message that a client receives; -1 for a `Gap`, and None where it is none."""
+    if not is_object(message):
+        return None
+    plain = {name: value for name, value in message.items() if name != "sequence"}
+    for number, each in enumerate(run.published):
+        if each.channel in heard.joined and each.message == plain and number not in heard.published:
+            return number
+    return -1 if plain.get("type") == GAP and plain.get("channel") in heard.joined else None
+
+
+class Watch:
+    """Notes what goes through the fan-out of an application."""
+
+    def __init__(self, fanout: Fanout, run: Run, clients: dict[str, Client]) -> None:
+        self._fanout = fanout
+        self._run = run
+        self._clients = clients
+        self._publish, self._join = fanout.broker.publish, fanout.join
+        self._leave, self._present = fanout.leave, fanout.present
+        for target, name in ((fanout.broker, "publish"), (fanout, "join"), (fanout, "leave"), (fanout, "present")):
+            patch.object(target, name, getattr(self, name)).start()  # for good: the process is a fork
+
+    def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
+        self._run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
+        return self._publish(channel, data, exclude)
+
+    async def join(self, socket: Socket, channel: str, **options: Any) -> None:
+        joined = self._heard_by(socket).joined
+        joined[channel] = float("inf")
+        await self._join(socket, channel, **options)
+        joined[channel] = len(self._run.published)
+
+    async def leave(self, socket: Socket, channel: str) -> None:
+        self._heard_by(socket).joined[channel] = float("inf")
+        await self._leave(socket, channel)
+
+    async def present(self, channel: str) -> list[str]:
+        members = await self._present(channel)
+        if client := self._clients.get(SPEAKER.get()):
+            client.heard.sees_others |= not {*members} <= {client.heard.connection, SPEAKER.get()}
+        return members
+
+    def _heard_by(self, socket: Socket) -> Heard:
+        session = Session.of(socket)
+        return next((each.heard for each in self._clients.values() if each.session is session), Heard())
+
+
+async def converse(app: Litestar, steps: Sequence[Step], only: str, pauses: Sequence[float], pace: float) -> Run:
+    """Serve the application for one dialogue; see `start`."""
+    loop: Any = asyncio.get_running_loop()
+    run, clients = Run(), dict[str, Client]()
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def serve() -> None:  # a task of its own, as under a server: its context variables reach no connection
+        async with app.lifespan():
+            Watch(app.plugins.get(Fanout), run, clients)
+            started.set()
+            await stop.wait()
+
+    def is_anybody_busy() -> bool:
+        return any(client.is_busy() for client in clients.values())
+
+    def do(step: Step) -> None:
+        run.lines.append(str(step))
+        if step.does == "connects to":
+            clients[step.who] = Client(run, app, step)
+        elif step.does == "says":
+            kind = "text" if isinstance(step.what, str) else "bytes"
+            clients[step.who].put({"type": "websocket.receive", kind: step.what})
+        else:
+            clients[step.who].heard.left = len(run.published)
+            clients[step.who].put({"type": "websocket.disconnect", "code": 1000})
+
+    serving = asyncio.create_task(serve())
+    await asyncio.wait([serving, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        await serving
+    for number, step in enumerate(steps):
+        begin = time.perf_counter()
+        if only in {step.who, ""}:
+            do(step)
+            if step.waits:
+                await loop.settle(is_anybody_busy)
+        else:
+            time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile, as in the other dialogue
+            await asyncio.sleep(pace)
+        run.seconds.append(time.perf_counter() - begin)
+    await loop.settle(is_anybody_busy)
+    note_shared_fields(clients)
+    for client in clients.values():
+        cause = client.session.cause if client.session else None
+        run.error = repr(cause.error) if cause and cause.error else run.error
+        client.heard.left = min(client.heard.left, len(run.published))
+        client.put({"type": "websocket.disconnect", "code": 1000})
+    await asyncio.wait([client.task for client in clients.values()])
+    stop.set()
+    await serving
+    return run
+
+
+def note_shared_fields(clients: dict[str, Client]) -> None:
+    """Note which fields of a `Connection` are one object for two connections."""
+    seen: dict[int, Client] = {}
+    for client in clients.values():
+        connection: Any = client.session.connection if client.session else None
+        for each in fields(connection) if connection else ():
+            value: Any = getattr(connection, each.name)
+            if type(value) in MUTABLE and seen.setdefault(id(value), client) is not client:
+                client.heard.shared += (each.name,)
+
+
+def start(
+    app: Litestar, steps: Sequence[Step], *, only: str = "", pauses: Sequence[float] = (), pace: float = 0
+) -> Callable[[], Run]:
+    """Begin a dialogue in a fork of this process.
+
+    Args:
+        app: The application; it is not served in this process.
+        steps: What the clients do.
+        only: The one who speaks, so that the steps of others are left out; "" for all.
+        pauses: Seconds that pass in place of each step that is left out.
+        pace: The same, in the time of the event loop alone.
+
+    Returns:
+        A function that waits for the end, and returns what happened. It raises RuntimeError where the application could
+        not be served, and TimeoutError where that takes more than 20 seconds.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest-xdist has threads, which a fork does not need
+        process = os.fork()
+    if process:
+        os.close(writing)
+        return partial(_wait, process, reading)
+    result: tuple[Run | None, str] = (None, "")
+    try:
+        os.close(reading)
+        gc.disable()
+        logging.disable()
+        random.seed()
+        ballast = [object() for _ in range(random.randrange(10_000))]  # noqa: S311  addresses are as random as ids
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            result = runner.run(converse(app, steps, only, pauses, pace)), ""
+        del ballast
+    except BaseException:  # noqa: BLE001  all is told to the process that waits
+        result = None, traceback.format_exc()
+    finally:
+        with os.fdopen(writing, "wb") as output:
+            pickle.dump(result, output)
+        os._exit(0)
+
+
+def _wait(process: int, reading: int) -> Run:
+    with os.fdopen(reading, "rb") as results:
+        ready, _, _ = select.select([results], [], [], TIMEOUT)
+        if not ready:
+            os.kill(process, signal.SIGKILL)
+        written = results.read()
+    os.waitpid(process, 0)
+    if not ready:
+        raise TimeoutError(f"a dialogue took more than {TIMEOUT} seconds")
+    run, problem = pickle.loads(written)  # noqa: S301  of the fork
+    if problem:
+        raise RuntimeError(problem)
+    return run  # type: ignore[no-any-return]

@@ -1,0 +1,293 @@
+"""No connection sees the state of another, as non-interference: what a client hears in a dialogue of its own is what it
+hears when others speak before, in between and after.
+"""
+
+import gc
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from litestar import Litestar
+
+from .dialogue import Heard, Run, Step, start
+from .strategies import OWNERS, Endpoint, is_array, is_object
+
+EXAMPLES: Final = int(os.environ.get("PROOF_EXAMPLES", "25"))
+"""Dialogues with each listener."""
+
+MAX_LINES: Final = 5
+"""What one client says in a dialogue, at most."""
+
+REPEATS: Final = 8
+"""How often a difference must come again before it counts: a random value may be the same for once."""
+
+MAX_SHRINKS: Final = 150
+"""Dialogues that are tried in search of a shorter one that fails too."""
+
+ALPHA: Final = OWNERS[0]
+"""Whose answers are compared."""
+
+END: Final = (None, "end of the connection")
+"""Where the end of a connection stands, among what was heard."""
+
+Path = tuple[Any, ...]
+"""Where a value stands: the tag of the message that it answers, the tag of its own, the fields that lead to it."""
+
+Outcome = dict[Path, list[dict[Path, Any]]]
+"""The values in all that a client heard, by the tag of what is answered and the tag of the answer."""
+
+
+class InterferenceError(AssertionError):
+    """A connection sees the state of another. The message has the listener, the dialogue, and what was heard."""
+
+
+@st.composite
+def dialogues(draw: st.DrawFn, target: Endpoint, endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
+    """Draw a dialogue in which one client speaks to a listener, and one or two others to the same or to another."""
+    scripts: dict[str, list[Step]] = {}
+    first: Any = None
+    lines: list[Any] = []
+    for owner in OWNERS[: 2 + draw(st.booleans())]:
+        endpoint = target if owner == ALPHA else draw(st.sampled_from([target, target, target, *endpoints]))
+        address, says = draw(endpoint.addresses(owner)), endpoint.messages(owner)
+        if owner != ALPHA and endpoint is target:
+            address = first if draw(st.booleans()) else address  # where they may meet
+            says = st.one_of(says, says, st.sampled_from(lines))  # now and then the same
+        drawn = draw(st.lists(says, min_size=1, max_size=MAX_LINES))
+        if owner == ALPHA:
+            first, lines = address, drawn
+        waits = st.sampled_from([True, True, False])
+        script = [Step(owner, "connects to", *address)]
+        script += [Step(owner, "says", endpoint.frame(line, ref), draw(waits)) for ref, line in enumerate(drawn, 1)]
+        scripts[owner] = script + [Step(owner, "leaves")] * draw(st.booleans())
+    order = [owner for owner in (*OWNERS[1:], ALPHA) for _ in scripts.get(owner, ())]
+    order = draw(st.permutations(order)) if draw(st.booleans()) else order
+    return tuple(scripts[owner].pop(0) for owner in order)
+
+
+@dataclass(slots=True)
+class Proof:
+    """The proof for one listener of an application.
+
+    Args:
+        app: The application.
+        endpoint: The listener.
+        endpoints: All listeners; others may speak to any of them.
+    """
+
+    app: Litestar
+    endpoint: Endpoint
+    endpoints: Sequence[Endpoint]
+    messages: int = 0
+    """Messages that reached its function."""
+    heard: int = 0
+    """Messages that it has sent."""
+    compared: int = 0
+    """Those of them that have something which is the same in every dialogue of its own."""
+    ended: str = ""
+    """How a connection ended that its client did not leave."""
+    _volatile: set[Path] = field(default_factory=set[Path])
+    """What differs between two dialogues of its own: times, ids, random values."""
+    _failures: dict[Any, str] = field(default_factory=dict[Any, str])
+    """The dialogues that have failed, and why."""
+    _shrinks: int = 0
+
+    def __str__(self) -> str:
+        """Write what was tried, as a line."""
+        tried = f"{self.messages} messages reached it, {self.compared} of {self.heard} that it sent were compared"
+        return f"{self.endpoint.path}: {tried}"
+
+    def run(self) -> None:
+        """Try dialogues.
+
+        Raises:
+            InterferenceError: In one of them a client has heard what it should not have.
+        """
+        anyio.run(anyio.sleep, 0)  # what it imports late is imported once, not in each fork
+        gc.collect()
+        gc.freeze()
+        converse = given(dialogues(self.endpoint, self.endpoints))(self._check)
+        chosen = settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            print_blob=False,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        )
+        try:
+            chosen(converse)()
+        except InterferenceError as error:
+            raise InterferenceError(*error.args) from None  # without the notes of Hypothesis
+        finally:
+            gc.unfreeze()
+
+    @property
+    def skipped(self) -> str:
+        """Why nothing is proved about the listener; "" where something is."""
+        if isinstance(self.endpoint.shared, str):
+            return self.endpoint.shared
+        if self.messages and not self.heard and not self.endpoint.answers:
+            return "it sends nothing"
+        if self.heard and not self.compared:
+            return "all that it sends differs each time, as times, ids and random values do"
+        return ""
+
+    def _check(self, steps: tuple[Step, ...]) -> None:
+        if steps not in self._failures and self._shrinks < MAX_SHRINKS:
+            self._shrinks += bool(self._failures)
+            if failure := self._try(steps):
+                self._failures[steps] = failure
+        if steps in self._failures:
+            raise InterferenceError(self._failures[steps])
+
+    def _try(self, steps: Sequence[Step]) -> str:
+        """Return how a dialogue fails; "" where it does not."""
+        results = start(self.app, steps, only=ALPHA), start(self.app, steps)
+        alone, among = (result() for result in results)
+        for path, problem in self._problems(steps, alone, among).items():
+            if path not in self._volatile and self._happens_again(steps, path, alone, among):
+                return self._report(problem, among)
+        self._count(steps, alone)
+        return ""
+
+    def _happens_again(self, steps: Sequence[Step], path: Path, alone: Run, among: Run) -> bool:
+        """Repeat a dialogue. In those of its own, as much time passes as the others have taken, and more."""
+        for number in range(REPEATS):
+            pauses = [seconds * number / 2 for seconds in among.seconds]
+            results = start(self.app, steps, only=ALPHA, pauses=pauses, pace=number % 2), start(self.app, steps)
+            alone_again, among_again = (result() for result in results)
+            expected, heard = self._outcome(steps, alone, ALPHA), self._outcome(steps, alone_again, ALPHA)
+            self._volatile |= {each for each, _, _ in _differences(expected, heard)}
+            if path not in self._problems(steps, alone, among_again):
+                self._volatile.add(path)
+            if path in self._volatile:
+                return False
+        return True
+
+    def _problems(self, steps: Sequence[Step], alone: Run, among: Run) -> dict[Path, str]:
+        """Return what a client has heard that it should not have, by what it is about."""
+        found: dict[Path, str] = {}
+        for path, one, other in _differences(self._outcome(steps, alone, ALPHA), self._outcome(steps, among, ALPHA)):
+            found.setdefault(path, f"{ALPHA} hears {_name(path)} {other!r}. Alone, it hears {one!r}.")
+        told = {who: "".join(map(str, (step for step in steps if step.who == who))) for who in among.heard}
+        for who, heard in among.heard.items():
+            for other in told.keys() - {who}:
+                if other not in told[who] and other in str(self._outcome(steps, among, who)):
+                    found["words", who, other] = f"{who} hears {other!r}, which it has not said."
+            for number in heard.published:
+                channel, _, by, _ = among.published[number]
+                joined = among.heard[by].joined if by else {}
+                if joined and channel not in joined:
+                    found["channel", who, by] = f"{who} hears what {by} publishes on {channel!r}, and has not joined."
+            for number in _missed(heard, among):
+                channel, message, by, _ = among.published[number]
+                found["missed", who, by] = f"{who} does not hear what {by} publishes on {channel!r}: {message}"
+            for name in heard.shared:
+                if name not in self.endpoint.shared:
+                    found["field", name] = f"Connection.{name} is one object for two connections."
+        return found
+
+    def _outcome(self, steps: Sequence[Step], run: Run, who: str) -> Outcome:
+        """Return what a client heard, but for what others have published, and what is shared on purpose."""
+        heard = run.heard[who]
+        requests: dict[Any, Any] = {}
+        for step in steps:
+            with suppress(msgspec.DecodeError, AttributeError, KeyError, UnicodeDecodeError):
+                if step.who == who and step.does == "says":
+                    request = msgspec.json.decode(step.what)
+                    requests[request.pop("ref")] = request
+        own = [run.published[number] for number in heard.published]
+        answers = {} if heard.sees_others else heard.answers
+        found: Outcome = {}
+        for ref, messages in (*answers.items(), ("", [each.message for each in own if each.by == who])):
+            request = requests.get(ref)
+            for message in messages:
+                if not any(each.conceals(request) or each.conceals(message) for each in self.endpoints):
+                    found.setdefault((_tag(request), _tag(message)), []).append(dict(_leaves((), message)))
+        found[END] = [{(): how} for how in heard.ended]
+        return found
+
+    def _count(self, steps: Sequence[Step], alone: Run) -> None:
+        heard = alone.heard[ALPHA]
+        self.ended = ", ".join([*heard.ended, alone.error]) or self.ended
+        invalid = 0
+        for root, messages in self._outcome(steps, alone, ALPHA).items():
+            for message in messages:
+                if message.get(("code",)) == "invalid_message":
+                    invalid += 1
+                elif root != END:
+                    fixed = [path for path in message if path != ("type",) and (*root, *path) not in self._volatile]
+                    self.heard += 1
+                    self.compared += bool(fixed) or len(message) < 2
+        said = sum(step.who == ALPHA and step.does == "says" for step in steps)
+        self.messages += said - invalid if heard.connection else 0
+
+    def _report(self, problem: str, run: Run) -> str:
+        dialogue = "\n".join(f"    {line}" for line in run.lines)
+        return (
+            f"{self.endpoint.path} lets a connection see the state of another: {self.endpoint.place}\n\n"
+            f"{dialogue}\n\n{problem}\n"
+            "Fix: keep what belongs to a connection in Connection (state.py). Where it is shared on purpose, say so: "
+            'opt={"shared": {Message: "the reason"}}.'
+        )
+
+
+def _differences(one: Outcome, other: Outcome) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield what differs in two outcomes: where, and both values."""
+    for root in one | other:
+        left, right = one.get(root, []), other.get(root, [])
+        for message, counterpart in zip(left, right, strict=False):
+            for path in message | counterpart:
+                if message.get(path) != counterpart.get(path):
+                    yield (*root, *path), message.get(path), counterpart.get(path)
+        if len(left) != len(right):
+            yield (*root, "#"), len(left), len(right)
+
+
+def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield each value in a message. The words of a text are values of their own: one of them may be an id."""
+    items: Any = ()
+    if is_object(value):
+        items = value.items()
+    elif is_array(value):
+        items = enumerate(value)
+    elif isinstance(value, str) and len(words := re.findall(r"\w+|\W+", value)) > 1:
+        items = enumerate(words)
+    else:
+        yield path, value
+    for name, each in items:
+        yield from _leaves((*path, name), each)
+
+
+def _missed(heard: Heard, run: Run) -> Iterator[int]:
+    """Yield what a client should have heard of the channels that it has joined, and has not, or not in order."""
+    last: dict[Any, int] = {}
+    for number in heard.published:
+        channel, _, by, _ = run.published[number]
+        if last.setdefault((channel, by), number) > number:
+            yield number
+    for number, (channel, _, _, exclude) in enumerate(run.published):
+        due = heard.joined.get(channel, heard.left) <= number < heard.left
+        if due and exclude != heard.connection and number not in heard.published and not heard.ended:
+            yield number
+
+
+def _tag(message: Any) -> Any:
+    return message.get("type") if is_object(message) else None
+
+
+def _name(path: Path) -> str:
+    request, tag, *names = path
+    where = ".".join(str(name) for name in names)
+    about = f" in answer to {request!r}" if request else ""
+    return f"{where or 'text'} of {tag!r}{about}:" if tag else f"{where}{about}:"
