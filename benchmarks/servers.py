@@ -72,6 +72,7 @@ class Peer:
     folder: Path = ROOT
     modules: Path | None = None
     has_rooms: bool = False
+    path: str = "/ws/echo"
     headers: tuple[bytes, ...] = ()
     """What its clients say in the handshake."""
     socket_io: bool = False
@@ -226,7 +227,7 @@ class Server:
 
 
 def path_of(peer: Peer, room: str = "") -> str:
-    """The path of the echo, or of a room."""
+    """The path of a room, or the one that is measured: the echo, if it is no other."""
     if peer.socket_io:
         return f"/socket.io/?EIO=4&transport=websocket&room={room}"
-    return f"/ws/rooms/{room}" if room else "/ws/echo"
+    return f"/ws/rooms/{room}" if room else peer.path
