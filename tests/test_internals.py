@@ -97,7 +97,6 @@ MOVING = {
         "realtime/auth/authenticator.py",
         "realtime/auth/handshake.py",
         "realtime/auth/plugin.py",
-        "realtime/commands/token.py",
     },
     "litestar.types.asgi_types": {
         "realtime/handlers/listener.py",

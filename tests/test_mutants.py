@@ -261,14 +261,17 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "an old cookie closes what is public": [("authenticator.py", " and not credentials.by_cookie", "")],
     "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
-    "a token is looked at once": [("handshake.py", "            self._authenticator.check(token)", "            pass")],
-    "connections outlive their token": [("handshake.py", "seconds_left(token), self.close,", "3600, self.close,")],
-    "the end of one token closes every connection": [
-        (
-            "handshake.py",
-            "seconds_left(token), self.close, session,",
-            "seconds_left(token), lambda *_: [self.close(each, '') for each in registry], session,",
-        )
+    "a token is looked at once": [("handshake.py", "        self._authenticator.check(self._token)", "        pass")],
+    "connections outlive their token": [
+        ("handshake.py", "seconds_left(self._token), self._expire", "3600, self._expire")
+    ],
+    "a renewed token does not count": [
+        ("handshake.py", "            self._use(token)\n            self._await_expiry()\n", "")
+    ],
+    "a token of another user renews": [("handshake.py", "if token.sub != session.user:", "if False:")],
+    "a listener sees the token of a renewal": [("../sessions/session.py", "await self.access.renew(text):", "False:")],
+    "a role is not needed": [
+        ("plugin.py", ".isdisjoint([role, *others])", ".isdisjoint([*authenticator.roles_of(token)])")
     ],
     "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
