@@ -23,6 +23,18 @@ class SessionLink:
         session = getattr(self, "_session", None)
         return (session.cause or session.noticed_cause) if session else None
 
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the authentication knows of the user besides; empty where nobody has authenticated."""
+        access = self._session.access if hasattr(self, "_session") else None
+        return access.claims if access else {}
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles that the authentication gives the user."""
+        access = self._session.access if hasattr(self, "_session") else None
+        return access.roles if access else frozenset()
+
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Run a coroutine in a task that ends with the connection.
 
@@ -78,10 +90,6 @@ class ConnectionInfo(SessionLink):
     """The client's address, without the port; empty where the server does not know it."""
     user: str = ""
     """Who connected, as the authentication says; empty where there is none."""
-    claims: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the authentication knows of the user besides."""
-    roles: frozenset[str] = frozenset()
-    """The roles that the authentication gives the user."""
 
 
 def link(connection: SessionLink, session: Any) -> None:

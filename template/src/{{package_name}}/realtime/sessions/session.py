@@ -442,8 +442,6 @@ class Session:
             link(self.connection, self)
             self.connection.client = self.client
             self.connection.user = self.user
-            if self.access:
-                self.connection.claims, self.connection.roles = self.access.claims, self.access.roles
             self.scope["state"]["connection"] = self.connection
         return self.connection
 

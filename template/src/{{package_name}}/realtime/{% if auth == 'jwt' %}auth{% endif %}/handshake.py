@@ -156,8 +156,6 @@ class TokenAccess:
         else:
             self._use(token)
             self._await_expiry()
-            if session.connection:
-                session.connection.claims, session.connection.roles = self.claims, self.roles
             await session.authenticated()
             answer = None if message.ref is None else End()
         await session.send_message(answer, message.ref)
