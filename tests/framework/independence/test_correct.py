@@ -133,7 +133,7 @@ class Present(Listener):
 
 @listener("/random")
 async def at_random(data: Say) -> Answer:
-    return Answer([uuid4().hex, random.random(), random.choice("ab"), time(), datetime.now(UTC), "said", int(time())])
+    return Answer([uuid4().hex, random.random(), random.choice("ab"), time(), datetime.now(UTC), "said", int(time())])  # noqa: S311
 
 
 @listener("/bytes", receive_mode="binary")
