@@ -5,7 +5,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from statistics import quantiles
 from time import perf_counter
@@ -35,10 +35,10 @@ class Client(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, peer: Peer, room: str = "") -> None:
+    def __init__(self, peer: Peer, room: str = "", awaited: bytes = b'"said"') -> None:
         self.peer = peer
         self._request = handshake(path_of(peer, room), *peer.headers)
-        self._said = b"" if DEFLATE in peer.headers else b'"said"'  # what is compressed is not looked into
+        self._said = b"" if DEFLATE in peer.headers else awaited  # what is compressed is not looked into
         self._rest = b""
         self.on_said: Callable[[int], object] = int
         """Called with the number of messages that came, each time that some came."""
@@ -106,8 +106,8 @@ class Client(asyncio.Protocol):
         await self.closed
 
 
-async def connect(server: Server, room: str = "", *, deaf: bool = False) -> Client:
-    """Open a WebSocket; one that is deaf has room for little of what it does not read."""
+async def connect(server: Server, room: str = "", *, awaited: bytes = b'"said"', deaf: bool = False) -> Client:
+    """Open a WebSocket that counts some frames; one that is deaf has room for little of what it does not read."""
     loop = asyncio.get_running_loop()
     connection = socket.socket()
     connection.setblocking(False)
@@ -115,7 +115,7 @@ async def connect(server: Server, room: str = "", *, deaf: bool = False) -> Clie
     if deaf:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await loop.sock_connect(connection, ("127.0.0.1", server.port))
-    _, client = await loop.create_connection(lambda: Client(server.peer, room), sock=connection)
+    _, client = await loop.create_connection(lambda: Client(server.peer, room, awaited), sock=connection)
     await client.opened
     return client
 
@@ -236,6 +236,96 @@ async def idle(server: Server, count: int) -> list[Sample]:
         async with connected(server, count) as many:
             await greet(many)
             return [Sample((server.memory - before) / count / 1024)]
+
+
+class Listener:
+    """Asks for a stream, and for the next when it has received all of it."""
+
+    def __init__(self, client: Client, length: int) -> None:
+        self._ask = say_ref(length)
+        self._transport = client.transport
+        self._length = self._missing = length
+        self.received = 0
+        client.on_said = self._hear
+        self._transport.write(self._ask)
+
+    def _hear(self, count: int) -> None:
+        self.received += count
+        self._missing -= count
+        if not self._missing:
+            self._missing = self._length
+            self._transport.write(self._ask)
+
+
+def say_ref(length: int, ref: int = 1) -> bytes:
+    """Make the frame in which a client asks for a stream of so many messages."""
+    return frame(json.dumps({"type": "say", "text": str(length), "ref": ref}).encode())
+
+
+async def stream(server: Server, length: int, seconds: float) -> list[Sample]:
+    """Let some connections receive streams, one after the other; sample the CPU for each message."""
+    async with connected(server, CONNECTIONS) as clients:
+        listeners = [Listener(client, length) for client in clients]
+        await asyncio.sleep(seconds / 5)
+        before, used = sum(each.received for each in listeners), server.cpu
+        await asyncio.sleep(seconds)
+        count, used = sum(each.received for each in listeners) - before, server.cpu - used
+        return [Sample(used / count * 1e6)]
+
+
+async def cancel(server: Server, times: int) -> list[Sample]:
+    """Cancel streams that would never end; sample how long it takes until the client receives the end."""
+    latencies: list[float] = []
+    client = await connect(server, awaited=b'"cancelled"')
+    try:
+        for ref in range(times):
+            client.transport.write(say_ref(10**9, ref))
+            await asyncio.sleep(0.02)
+            began = perf_counter()
+            async with asyncio.timeout(TIMEOUT):
+                await ask(client, frame(json.dumps({"type": "cancel", "ref": ref}).encode()))
+            latencies.append(perf_counter() - began)
+    finally:
+        client.transport.abort()
+    return [sample(1, 1, latencies)]
+
+
+OFFENCES = {
+    "pings": frame(b"", Opcode.PING),
+    "pongs": frame(b"", Opcode.PONG),
+    "empty continuations": frame(b"", Opcode.CONT, fin=False),
+}
+"""Frames that are no messages, of which uvicorn takes as many as come."""
+
+
+async def bystander(server: Server, seconds: float) -> list[Sample]:
+    """Ask for answers beside one who sends such frames: the longest wait, in ms, for each kind of them."""
+    return [await longest_wait(server, frames * 10_000, seconds) for frames in OFFENCES.values()]
+
+
+async def longest_wait(server: Server, frames: bytes, seconds: float) -> Sample:
+    words, waits, end = say(server.peer), [0.0], perf_counter() + seconds
+    async with connected(server, 1) as [client]:
+        offending = asyncio.create_task(asyncio.to_thread(offend, server, frames, end))
+        async with asyncio.timeout(TIMEOUT):
+            while perf_counter() < end:
+                began = perf_counter()
+                await ask(client, words)
+                waits.append(perf_counter() - began)
+                await asyncio.sleep(0.01)
+            await offending
+    return Sample(max(waits) * 1e3)
+
+
+def offend(server: Server, frames: bytes, end: float) -> None:
+    """Send such frames until then; come again where the server closes."""
+    while (left := end - perf_counter()) > 0:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), left) as connection:
+            connection.sendall(handshake(path_of(server.peer), *server.peer.headers))
+            connection.recv(4096)
+            connection.sendall(frame(b"", fin=False))  # a message that continues for ever
+            while perf_counter() < end:
+                connection.sendall(frames)
 
 
 class Hall:

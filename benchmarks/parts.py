@@ -1,9 +1,10 @@
 """The parts of a run: what is measured of which servers, and how it is told."""
 
+import asyncio
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import jwt
 import uvloop
+
+from tests.service import add_listener
 
 from . import copying, engines, load
 from .report import Chart, Findings, Promise
@@ -120,6 +123,93 @@ def stuck(plan: Plan) -> Findings:
     return Findings(head, rows, versions(servers), [Promise("p99", 1.1, beside.against(without, SERVICE, "p99"))])
 
 
+STREAM = '''\
+"""What streams, and what has a task for each connection."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from litestar import Router
+from msgspec import Struct
+
+from ..messages import Said, Say
+from ..realtime import Listener, Socket, listener
+from ..state import Connection
+
+
+class Item(Struct, tag="said"):
+    text: str
+
+
+class Tick(Struct, tag="tick"):
+    number: int
+
+
+@listener("/stream")
+async def tokens(data: Say) -> AsyncGenerator[Item, None]:
+    for _ in range(int(data.text)):
+        yield Item("hello")
+
+
+class Idle(Listener):
+    path = "/idle"
+
+    async def on_receive(self, data: Say) -> Item:
+        return Item("hello")
+
+
+class Ticking(Idle):
+    path = "/tick"
+    sends = Tick
+
+    async def on_accept(self, socket: Socket, connection: Connection) -> None:
+        connection.start(tick(connection))
+
+
+async def tick(connection: Connection) -> None:
+    while True:
+        await connection.send(Tick(1))
+        await asyncio.sleep(1)
+
+
+stream = Router("/bench", route_handlers=[tokens, Idle, Ticking])
+'''
+
+
+def stream(plan: Plan) -> Findings:
+    """A stream of 1,000 short messages on each of 64 connections; a cancel; a task for each connection."""
+    project = rendered(plan.folder)
+    add_listener(project, "stream", STREAM)
+    ours = replace(service(project), path="/bench/stream")
+    servers = [replace(baseline(), path="/ws/stream"), ours]
+    [streams] = in_turns(servers, plan.rounds, partial(load.stream, length=1000, seconds=plan.seconds))
+    # What is written by hand never suspends while its client reads, so nothing else is heard meanwhile.
+    running = partial(idlers, count=64, asks=load.say_ref(10**9))
+    [cancels] = in_turns([ours], plan.rounds, partial(load.cancel, times=50), company=running)
+    tasks = [replace(ours, name=name, path=f"/bench/{name}") for name in ("idle", "tick")]
+    [memory] = in_turns(tasks, max(1, plan.rounds // 2), partial(load.idle, count=plan.listeners), fresh=True)
+    ratio = memory.ratio("tick", "idle")
+    rows = [
+        [name, *cells(streams, name), *([latency(cancels, name), f"{ratio:.2f}"] if name == SERVICE else ["", ""])]
+        for name in ordered(streams)
+    ]
+    head = ["a stream", "CPU for a message", "µs", "a cancel, p50 / p99, ms", "memory with a task, idle = 1.00"]
+    promises = [
+        Promise("CPU", 0.5, streams.ratio(SERVICE)),
+        Promise("ms until a cancel is heard", 20, cancels.median(SERVICE, "p50")),
+        Promise("memory with a task", 1.3, ratio),
+    ]
+    return Findings(head, rows, versions(servers), promises)
+
+
+def bystander(plan: Plan) -> Findings:
+    """The longest wait for an answer, beside one client that sends frames which are no messages."""
+    each = in_turns(plan.pair, plan.rounds, partial(load.bystander, seconds=plan.seconds * 2), fresh=True)
+    rows = [[name, *(f"{rounds.median(name):,.0f}" for rounds in each)] for name in each[0]]
+    promises = [Promise(kind, 0.05, rounds.ratio(SERVICE)) for kind, rounds in zip(load.OFFENCES, each, strict=True)]
+    return Findings(["longest wait beside, ms", *load.OFFENCES], rows, versions(plan.pair), promises)
+
+
 def churn(plan: Plan) -> Findings:
     """Connect, one message, close."""
     [rounds] = in_turns(plan.all, plan.rounds, partial(load.churn, seconds=plan.seconds))
@@ -197,11 +287,11 @@ async def busy(server: Server, seconds: float) -> list[load.Sample]:
 
 
 @contextmanager
-def idlers(server: Server, count: int) -> Iterator[None]:
-    """Hold idle connections in a process of their own."""
+def idlers(server: Server, count: int, asks: bytes = b"") -> Iterator[None]:
+    """Hold connections in a process of their own: idle, or with streams that they ask for and read."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_idle, args=(server, count, theirs), daemon=True)
+    process = context.Process(target=_idle, args=(server, count, asks, theirs), daemon=True)
     process.start()
     try:
         if not ours.poll(TIMEOUT * 5):
@@ -213,9 +303,12 @@ def idlers(server: Server, count: int) -> Iterator[None]:
         process.join(TIMEOUT)
 
 
-def _idle(server: Server, count: int, told: Connection) -> None:
+def _idle(server: Server, count: int, asks: bytes, told: Connection) -> None:
     async def hold() -> None:
-        async with load.connected(server, count):
+        async with load.connected(server, count) as clients:
+            for client in clients if asks else ():
+                client.transport.set_protocol(asyncio.Protocol())  # it only reads
+                client.transport.write(asks)
             told.send(count)
             await load.forever()
 
@@ -272,6 +365,8 @@ PARTS: dict[str, Callable[[Plan], Findings]] = {
     "echo": echo,
     "room": room,
     "stuck": stuck,
+    "stream": stream,
+    "bystander": bystander,
     "churn": churn,
     "memory": memory,
     "start": start,

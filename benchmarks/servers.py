@@ -25,8 +25,15 @@ TIMEOUT = 60
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 """What every browser offers."""
 
-LIFTED = {"max_messages_per_second": 10**9, "max_connections": 10**6, "max_connections_per_address": 10**6}
-"""The limits that a load generator would meet, so high that none is met. They are looked at all the same."""
+LIFTED = {
+    "MAX_MESSAGES_PER_SECOND": 10**9,
+    "MAX_MESSAGES_PER_SECOND_PER_ADDRESS": 10**9,
+    "MAX_BYTES_PER_SECOND_PER_ADDRESS": 10**12,
+    "MAX_CONNECTIONS": 10**6,
+    "MAX_CONNECTIONS_PER_ADDRESS": 10**6,
+}
+"""The limits that a load generator would meet, so high that none is met. They are looked at all the same. An older
+service may not have all of them."""
 
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """So that each module is compiled but once, as it is in production."""
@@ -65,6 +72,7 @@ class Peer:
     folder: Path = ROOT
     modules: Path | None = None
     has_rooms: bool = False
+    path: str = "/ws/echo"
     headers: tuple[bytes, ...] = ()
     """What its clients say in the handshake."""
     socket_io: bool = False
@@ -92,7 +100,9 @@ def service(project: Path, name: str = SERVICE) -> Peer:
     """The rendered service, by its own command."""
     package = answers_of(project)["package_name"]
     paths = environment(project)["PYTHONPATH"]
-    lifted = {f"{package.upper()}_{key.upper()}": str(value) for key, value in LIFTED.items()}
+    example = (project / ".env.example").read_text()
+    names = {key: f"{package.upper()}_{key}" for key in LIFTED}
+    lifted = {name: str(LIFTED[key]) for key, name in names.items() if f"\n{name}=" in example}
     return Peer(
         name,
         (sys.executable, "-m", package, "--port", "{port}"),
@@ -217,7 +227,7 @@ class Server:
 
 
 def path_of(peer: Peer, room: str = "") -> str:
-    """The path of the echo, or of a room."""
+    """The path of a room, or the one that is measured: the echo, if it is no other."""
     if peer.socket_io:
         return f"/socket.io/?EIO=4&transport=websocket&room={room}"
-    return f"/ws/rooms/{room}" if room else "/ws/echo"
+    return f"/ws/rooms/{room}" if room else peer.path

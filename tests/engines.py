@@ -2,24 +2,28 @@
 
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shutil import chown, rmtree, which
 from time import monotonic, sleep
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 TIMEOUT = 30
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port below those that the system gives to connections: it stays free while a server is restarted."""
+    while True:
+        port = random.randrange(10_000, 30_000)  # noqa: S311
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class EngineServer(ABC):
@@ -82,10 +86,18 @@ class EngineServer(ABC):
                 os.kill(each, number)
 
     @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def memory(self) -> int:
         """Bytes of it and all its children that are resident, those that they share counted once for each."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes())
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -99,7 +111,7 @@ class EngineServer(ABC):
         self.signal(signal.SIGCONT)
 
     def remove(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.runs:
             self.kill()
         rmtree(self.folder, ignore_errors=True)
 
@@ -132,6 +144,131 @@ class RedisServer(EngineServer):
                 return connection.recv(5) in {b"+PONG", b"-NOAU"}
         except OSError:
             return False
+
+
+class ClusterServer(RedisServer):
+    """One of the servers of a cluster."""
+
+    def command(self) -> list[str]:
+        options = {"cluster-enabled": "yes", "cluster-port": self.bus, "cluster-node-timeout": 1000}
+        return [*super().command(), *[str(part) for name, value in options.items() for part in (f"--{name}", value)]]
+
+    def prepare(self) -> None:
+        self.bus = free_port()
+
+    def client(self) -> Any:
+        from redis import Redis
+
+        return cast("Any", Redis).from_url(self.url)  # its types are partly unknown
+
+    @property
+    def slots(self) -> list[Any]:
+        """Who has which, as it knows: first, last, the primary, and the replicas."""
+        known: list[Any] = self.client().execute_command("CLUSTER SLOTS")
+        return known
+
+
+class RedisCluster(RedisServer):
+    """Three primaries, and a replica of each."""
+
+    def __init__(self) -> None:
+        self.servers = [ClusterServer() for _ in range(6)]
+
+    @property
+    def url(self) -> str:
+        """Names all servers, for each of them may be killed."""
+        return f"redis://{','.join(f'127.0.0.1:{server.port}' for server in self.servers)}/0"
+
+    @property
+    def memory(self) -> int:
+        return sum(server.memory for server in self.servers)
+
+    def start(self) -> None:
+        new = self.servers[0].process is None
+        for server in self.servers:
+            server.start()
+        if new:
+            self._form()
+        self.wait_until_whole()
+
+    def _form(self) -> None:
+        first, *others = self.servers
+        for server in others:
+            server.client().execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus)
+        for slots, primary in zip(SLOTS, self.servers[:3], strict=True):
+            primary.client().execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+        self._wait(lambda: all(len(server.client().cluster("NODES")) == 6 for server in self.servers))
+        for primary, replica in zip(self.servers[:3], self.servers[3:], strict=True):
+            replica.client().cluster("REPLICATE", primary.client().cluster("MYID"))
+        self._wait(lambda: all(len(slots) == 4 for server in self.servers for slots in server.slots))
+
+    def wait_until_whole(self) -> None:
+        """Wait until all servers that run agree that the cluster is in order, and each replica follows its primary."""
+
+        def is_whole() -> bool:
+            running = [server.client() for server in self.servers if server.runs]
+            replicas = [client.info("replication") for client in running]
+            return all(client.cluster("INFO")["cluster_state"] == "ok" for client in running) and all(
+                each["role"] == "master" or each["master_link_status"] == "up" for each in replicas
+            )
+
+        self._wait(is_whole)
+
+    def primary_of(self, key: str) -> ClusterServer:
+        """Return the server that has the slot of a key."""
+        from redis.crc import key_slot
+
+        slots = next(server.slots for server in self.servers if server.runs)
+        [port] = [primary[1] for first, last, primary, *_ in slots if first <= key_slot(key.encode()) <= last]
+        return next(server for server in self.servers if server.port == port)
+
+    def move_slot_of(self, key: str) -> None:
+        """Move the slot of a key to another primary, key by key."""
+        from redis.crc import key_slot
+
+        slot, source = key_slot(key.encode()), self.primary_of(key)
+        target = next(server for server in self.servers[:3] if server is not source)
+        old, new = source.client(), target.client()
+        target_name = new.cluster("MYID")
+        new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old.cluster("MYID"))
+        old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_name)
+        while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for client in (new, old):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_name)
+
+    def cut_off_replica_of(self, primary: ClusterServer) -> None:
+        """Have its first replica lose the connection to it, and be refused when it connects again."""
+        replica = self.servers[self.servers.index(primary) + 3].client()
+        replica.config_set("masteruser", "nobody")
+        replica.config_set("masterauth", "wrong")
+        primary.client().execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def freeze(self) -> None:
+        for server in self.servers:
+            server.freeze()
+
+    def thaw(self) -> None:
+        for server in self.servers:
+            server.thaw()
+
+    def remove(self) -> None:
+        for server in self.servers:
+            server.remove()
+
+    @staticmethod
+    def _wait(happened: Callable[[], bool]) -> None:
+        deadline = monotonic() + TIMEOUT
+        while not happened():
+            assert monotonic() < deadline, "the cluster is not in order"
+            sleep(0.05)
+
+
+SLOTS = [(0, 5460), (5461, 10922), (10923, 16383)]
 
 
 class Pooler(EngineServer):
@@ -210,3 +347,28 @@ class PostgresServer(EngineServer):
         except psycopg.OperationalError:
             return False
         return True
+
+
+class PostgresReplica(PostgresServer):
+    """A copy of a PostgreSQL that follows it.
+
+    Args:
+        port: Where it reaches the other.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._primary_port = port
+
+    def prepare(self) -> None:
+        program = Path(str(self.path())).with_name("pg_basebackup")
+        primary = f"host=127.0.0.1 port={self._primary_port} user=service password=secret"
+        options = ["--pgdata=data", "--write-recovery-conf", "--no-sync", "--checkpoint=fast", f"--dbname={primary}"]
+        command = [str(program), *options]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, user=self.user, cwd=self.folder)
+
+    def promote(self) -> None:
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as client:
+            client.execute("SELECT pg_promote()")

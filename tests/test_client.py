@@ -165,6 +165,17 @@ def test_it_waits_while_the_page_is_hidden(page: Page, way: Network) -> None:
     assert wait_for_messages(page, 1)[0]["text"] == "for later"
 
 
+def test_it_stays_connected_while_the_page_is_hidden_where_it_is_told_to(page: Page, way: Network) -> None:
+    open_socket(page, baseDelay=1, pauseHidden=False, pingInterval=50)
+    page.evaluate(HIDE, True)
+    way.cut()
+    first_close(page)
+    becomes(page, "open")
+    page.evaluate("window.latencies = new Set()")
+    page.wait_for_function("() => latencies.add(socket.latency).size > 3", polling=10)
+    assert "paused" not in statuses(page)
+
+
 def test_a_page_that_is_shown_again_pings_at_once(page: Page, way: Network) -> None:
     open_socket(page, pingInterval=60_000, timeout=200)
     page.wait_for_function("() => socket.latency > 0", polling=10)

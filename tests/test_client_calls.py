@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from socket import SHUT_RDWR
 from threading import Thread
@@ -25,12 +26,13 @@ from .browser import ELSEWHERE, missing
 CLIENT = Path("src/my_service/realtime/client/client.js")
 
 BODY = """
-const received = [], others = [], states = [];
+const received = [], others = [], states = [], refusals = [];
 const socket = new ReconnectingWebSocket(url, {
   baseDelay: 1, maxDelay: 20, pingInterval: 0, ...options,
   onMessage: (message) => received.push(message),
   onOther: (data) => others.push(data),
   onState: ({ status }) => states.push(status),
+  onRefused: (refusal) => refusals.push(refusal),
 });
 const failed = async (promise) => {
   try {
@@ -77,6 +79,10 @@ class Scripted:
         self._script = script
         self.received: list[dict[str, Any]] = []
         self.connections = 0
+        self.handshakes = 0
+        self.paths: list[str] = []
+        self.refuses: list[tuple[int, str]] = []
+        """The status and the body of the answers to what is no request for the page, one after the other; then none."""
         self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond)
         self._thread = Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -90,7 +96,14 @@ class Scripted:
         self._thread.join()
 
     def _respond(self, _: ServerConnection, request: Request) -> Response | None:
-        if "upgrade" in request.headers:
+        upgrades = "upgrade" in request.headers
+        self.handshakes += upgrades
+        self.paths.append(request.path)
+        if self.refuses and request.path not in {"/client.js", "/favicon.ico"}:
+            status, body = self.refuses.pop(0)
+            headers = Headers({"content-type": "text/plain", "content-length": str(len(body))})
+            return Response(status, HTTPStatus(status).phrase, headers, body.encode())
+        if upgrades:
             return None
         kind, body = (
             ("text/javascript", self._script) if request.path == "/client.js" else ("text/html", "<!doctype html>")
@@ -168,6 +181,12 @@ def run(request: pytest.FixtureRequest, scripted: Scripted, default_project: Pat
     return lambda code, **options: run_in(page, scripted, code, **options)
 
 
+@pytest.fixture
+def run_in_chromium(chromium_page: Page, scripted: Scripted) -> Run:
+    """Run code there alone: the WebSocket of Node 20 does not tell that a handshake has failed."""
+    return lambda code, **options: run_in(chromium_page, scripted, code, **options)
+
+
 def body(code: str) -> str:
     return f"let result;\n{BODY.replace('CODE', code)}"
 
@@ -179,6 +198,97 @@ def run_in(page: Page, scripted: Scripted, code: str, **options: Any) -> Any:
     result = page.evaluate(CHROMIUM, [f"ws://{ELSEWHERE}:{scripted.port}/", options, body(code)])
     assert errors == []
     return result
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "detail"),
+    [
+        (401, '{"status_code":401,"detail":"the token has expired"}', "the token has expired"),
+        (403, "this origin may not connect", "this origin may not connect"),
+        (404, "", ""),
+    ],
+)
+def test_a_refusal_that_is_final_is_told_and_it_stays_closed(
+    run_in_chromium: Run, scripted: Scripted, status: int, body: str, detail: str
+) -> None:
+    scripted.refuses = [(status, body)] * 2  # the handshake, and what is asked afterwards
+    result = run_in_chromium("""
+        socket.open();
+        await until(() => states.at(-1) === "closed");
+        result = [refusals, socket.state.lastClose];
+    """)
+    assert result == [[{"status": status, "detail": detail}], {"code": 1006, "reason": detail}]
+    assert scripted.handshakes == 1
+
+
+def test_a_refusal_that_passes_is_told_and_it_tries_again(run_in_chromium: Run, scripted: Scripted) -> None:
+    scripted.refuses = [(503, "about to stop")] * 2 + [(429, "too many")] * 2 + [(403, "not told")] + [(426, "a GET")]
+    result = run_in_chromium("""
+        socket.open();
+        await until(() => states.at(-1) === "open");
+        result = refusals;
+    """)
+    assert result == [{"status": 503, "detail": "about to stop"}, {"status": 429, "detail": "too many"}]
+    assert scripted.handshakes == 4
+
+
+def test_another_token_is_tried_after_401(run_in_chromium: Run, scripted: Scripted) -> None:
+    scripted.refuses = [(401, "expired")] * 2
+    result = run_in_chromium("""
+        const tokens = ["old", "new"];
+        const other = new ReconnectingWebSocket(url, {
+          baseDelay: 1, pingInterval: 0, token: () => tokens.shift(), onRefused: ({ status }) => refusals.push(status),
+        }).open();
+        await until(() => other.state.status === "open");
+        other.close();
+        result = [refusals, tokens];
+    """)
+    assert result == [[401], []]
+
+
+def test_closing_while_it_asks_is_final(run_in_chromium: Run, scripted: Scripted) -> None:
+    scripted.refuses = [(503, "")] * 2
+    result = run_in_chromium("""
+        const other = new ReconnectingWebSocket(url, { baseDelay: 1, pingInterval: 0, onRefused: () => other.close() });
+        other.open();
+        await until(() => other.state.status === "closed");
+        await other.request({ type: "ask" }).catch(() => {}); // refused at once: it is closed
+        result = other.state.status;
+    """)
+    assert result == "closed"
+    assert scripted.handshakes == 1
+
+
+def test_messages_of_a_type_are_heard_until_that_is_ended(run: Run) -> None:
+    result = run("""
+        const heard = [];
+        const stop = socket.on("said", ({ n }) => heard.push(n));
+        await opened();
+        const say = (...said) => socket.send({ type: "ask", answers: said });
+        say({ type: "said", n: 1 }, { type: "left", n: 2 });
+        await until(() => received.length === 2);
+        stop();
+        say({ type: "said", n: 3 });
+        await until(() => received.length === 3);
+        result = [heard, received.map(({ n }) => n)];
+    """)
+    assert result == [[1], [1, 2, 3]]
+
+
+def test_the_query_and_what_every_message_has(run: Run, scripted: Scripted) -> None:
+    result = run("""
+        const other = new ReconnectingWebSocket("/here?a=1", {
+          base: url.slice(0, -1), pingInterval: 0,
+          query: { b: ["x", "y z"], c: undefined, d: 0 }, defaults: { type: "ask" },
+        }).open();
+        other.send({ n: 1 });
+        other.send({ type: "tell" });
+        result = await other.request({ answers: [{ type: "said" }] });
+        other.close();
+    """)
+    assert result == {"type": "said"}
+    assert [message["type"] for message in scripted.received] == ["ask", "tell", "ask"]
+    assert scripted.paths[-1] == "/here?a=1&b=x&b=y+z&d=0"
 
 
 def test_each_request_gets_its_own_answer(run: Run, scripted: Scripted) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page
 
 from .browser import Network
-from .client import becomes, first_close, open_socket
+from .client import becomes, first_close, open_socket, say, statuses, wait_for_text
 from .rendering import check, render
 from .service import Service, running
 
@@ -42,12 +42,21 @@ def test_a_token_that_is_missing_or_rejected_is_asked_for_again(page: Page, proj
     assert page.evaluate("asked") == 3
 
 
+def test_it_renews_its_token_on_the_open_connection(page: Page, project: Path) -> None:
+    lasting, longer, first = (token(project, seconds) for seconds in (60, 12, 8))
+    open_socket(page, tokens=[first, longer, lasting])
+    page.wait_for_function("() => asked === 3", polling=10)  # the second time is after the end of the first token
+    assert say(page, "still here") == "sent"
+    wait_for_text(page, "still here")
+    assert statuses(page) == ["connecting", "open"]
+
+
 def test_it_reconnects_with_another_token_when_the_old_one_expires(page: Page, project: Path) -> None:
-    lasting = token(project)
-    open_socket(page, tokens=[token(project, seconds=5), lasting])
+    lasting, first = token(project), token(project, seconds=5)
+    open_socket(page, tokens=[first, "a.bad.token", lasting])
     assert first_close(page) == {"code": 1008, "reason": "the token has expired"}
     becomes(page, "open")
-    assert page.evaluate("asked") == 2
+    assert page.evaluate("asked") == 3
 
 
 def test_it_stays_closed_where_there_is_no_other_token(page: Page, project: Path) -> None:

@@ -10,8 +10,8 @@ uvicorn's own it does, and there ours differs on purpose:
 
 Frames that come before the application has accepted the handshake are answered behind it; uvicorn's own answers them
 before it, or raises. And the end of a failed connection is other: uvicorn closes it at once, ours only its own side at
-first, so that no reset overtakes the close frame. Both count as an end here. The event of a failure has no `reason`: with
-one, the client has closed.
+first, so that no reset overtakes the close frame. Both count as an end here. The event of a failure has no `reason`:
+with one, the client has closed.
 """
 
 import asyncio

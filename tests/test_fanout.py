@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from uuid import uuid4
+from zlib import crc32
 
 import jwt
 import psycopg
@@ -29,11 +31,13 @@ from websockets.sync.client import connect as connect_now
 
 from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, Pooler, PostgresServer, RedisServer, free_port
+from .engines import EngineServer, Pooler, PostgresReplica, PostgresServer, RedisCluster, RedisServer, free_port
 from .rendering import Renders, compile_package, environment, render
 from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
+SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+"""For tests that look into the one server of an engine."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -72,9 +76,9 @@ def begin(server: EngineServer) -> EngineServer:
     return server
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, pytest.param("cluster", marks=pytest.mark.exhaustive)])
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
-    server = ENGINES[request.param]()
+    server = RedisCluster() if request.param == "cluster" else ENGINES[request.param]()
     try:
         yield begin(server)
     finally:
@@ -440,6 +444,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer,
     asyncio.run(come_and_go(*guarded(2, engine.url)))
 
 
+@SINGLE_SERVERS
 @pytest.mark.parametrize("history", [0, 100])
 def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
     engine: EngineServer, guarded: Nodes, history: int
@@ -466,6 +471,46 @@ def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
         for node in (far, late):
             assert {log_out(node, each) for each in (*leaving, last)} == {401}
         assert log_out(far, staying) == 204, "the token was as good as ever"
+
+
+@SINGLE_SERVERS
+def test_a_node_behind_a_silent_partition_is_not_ready_and_heals_without_a_loss_or_a_duplicate(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    there = f"127.0.0.1:{engine.port}"
+
+    async def part() -> None:
+        async with Crowd() as crowd:
+            here, afar = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in (near, far)]
+            for number in range(10):
+                await here.say(f"before {number}")
+            while (await afar.hear("said"))["text"] != "before 9":
+                pass
+            way.stall()
+            await afar.say("from afar")  # it is on its way when nothing gets through any more
+            for number in range(10):
+                await here.say(f"meanwhile {number}")
+            await asyncio.to_thread(far.wait_for, "engine unavailable")
+            assert up(far) == (503, False)
+            assert up(near) == (200, True)
+            way.flow()
+            await asyncio.to_thread(far.wait_for, "engine available again")
+            assert up(far) == (200, True)
+            await here.say("last")
+            heard = []
+            for ear in (here, afar):
+                texts: list[str] = []
+                while not texts or texts[-1] != "last":
+                    message = await ear.hear()
+                    texts += [] if message["type"] == "answer" else [message.get("text", "gap")]
+                heard.append(texts[-12:])
+            assert heard[0] == heard[1]
+            assert sorted(heard[0]) == ["from afar", "last", *(f"meanwhile {number}" for number in range(10))]
+
+    with network(there) as way:
+        [near] = nodes(1, engine.url, publish_seconds=60)
+        [far] = nodes(1, engine.url.replace(there, way.address), publish_seconds=60)
+        asyncio.run(part())
 
 
 class Forger:
@@ -508,6 +553,7 @@ class Forger:
         self._client.close()
 
 
+@SINGLE_SERVERS
 def test_a_forged_logout_is_dropped_and_a_real_one_is_not(engine: EngineServer, guarded: Nodes) -> None:
     one, other = guarded(2, engine.url)
     ada = bearer("ada")
@@ -568,7 +614,8 @@ def test_who_was_away_for_too_long_is_told_of_the_gap(engine: EngineServer, node
             last = (await gone.hear("said"))["sequence"]
             await gone.connection.close()
             await speaker.tell(type="pour", messages=30)
-            assert [(await speaker.hear("answer"))["text"] for _ in range(2)] == ["done", "done"]
+            while (await speaker.hear())["text"] != "29 ":
+                pass  # what is published has not arrived yet, and nobody misses what arrives after they joined
             back = await crowd.join(node, f"/ws/crowd/hall?after={last}")
             assert await back.hear("gap") == {"type": "gap", "channel": "hall", "missed": 20}
             assert [(await back.hear("said"))["sequence"] for _ in range(10)] == [*range(last + 21, last + 31)]
@@ -736,9 +783,9 @@ class Listener(asyncio.Protocol):
 
 
 async def pour_over_a_restart(
-    engine: EngineServer, three: list[Service], listeners: int, messages: int
+    restart: Callable[[], None], three: list[Service], listeners: int, messages: int
 ) -> list[list[dict[str, Any]]]:
-    """Publish, and kill the engine in the middle; return what all listeners of each node heard, the same for each."""
+    """Publish, and restart the engine in the middle; return what the listeners of each node heard, all the same."""
     loop = asyncio.get_running_loop()
     last = json.dumps({"type": "said", "text": f"{messages - 1} "}, separators=(",", ":")).encode()
     crowds: list[list[Listener]] = [[] for _ in three]
@@ -754,8 +801,7 @@ async def pour_over_a_restart(
         while (await pouring.hear("said"))["text"] != f"{messages // 3} ":
             pass
         await pouring.tell(type="leave")
-        await asyncio.to_thread(engine.kill)
-        await asyncio.to_thread(engine.start)
+        await asyncio.to_thread(restart)
         for node in three:  # without a history, what is poured before a node is back does not reach it
             await asyncio.to_thread(node.wait_for, "engine available again")
         await pouring.say(f"{messages - 1} ")
@@ -772,14 +818,235 @@ def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_
 ) -> None:
     settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, engine.url, **settings)
-    for heard in asyncio.run(pour_over_a_restart(engine, three, 1000, 10_000)):
+    for heard in asyncio.run(pour_over_a_restart(engine.restart, three, 1000, 10_000)):
         assert [message["text"] for message in heard[1:]] == [f"{number} " for number in range(10_000)]
 
 
 def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer, nodes: Nodes) -> None:
     settings = {"history": 0, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, redis.url, **settings)
-    for heard in asyncio.run(pour_over_a_restart(redis, three, 1000, 10_000)):
+    for heard in asyncio.run(pour_over_a_restart(redis.restart, three, 1000, 10_000)):
         assert [message["type"] for message in heard].count("gap") == 1
         numbers = [int(message["text"]) for message in heard if message["type"] == "said"]
         assert numbers == sorted(set(numbers)), "not in order, or twice"
+
+
+@pytest.fixture
+def cluster() -> Iterator[RedisCluster]:
+    server = RedisCluster()
+    try:
+        begin(server)
+        yield server
+    finally:
+        server.remove()
+
+
+async def fail_over(cluster: RedisCluster, nodes: list[Service], key: str) -> None:
+    """Kill the primary of a key, and wait until all nodes use its replica."""
+    await asyncio.to_thread(cluster.primary_of(key).kill)
+    for node in nodes:
+        await asyncio.to_thread(node.wait_for, "engine unavailable")
+        await asyncio.to_thread(node.wait_for, "engine available again")
+
+
+def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluster, nodes: Nodes) -> None:
+    async def talk() -> None:
+        async with Crowd() as crowd:
+            pairs = [[await crowd.join(node, f"/ws/rooms/{room}?after=0") for node in two] for room in range(30)]
+            for pair in pairs:  # both receive who joins, and what is said
+                names = [[(await ear.hear("joined"))["connection"] for _ in two] for ear in pair]
+                assert names[0] == names[1]
+            for text in ("before", "after"):
+                sequences = []
+                for pair in pairs:
+                    await pair[0].say(text)
+                    one, other = [await ear.hear("said") for ear in pair]
+                    assert one == other
+                    assert one["text"] == text
+                    sequences.append(one["sequence"])
+                primaries = [server for server in cluster.servers[:3] if server.runs and server.client().dbsize() > 30]
+                if text == "before":
+                    assert len(primaries) == 3, "one of them has nothing to do"
+                    before = sequences
+                    await fail_over(cluster, two, "{0}")
+            assert all(later > earlier for earlier, later in zip(before, sequences, strict=True))
+            late = await crowd.join(two[1], f"/ws/rooms/0?after={before[0]}")
+            assert (await late.hear())["type"] in {"said", "gap"}
+
+    two = nodes(2, cluster.url, publish_seconds=TIMEOUT)
+    asyncio.run(talk())
+
+
+async def publish_numbers(ear: Ear, acknowledged: asyncio.Semaphore, done: asyncio.Event) -> list[int]:
+    """Publish numbers until told to stop; return those that were acknowledged."""
+    numbers: list[int] = []
+    for number in count():
+        if done.is_set():
+            break
+        await ear.say(f"{number}")
+        if (await ear.hear("answer"))["text"] == "done":
+            numbers.append(number)
+            acknowledged.release()
+    await ear.say("last")
+    return numbers
+
+
+async def hear_until_last(ear: Ear) -> list[dict[str, Any]]:
+    heard = [await ear.hear()]
+    while heard[-1].get("text") != "last":
+        heard.append(await ear.hear())
+    return heard
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("disturbance", ["failover", "resharding"])
+def test_what_is_acknowledged_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes, disturbance: str) -> None:
+    rooms = range(12)
+
+    async def disturb(room: int) -> None:
+        if disturbance == "failover":
+            await fail_over(cluster, three, shard_of(str(room)))
+            return
+        await asyncio.to_thread(cluster.move_slot_of, shard_of(str(room)))
+        for node in three:
+            await asyncio.to_thread(node.wait_for, "engine available again")
+
+    async def pour() -> None:
+        done, acknowledged = asyncio.Event(), asyncio.Semaphore(0)
+        async with Crowd() as crowd:
+            paths = [f"/ws/crowd/{room}" for room in rooms]
+            ears = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
+            senders = [await crowd.join(three[number % 3], path) for number, path in enumerate(paths)]
+            listening = [asyncio.gather(*[hear_until_last(ear) for ear in each]) for each in ears]
+            publishing = [asyncio.create_task(publish_numbers(ear, acknowledged, done)) for ear in senders]
+            for room in (0, 1):
+                for _ in range(1000):
+                    await acknowledged.acquire()
+                await disturb(room)
+            done.set()
+            for published, heard in zip(publishing, listening, strict=True):
+                for each in await heard:
+                    check_heard(each, await published)
+
+    three = nodes(3, cluster.url, publish_seconds=TIMEOUT)
+    asyncio.run(pour())
+
+
+def check_heard(heard: list[dict[str, Any]], acknowledged: list[int]) -> None:
+    """Check that numbers came in order and none twice, and a gap wherever one is missing that was acknowledged."""
+    expected, gap = 0, False
+    sequences = [message["sequence"] for message in heard if "sequence" in message]
+    assert sequences == sorted(set(sequences)), "a sequence names two messages"
+    for message in heard:
+        if message["type"] == "gap":
+            gap = True
+            continue
+        number = acknowledged[-1] + 1 if message["text"] == "last" else int(message["text"])
+        missing = [each for each in acknowledged if expected <= each < number]
+        assert message["text"] == "last" or number >= expected, "not in order, or twice"
+        assert gap or not missing, f"{missing} are missing, and no gap was told"
+        expected, gap = number + 1, False
+
+
+@pytest.mark.exhaustive
+def test_1000_listeners_hear_10000_messages_in_order_and_once_while_a_primary_is_killed(
+    cluster: RedisCluster, nodes: Nodes
+) -> None:
+    settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
+    three = nodes(3, cluster.url, **settings)
+    restart = cluster.primary_of(shard_of("hall")).kill
+    for heard in asyncio.run(pour_over_a_restart(restart, three, 1000, 10_000)):
+        check_heard([message for message in heard if message["type"] != "answer"], [*range(10_000)])
+
+
+async def fall_behind(two: list[Service], cut_off: Callable[[], None], promote: Callable[[], None]) -> None:
+    """Publish what a replica lacks, and promote it: no sequence names two messages, and all are told of the gap."""
+    async with Crowd() as crowd:
+        ears = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in two]
+        await ears[0].tell(type="pour", messages=10)
+        heard = [[await ear.hear("said") for _ in range(10)] for ear in ears]
+        await asyncio.to_thread(cut_off)
+        await ears[0].tell(type="pour", messages=50)
+        for ear, each in zip(ears, heard, strict=True):
+            each += [await ear.hear("said") for _ in range(50)]
+        await asyncio.to_thread(promote)
+        for node in two:
+            await asyncio.to_thread(node.wait_for, "engine unavailable")
+            await asyncio.to_thread(node.wait_for, "engine available again")
+        await ears[0].tell(type="pour", messages=70)
+        for ear, each in zip(ears, heard, strict=True):
+            await ear.hear("gap")
+            each += [await ear.hear("said") for _ in range(70)]
+            assert len({message["sequence"] for message in each}) == 130, "a sequence names two messages"
+        late = await crowd.join(two[1], f"/ws/crowd/hall?after={heard[0][30]['sequence']}")
+        assert await late.hear() == {"type": "gap", "channel": "hall", "missed": None}
+        assert [await late.hear() for _ in range(70)] == heard[0][60:]
+
+
+@pytest.mark.exhaustive
+def test_a_replica_in_a_cluster_that_lacks_messages_gives_no_sequence_twice(
+    cluster: RedisCluster, nodes: Nodes
+) -> None:
+    primary = cluster.primary_of(shard_of("hall"))
+    two = nodes(2, cluster.url, publish_seconds=TIMEOUT)
+    asyncio.run(fall_behind(two, lambda: cluster.cut_off_replica_of(primary), primary.kill))
+
+
+def test_a_replica_of_postgresql_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
+    primary = PostgresServer()
+    with ExitStack() as stack:
+        stack.callback(primary.remove)
+        begin(primary)
+        way = stack.enter_context(network(f"127.0.0.1:{primary.port}"))
+        replica = PostgresReplica(way.port)
+        stack.callback(replica.remove)
+        begin(replica)
+
+        def cut_off() -> None:
+            way.target = f"127.0.0.1:{free_port()}"
+            way.cut()
+
+        def promote() -> None:
+            primary.kill()
+            replica.promote()
+
+        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
+        url = primary.url.replace(f"127.0.0.1:{primary.port}", hosts) + "?target_session_attrs=read-write"
+        asyncio.run(fall_behind(nodes(2, url, publish_seconds=TIMEOUT), cut_off, promote))
+
+
+def test_a_replica_of_redis_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
+    primary, replica = RedisServer(), RedisServer()
+    client = cast("Any", Redis).from_url(replica.url)  # its types are partly unknown
+
+    def cut_off() -> None:
+        client.config_set("masteruser", "nobody")
+        client.config_set("masterauth", "wrong")
+        with closing(cast("Any", Redis).from_url(primary.url)) as other:
+            other.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def promote() -> None:
+        primary.kill()
+        client.replicaof("NO", "ONE")
+
+    try:
+        begin(primary)
+        begin(replica)
+        client.replicaof("127.0.0.1", primary.port)
+        deadline = monotonic() + TIMEOUT
+        while client.info("replication")["master_link_status"] != "up":
+            assert monotonic() < deadline, "it does not follow"
+            sleep(0.02)
+        two = nodes(2, f"redis://127.0.0.1:{primary.port},127.0.0.1:{replica.port}/0", publish_seconds=TIMEOUT)
+        for node in two:
+            node.wait_for("engine available")  # or "again", where it had tried the replica
+        asyncio.run(fall_behind(two, cut_off, promote))
+    finally:
+        client.close()
+        primary.remove()
+        replica.remove()
+
+
+def shard_of(channel: str) -> str:
+    """Return the hash tag of the keys of a channel."""
+    return f"{{{crc32(channel.encode()) % 16}}}"

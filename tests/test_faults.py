@@ -87,6 +87,8 @@ class Fault(NamedTuple):
 FAULTS = {
     "close 1000": Fault(lambda service: close(service, 1000), "client_closed", 1000),
     "close with an own code": Fault(lambda service: close(service, 4321), "client_closed", 4321),
+    "close because of what we sent": Fault(lambda service: close(service, 1002), "client_closed", 1002),
+    "close because of how much we sent": Fault(lambda service: close(service, 1009), "client_closed", 1009),
     "close without a code": Fault(close_without_a_code, "client_closed", 1005),
     "close behind messages": Fault(close_behind_messages, "client_closed", 4001),
     "RST": Fault(lose_with_rst, "connection_lost", 1006),

@@ -149,7 +149,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("sessions/session.py", "if 0 < self.settings.max_bad_messages < self._bad_messages:", "if False:"),
     ],
     "a client may be silent for ever": [
-        ("sessions/lifespan.py", "        silence.start()\n", ""),
+        ("sessions/lifespan.py", "            self._wait(min(limits))\n", "            pass\n"),
     ],
     "a user has any number of sockets": [
         ("sessions/registry.py", "if 0 < limit <= client.sessions:", "if False:"),
@@ -214,7 +214,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("fanout/memory.py", "self._dispatch(ch", "kept.sequence % 100 and self._dispatch(ch"),
     ],
     "no drain": [
-        ("server/drain.py", "        await self._drain()\n", ""),
+        ("server/drain.py", "        await self.drain()\n", ""),
     ],
     "no check of lifespans": [
         ("plugin.py", "                check_lifespan(lifespan)", "                pass"),
@@ -261,20 +261,25 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "an old cookie closes what is public": [("authenticator.py", " and not credentials.by_cookie", "")],
     "no subprotocol is answered": [("handshake.py", 'message["subprotocol"] or SUBPROTOCOL', 'message["subprotocol"]')],
-    "a token is looked at once": [("handshake.py", "            self._authenticator.check(token)", "            pass")],
-    "connections outlive their token": [("handshake.py", "seconds_left(token), self.close,", "3600, self.close,")],
-    "the end of one token closes every connection": [
-        (
-            "handshake.py",
-            "seconds_left(token), self.close, session,",
-            "seconds_left(token), lambda *_: [self.close(each, '') for each in registry], session,",
-        )
+    "a token is looked at once": [("handshake.py", "        self._authenticator.check(self._token)", "        pass")],
+    "connections outlive their token": [
+        ("handshake.py", "seconds_left(self._token), self._expire", "3600, self._expire")
+    ],
+    "a renewed token does not count": [
+        ("handshake.py", "            self._use(token)\n            self._await_expiry()\n", "")
+    ],
+    "a token of another user renews": [("handshake.py", "if token.sub != session.user:", "if False:")],
+    "a listener sees the token of a renewal": [("../sessions/session.py", "await self.access.renew(text):", "False:")],
+    "a role is not needed": [
+        ("plugin.py", ".isdisjoint([role, *others])", ".isdisjoint([*authenticator.roles_of(token)])")
     ],
     "a token is good after its logout": [("authenticator.py", "in self.revoked:", "in ():")],
     "revoked tokens are kept for ever": [("authenticator.py", " if until > now}", "}")],
     "a logout closes nothing": [("plugin.py", 'registry.disconnect(logged_out.user, "logged out")', "registry")],
     "a logout closes everybody": [("../sessions/registry.py", ".ensure_connection().user == user", "")],
-    "the log holds what is refused": [("handshake.py", "detail=error.detail,", "detail=str(session.scope),")],
+    "the log holds what is refused": [
+        ("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")
+    ],
     "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),

@@ -171,6 +171,16 @@ def test_a_list_with_a_name_on_each_line_is_added_to(project: Path, edited: str)
     assert "".join(lines).encode() == before
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_empty_list_is_filled(project: Path, end: str) -> None:
+    app = project / "src/my_service/app.py"
+    replace(app, LIST, "        route_handlers=[],\n")
+    app.write_bytes(app.read_bytes().replace(b"\n", end.encode()))
+    assert "Registered chat in src/my_service/app.py" in new_listener(project, "chat").stdout
+    expected = f"        route_handlers=[{end}            chat,{end}        ],{end}"
+    assert expected in app.read_bytes().decode()
+
+
 @pytest.mark.parametrize(
     "edited",
     [

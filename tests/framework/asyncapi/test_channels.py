@@ -1,6 +1,7 @@
 """What any listener says about itself stands in the document; what it lets clients hear and does not say is found."""
 
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 import pytest
 from litestar import Litestar
@@ -9,7 +10,6 @@ from litestar.testing import TestClient
 from msgspec import Meta, Struct
 
 from my_service.realtime import ConfigurationError, ErrorMessage, Listener, Socket, listener
-from my_service.realtime.asyncapi.json_schema import resolve
 from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.handlers.route_handler import listener_routes
 from my_service.realtime.testing.observation import UndocumentedMessages
@@ -75,6 +75,14 @@ async def hidden(data: str) -> None: ...
 def document_of(*handlers: Any) -> dict[str, Any]:
     app = Litestar(list(handlers), plugins=[Documentation("service", "1")])
     return app.plugins.get(Documentation).get_asyncapi_schema(app)
+
+
+def resolve(document: dict[str, Any], reference: str) -> Any:
+    """Return what a reference of a document points to: a JSON pointer (RFC 6901) as a fragment."""
+    found: Any = document
+    for part in unquote(reference).removeprefix("#/").split("/"):
+        found = found[part.replace("~1", "/").replace("~0", "~")]
+    return found
 
 
 def messages_at(document: dict[str, Any], path: str, action: Literal["receive", "send"]) -> dict[str, Any]:

@@ -32,13 +32,6 @@ def test_it_is_served_and_written(
     assert json.loads(capsys.readouterr().out) == document
 
 
-def test_its_schemas_are_written(document: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["asyncapi", "--json-schema"]) == 0
-    definitions = json.loads(capsys.readouterr().out)["definitions"]
-    assert definitions.keys() == document["components"]["schemas"].keys() | document["operations"].keys()
-    assert definitions["ErrorMessage"]["description"].startswith("The answer to a message")
-
-
 def test_the_documentation_runs_no_script_of_another_host_and_none_inline(client: TestClient[Litestar]) -> None:
     answer = client.get("/asyncapi")
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))

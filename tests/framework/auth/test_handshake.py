@@ -189,3 +189,21 @@ def test_a_user_has_so_many_connections_and_no_more(server: Server, hooks: Hooks
 def test_a_user_that_is_not_utf_8_is_a_token_that_is_not_valid(server: Server) -> None:
     assert refused(server, headers=bearer(token("ada\ud800"))) == "the token is not valid: its user is not UTF-8"
     assert server.post("/logout", headers=bearer(token("\udfff"))).status_code == 401
+
+
+def test_a_get_says_why_a_handshake_would_be_refused(server: Server, hooks: Hooks) -> None:
+    answer = server.get("/who")
+    assert (answer.status_code, answer.text) == (401, "a token is needed")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert server.get("/who", headers=bearer(token())).status_code == 426
+    assert server.get("/public").status_code == 426
+    assert server.get("/who", **in_cookie(token())).status_code == 403
+    assert server.get("/who", **in_cookie(token(), **{"sec-fetch-site": "same-origin"})).status_code == 426
+    assert hooks.accepted == []
+
+
+@pytest.mark.parametrize("auth", [{"auth_max_connections_per_user": 1}], indirect=True)
+def test_a_get_says_that_a_user_has_too_many_connections_and_is_none_of_them(server: Server) -> None:
+    assert server.get("/who", headers=bearer(token())).status_code == 426
+    with server.websocket_connect("/who", headers=bearer(token())):
+        assert server.get("/who", headers=bearer(token())).status_code == 429

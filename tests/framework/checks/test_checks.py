@@ -295,7 +295,7 @@ class TestUnknownKeyword:
     def test_of_our_listener(self) -> None:
         with pytest.raises(ConfigurationError, match=r"(?s)unknown.*line \d+.*write 'connection_lifespan'") as error:
 
-            @listener("/", connection_lifspan=right)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            @listener("/", connection_lifspan=right)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
             async def unknown(data: str) -> None: ...
 
         assert "which has no such keyword" in str(error.value)

@@ -354,7 +354,7 @@ class EngineTests:
                 sent = [(channel, str(number).encode()) for number, channel in enumerate(channels)]
                 for channel, data in sent:
                     await broker.publish(channel, data)
-                while len(heard) < len(sent):
+                while len(heard) < len(sent):  # noqa: ASYNC110  nobody tells
                     await asyncio.sleep(0.01)
                 assert sorted(heard) == sorted(sent)
                 for channel, data in sent:

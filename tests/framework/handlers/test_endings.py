@@ -200,6 +200,8 @@ class Writer:
     def notify_closed(self, callback: Callable[[], None]) -> None:
         callback()
 
+    def hold_frames(self) -> None: ...
+
 
 @pytest.mark.parametrize(
     ("options", "expected"),

@@ -112,6 +112,16 @@ def test_pings_have_a_rate_of_their_own(serve: Serve, rate: int) -> None:
     assert ended.value.code == 1008
 
 
+def test_a_ping_with_a_ref_is_no_message_either(serve: Serve) -> None:
+    limits = {"message_burst": 1, "max_messages_per_second": 0.001}
+    with serve(calculate, **limits) as client, client.websocket_connect("/") as socket:
+        socket.send_text('{"type":"add","number":1}')
+        socket.receive_json(timeout=20)
+        for ref in range(10):
+            socket.send_json({"ref": ref, "type": "ping"})
+            assert socket.receive_json(timeout=20) == {"type": "pong", "ref": ref}
+
+
 def test_a_ping_in_plain_text_is_answered_as_it_came(serve: Serve) -> None:
     """The default heartbeat of useWebSocket of VueUse, every second, and of react-use-websocket."""
     with serve(calculate, max_bad_messages=1) as client, client.websocket_connect("/") as socket:

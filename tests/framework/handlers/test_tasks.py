@@ -143,7 +143,7 @@ def test_a_connection_can_be_weakly_referenced_and_is_a_plain_dataclass(serve: S
         with client.websocket_connect("/"):
             pass
         connection, _ = hooks.ended.get(timeout=20)
-        assert asdict(connection).keys() == {"id", "accepted_at", "client", "user"}
+        assert asdict(connection).keys() >= {"id", "accepted_at", "client", "user"}
         reference = weakref.ref(connection)
     hooks.accepted.clear()
     del connection

@@ -14,6 +14,7 @@ from my_service.realtime.server.http_protocol import HttpProtocol, TcpLimits
 from my_service.realtime.server.websocket_protocol import (
     MAX_FRAGMENTS,
     MAX_FRAMES_AT_ONCE,
+    MAX_WRITE_BYTES,
     OFFENDER_CLOSE_SECONDS,
     READ_AHEAD_BYTES,
     WebSocketProtocol,
@@ -162,6 +163,32 @@ def test_a_disconnect_is_told_while_the_handler_is_busy_with_earlier_messages() 
         free.set()
         await connection.lose()
         assert len(told) == 1
+
+    play(scene())
+
+
+def test_frames_that_are_held_are_written_together_in_the_next_turn() -> None:
+    async def scene() -> None:
+        async def busy(receive: Receive, _: Send) -> None:
+            await receive()
+
+        connection = Connection(busy)
+        await connection.open()
+        protocol, written = connection.protocol, connection.transport.written
+        protocol.write_frames(b"1")
+        protocol.hold_frames()
+        protocol.write_frames(b"2")
+        protocol.write_frames(b"3")
+        assert written == b"1"
+        await asyncio.sleep(0)
+        assert written == b"123"
+        protocol.write_frames(b"4")
+        assert written == b"1234"
+        protocol.hold_frames()
+        protocol.write_frames(b"5")
+        protocol.write_frames(bytes(MAX_WRITE_BYTES))
+        assert len(written) > MAX_WRITE_BYTES, "no more wait"
+        await connection.lose()
 
     play(scene())
 

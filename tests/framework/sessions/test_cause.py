@@ -2,6 +2,7 @@
 
 from asyncio import CancelledError
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from litestar.exceptions import (
@@ -14,10 +15,11 @@ from litestar.exceptions import (
     WebSocketException,
 )
 
-from my_service.realtime import FanoutUnavailableError, Reason
+from my_service.realtime import Cause, FanoutUnavailableError, Reason
 from my_service.realtime.sessions.cause import (
     CLOSE_CODES,
     Resolution,
+    cause_of_disconnect,
     is_sendable,
     resolve_cause,
     truncate_reason,
@@ -116,3 +118,22 @@ def test_no_endpoint_may_send_what_stands_for_no_close_frame() -> None:
 def test_a_reason_is_cut_between_characters() -> None:
     assert truncate_reason("x" * 124) == "x" * 123
     assert truncate_reason("x" + "é" * 61 + "é") == "x" + "é" * 61
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1000, Reason.CLIENT_CLOSED),
+        (1002, Reason.PROTOCOL_ERROR),
+        (1005, Reason.CONNECTION_LOST),
+        (1006, Reason.CONNECTION_LOST),
+        (1007, Reason.PROTOCOL_ERROR),
+        (1009, Reason.LIMIT_EXCEEDED),
+        (1012, Reason.SERVICE_RESTARTS),
+    ],
+)
+def test_a_close_frame_of_the_client_is_told_by_its_reason(code: int, reason: Reason) -> None:
+    lost = reason is Reason.CONNECTION_LOST
+    event: Any = {"type": "websocket.disconnect", "code": code}
+    assert cause_of_disconnect(event) == Cause(reason, 1006 if lost else code)
+    assert cause_of_disconnect(event | {"reason": ""}) == Cause(Reason.CLIENT_CLOSED, code)

@@ -33,6 +33,8 @@ class Writer:
     def write_frames(self, frames: bytes) -> None:
         self.written += frames
 
+    def hold_frames(self) -> None: ...
+
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None: ...
 
     def notify_closed(self, callback: Callable[[], None]) -> None:
@@ -70,8 +72,9 @@ async def watch(*_: object) -> None: ...
 def connect(writer: Writer | None, *, of_handler: dict[str, Any] | None = None, **options: Any) -> Session:
     """Connect to an application behind a server with this writer, say "hi" on the fast path, and return the session."""
     sessions: list[Session] = []
+    given: Any = of_handler or {}
 
-    @listener("/", **(of_handler or {}))
+    @listener("/", **given)
     async def greet(data: str, socket: Socket) -> None:
         sessions.append(Session.of(socket))
         sessions[0].write_frames(text_frame(data.encode()), 1)

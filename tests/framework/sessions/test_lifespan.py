@@ -165,7 +165,8 @@ def test_a_task_group_that_the_client_leaves_ends_as_any_connection(
     assert [line for line in logs if line["log_level"] == "error"] == []
 
 
-def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks) -> None:
+@pytest.mark.parametrize("is_class", [False, True])
+def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks, is_class: bool) -> None:
     steps: list[str] = []
 
     @asynccontextmanager
@@ -180,7 +181,14 @@ def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks)
     async def owning(data: str) -> str:
         return data
 
-    with serve(owning) as client:
+    class Owning(Listener):
+        path = "/"
+        connection_lifespan = own
+
+        async def on_receive(self, data: str) -> str:
+            return data
+
+    with serve(Owning if is_class else owning) as client:
         with client.websocket_connect("/") as socket:
             socket.send_text("hi")
             socket.receive_text(timeout=20)

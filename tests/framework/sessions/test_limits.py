@@ -4,10 +4,11 @@ from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
-from litestar import Litestar
-from litestar.exceptions import WebSocketDisconnect
+from litestar import Litestar, asgi
+from litestar.exceptions import PermissionDeniedException, WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
+from litestar.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listener
@@ -85,21 +86,20 @@ def test_who_goes_over_a_limit_is_closed_and_nobody_else(
         async def on_receive(self, data: int) -> int:
             return data + 1
 
-    with serve(count, spoken_to_first, Lifted, **limits) as client, capture_logs() as logs:
-        with ExitStack() as stack:
-            healthy = None if limit == "idle_seconds" else stack.enter_context(client.websocket_connect(other))
-            with client.websocket_connect(path) as socket:
-                for message in messages:
-                    socket.send_text(message)
-                assert closed(socket) == 1008
-            _, cause = hooks.ended.get(timeout=20)
-            assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
-            if healthy:
-                assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
-        metrics = metrics_of(client)
-        assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
-        assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1
-        assert metrics["websocket_ended_total{limit_exceeded}"] == 1
+    with serve(count, spoken_to_first, Lifted, **limits) as client, capture_logs() as logs, ExitStack() as stack:
+        healthy = None if limit == "idle_seconds" else stack.enter_context(client.websocket_connect(other))
+        with client.websocket_connect(path) as socket:
+            for message in messages:
+                socket.send_text(message)
+            assert closed(socket) == 1008
+        _, cause = hooks.ended.get(timeout=20)
+        assert (cause.reason, cause.code, cause.error) == (Reason.LIMIT_EXCEEDED, 1008, None)
+        if healthy:
+            assert [ask(healthy, number) for number in range(3)] == [1, 2, 3]
+    metrics = metrics_of(client)
+    assert metrics[f"websocket_limit_exceeded_total{{{limit}}}"] == 1
+    assert sum(value for name, value in metrics.items() if name.startswith("websocket_limit_exceeded_total")) == 1
+    assert metrics["websocket_ended_total{limit_exceeded}"] == 1
     assert [line for line in logs if line["log_level"] == "error" or "exc_info" in line] == []
 
 
@@ -309,3 +309,90 @@ def test_the_log_says_which_limit_was_exceeded(serve: Serve, hooks: Hooks) -> No
         hooks.ended.get(timeout=20)
     [line] = [line for line in lines if line["event"] == "connection closed"]
     assert line["limit"] == "max_messages_per_second"
+
+
+RATES: list[tuple[dict[str, Any], str]] = [
+    ({"max_messages_per_second": 1000, "message_burst": 1000, "max_messages_per_second_per_address": 2}, "1"),
+    ({"max_bytes_per_second_per_address": 10_000}, f'"{"x" * 4000}"'),
+]
+
+
+@pytest.mark.parametrize(("limits", "message"), RATES, ids=["messages", "bytes"])
+def test_the_rate_of_an_address_survives_a_reconnect(
+    serve: Serve, hooks: Hooks, limits: dict[str, Any], message: str
+) -> None:
+    @listener("/")
+    async def take(data: Any) -> None: ...
+
+    with serve(take, **limits) as client:
+        with client.websocket_connect("/") as socket:
+            for _ in range(40):
+                socket.send_text(message)
+            assert closed(socket) == 1008
+        assert hooks.ended.get(timeout=20)[1].reason is Reason.LIMIT_EXCEEDED
+        with pytest.raises(WebSocketDisconnect):
+            client.websocket_connect("/").__enter__()
+        metrics = metrics_of(client)
+    assert metrics["websocket_rejected_total{rate}"] == 1
+    assert metrics[f"websocket_limit_exceeded_total{{{[*limits][-1]}}}"] == 1
+
+
+def test_short_connections_are_charged_too(serve: Serve, hooks: Hooks) -> None:
+    limits = {"max_messages_per_second": 1000, "max_messages_per_second_per_address": 0.5}
+    with serve(count, **limits) as client:
+        for _ in range(6):  # fewer messages each than are charged together
+            with client.websocket_connect("/") as socket:
+                ask(socket, 1)
+            hooks.ended.get(timeout=20)
+        with pytest.raises(WebSocketDisconnect):
+            client.websocket_connect("/").__enter__()
+
+
+def test_a_client_is_forgotten_when_its_rates_are_full_again(monkeypatch: pytest.MonkeyPatch, hooks: Hooks) -> None:
+    registry = build(hooks, count, max_messages_per_second=1000).plugins.get(Sessions).registry
+    busy = registry.client_of("10.0.0.1")
+    assert not busy.exceeded(messages=9)
+    for number in range(100):
+        registry.client_of(f"10.0.1.{number}")
+    assert len(registry.clients) < 5
+    assert registry.client_of("10.0.0.1") is busy
+    monkeypatch.setattr("my_service.realtime.sessions.registry.MAX_CLIENTS", 1)
+    for number in range(5):
+        assert not registry.client_of(f"10.0.2.{number}").exceeded(messages=9)
+    assert registry.client_of("10.0.0.1") is not busy
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(PermissionDeniedException("not you"), "handler"), (ValueError("a bug"), "error")]
+)
+def test_a_handshake_that_a_guard_rejects_is_counted_and_logged(serve: Serve, error: Exception, reason: str) -> None:
+    def guard(_: object, __: object) -> None:
+        raise error
+
+    @listener("/", guards=[guard])
+    async def guarded(data: str) -> None: ...
+
+    with serve(guarded) as client, capture_logs() as lines:
+        with pytest.raises(WebSocketDisconnect):
+            client.websocket_connect("/").__enter__()
+        assert metrics_of(client)[f"websocket_rejected_total{{{reason}}}"] == 1
+    [line] = [line for line in lines if line["event"] == "handshake rejected"]
+    assert line["reason"] == reason
+    assert "a bug" not in str(line)
+
+
+def test_a_mounted_application_that_accepts_a_socket_is_logged_once(serve: Serve) -> None:
+    @asgi("/other", is_mount=True, copy_scope=True)
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        accept: Any = {"type": "websocket.accept"}
+        close: Any = {"type": "websocket.close", "code": 1000, "reason": ""}
+        await receive()
+        await send(accept)
+        await send(close)
+
+    with serve(other) as client, capture_logs() as lines:
+        for _ in range(2):
+            with client.websocket_connect("/other") as socket:
+                assert closed(socket) == 1000
+    [line] = [line for line in lines if line["event"].startswith("a mounted application")]
+    assert line["path"] == "/other"

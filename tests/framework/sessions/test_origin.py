@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar
 from litestar.exceptions import WebSocketDisconnect
+from litestar.testing import TestClient
 from structlog.testing import capture_logs
 
 from my_service.app import create_app
@@ -175,6 +176,35 @@ def test_allowed_hosts_are_the_names_of_the_service() -> None:
     assert problem("eu.chat.example", "10.0.0.1", **hosts) == ""
     assert problem("other.example", "10.0.0.1", **hosts) == "host"
     assert problem("localhost", **hosts) == ""
+
+
+REQUESTS: list[tuple[str, str, dict[str, Any], bool]] = [
+    # Host, the address on which it came, settings, whether it is answered
+    ("localhost:8000", "127.0.0.1", {}, True),
+    ("evil.example", "127.0.0.1", {}, False),
+    ("evil.example", "10.0.0.1", {}, True),
+    ("evil.example", "10.0.0.1", {"allowed_hosts": "chat.example"}, False),
+    ("chat.example", "10.0.0.1", {"allowed_hosts": "chat.example"}, True),
+    ("10.0.0.1:8000", "10.0.0.1", {"allowed_hosts": "chat.example"}, True),
+    ("[fe80::1]:8000", "10.0.0.1", {"allowed_hosts": "chat.example"}, True),
+]
+
+
+@pytest.mark.parametrize(("host", "server", "settings", "answered"), REQUESTS)
+def test_a_request_names_the_service_too(host: str, server: str, settings: dict[str, Any], answered: bool) -> None:
+    app = create_app(Settings.load(**settings))
+
+    async def local(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope | ({"server": (server, 8000)} if scope["type"] == "http" else {}), receive, send)
+
+    with capture_logs() as lines, TestClient(cast("Any", local)) as client:
+        for path in ("/metrics", "/schema/openapi.json", "/nothing"):
+            assert (client.get(path, headers={"host": host}).status_code == 403) is not answered
+        for path in ("/health", "/ready"):
+            assert client.get(path, headers={"host": host}).status_code == 200
+    rejected = [line for line in lines if line["event"] == "request rejected"]
+    assert len(rejected) == (0 if answered else 3)
+    assert all("ALLOWED_HOSTS=evil.example" in line["fix"] for line in rejected)
 
 
 def test_a_page_behind_a_proxy_on_the_same_machine_needs_no_setting() -> None:

@@ -1,7 +1,9 @@
 """The backend of the engine holds what every one has to, and what only this one can get wrong."""
 
 import asyncio
+import socket
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, cast
 
 import pytest
@@ -9,7 +11,6 @@ import redis.asyncio
 import redis.exceptions
 
 from my_service.realtime.fanout.broker import FanoutUnavailableError
-from my_service.realtime.fanout.engine.backend import EngineRefusedError
 from my_service.realtime.fanout.engine.redis import RedisBackend
 from my_service.realtime.settings import PACKAGE
 from my_service.realtime.testing import TIMEOUT, Start
@@ -31,10 +32,25 @@ class TestRedis(conformance.EngineTests):
         async with client_of(engine) as client:
             await client.publish(f"{PACKAGE}:0:channel:{channel}", payload.replace("{channel} ", ""))
 
-    def test_the_rights_in_the_documentation_are_enough_and_no_more(self, tmp_path: Path, start: Start) -> None:
+    @pytest.mark.parametrize("cluster", [False, True], ids=["server", "cluster"])
+    def test_the_rights_in_the_documentation_are_enough_and_no_more(
+        self, tmp_path: Path, start: Start, *, cluster: bool
+    ) -> None:
         rights = conformance.documented(RedisBackend, r"ACL SETUSER (.*)").split()
-        server = Server(tmp_path, "--user", *rights)
+        options: list[str] = []
+        if cluster:
+            rights += conformance.documented(RedisBackend, r"In a cluster, add `(.*)`").split()
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                options = ["--cluster-enabled", "yes", "--cluster-port", str(listening.getsockname()[1])]
+        server = Server(tmp_path, *options, "--user", *rights)
         server.start()
+        if cluster:
+            with cast("Any", redis.Redis).from_url(server.url) as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                deadline = monotonic() + TIMEOUT
+                while client.cluster("INFO")["cluster_state"] != "ok":
+                    assert monotonic() < deadline, "the cluster is not in order"
+                    sleep(0.02)
         url = server.url.replace("://", f"://{PACKAGE}:{conformance.PASSWORD}@")
 
         async def overstep() -> None:
@@ -78,13 +94,3 @@ class TestRedis(conformance.EngineTests):
                 assert "fanout_engine_connections_lost=0.0" in conformance.counted(engine_broker)
 
         asyncio.run(asyncio.wait_for(harm(), TIMEOUT))
-
-
-def test_a_cluster_is_refused_by_name(tmp_path: Path) -> None:
-    server = Server(tmp_path, "--cluster-enabled", "yes")
-    server.start()
-    try:
-        with pytest.raises(EngineRefusedError, match="Redis Cluster"):
-            asyncio.run(RedisBackend.connect(Settings(fanout_url=server.url), "node"))
-    finally:
-        server.kill()

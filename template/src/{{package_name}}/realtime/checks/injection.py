@@ -40,7 +40,7 @@ def check_parameters(function: Callable[..., Any], kind: str, passed: Collection
     """
     hints = resolve_hints(function, kind)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or name == "self":
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or (name, kind) == ("self", "listener"):
             continue
         if name not in hints:
             if name in passed:

@@ -217,25 +217,25 @@ def warn_of_sessions(handler: BaseRouteHandler) -> None:
             )
 
 
-def check_keywords(keywords: Iterable[str], known: Callable[..., Any], where: Callable[..., Any]) -> None:
-    """Refuse keywords that a function of this folder does not have.
+def check_keywords(keywords: Iterable[str], known: Collection[str], function: Callable[..., Any]) -> None:
+    """Refuse keywords that `@listener` does not have.
 
     Args:
-        keywords: The unknown keywords that it was called with.
-        known: The function.
-        where: What the error points at: the function that is decorated.
+        keywords: The keywords that it was called with.
+        known: Those that it has.
+        function: The function that it decorates.
 
     Raises:
-        ConfigurationError: There is such a keyword.
+        ConfigurationError: There is an unknown one.
     """
-    names = [name for name in inspect.signature(known).parameters if name != "unknown"]
     for keyword in keywords:
-        close = get_close_matches(keyword, names, n=1)
-        raise ConfigurationError(
-            source_location(where),
-            f"passes {keyword!r} to {known.__name__}(), which has no such keyword",
-            f"write {close[0]!r}" if close else f"the keywords are {', '.join(names)}",
-        )
+        if keyword not in known:
+            close = get_close_matches(keyword, known, n=1)
+            raise ConfigurationError(
+                source_location(function),
+                f"passes {keyword!r} to listener(), which has no such keyword",
+                f"write {close[0]!r}" if close else f"the keywords are {', '.join(known)}",
+            )
 
 
 def check_options(handler: WebsocketRouteHandler) -> None:

@@ -18,6 +18,14 @@ export interface State {
   lastClose?: { code: number; reason: string } | undefined;
 }
 
+/** Why the service refused a handshake. */
+export interface Refusal {
+  /** The HTTP status: 401, 403 or 404, after which it stays closed, or another, such as 429 or 503. */
+  status: number;
+  /** What the service says, for people. */
+  detail: string;
+}
+
 export interface Options<Message = any> {
   /**
    * Called with each message, decoded from JSON, that is not an answer to `request` or `stream`. While it sends pings,
@@ -29,18 +37,35 @@ export interface Options<Message = any> {
   /** Called with each change. What it sends when the status is `open` goes out before the queue. */
   onState?: ((state: State) => void) | undefined;
   /**
+   * Called where the service refuses the handshake, which a browser shows as 1006 only. The client asks by a GET of the
+   * same path; where that tells nothing, as from a page of another origin, it is not called. After 401, 403 and 404 the
+   * client stays closed, unless `token` has another token after 401.
+   */
+  onRefused?: ((refusal: Refusal) => void) | undefined;
+  /** What comes before the path: an origin such as "https://example.com", or "/chat" behind a proxy. */
+  base?: string | undefined;
+  /** Parameters of the query. `undefined` leaves one out, and an array repeats it. */
+  query?: Record<string, unknown> | undefined;
+  /** Fields of each message that is sent, unless it has them itself, such as its `type`. */
+  defaults?: object | undefined;
+  /**
    * Where the service keeps a history: the `sequence` of the last message that you have, or 0 for all that is kept. From
    * then on, each connection resumes after the last message that was received. A message of the type `gap` tells that
    * messages are missing.
    */
   after?: number | undefined;
   /**
-   * Called before each connection, where the service asks for a token: return a new one when the old one is about to
-   * expire. After 1008, the close code for an expired token, it reconnects with another token, and stays closed if the
+   * Called before each connection, where the service asks for a token, and on an open one in the last tenth of the time
+   * of a JSON Web Token, which another one renews: return a new one when the old one is about to expire. After 1008, the close code for an expired token, it reconnects with another token, and stays closed if the
    * token is the same. The token is sent as a subprotocol beside "bearer": a page can set no header, and a URL ends up
    * in logs.
    */
   token?: (() => string | undefined | Promise<string | undefined>) | undefined;
+  /**
+   * Whether it waits to reconnect, and sends no pings, while the page is hidden (true). With `false` it stays connected
+   * as well as the browser allows, which runs the timers of hidden pages less often.
+   */
+  pauseHidden?: boolean | undefined;
   /**
    * Messages and requests queued while there is no connection (50). They are sent at once on the next one, so keep it
    * well below the service's MESSAGE_BURST.
@@ -91,13 +116,29 @@ export type Answer<Calls extends Call, Asked> = Calls extends (message: infer Ea
     : never
   : never;
 
+/** The types of messages that `on` can be asked for. */
+export type TypeOf<Message> = Message extends { type: infer Type extends string } ? Type : never;
+
+/** A message whose tag may be left out, because `defaults` has it. */
+export type Untagged<Message, Tag extends keyof Message> = Omit<Message, Tag> & Partial<Pick<Message, Tag>>;
+
+/** A message of a channel: it has a sequence where the client resumes by `after`. */
+export type Sequenced<Message> = Message & { sequence?: number | undefined };
+
 /**
  * A WebSocket that reconnects.
  *
- * @typeParam Message What `onMessage` receives.
- * @typeParam Calls Which answer belongs to which message, for `request` and `stream`.
+ * @typeParam Message What `onMessage` and `on` receive.
+ * @typeParam Calls Which answer belongs to which message, for `request`.
+ * @typeParam Outgoing What `send` takes.
+ * @typeParam Streams Which answers belong to which message, for `stream`; as for `request` by default.
  */
-export class ReconnectingWebSocket<Message = any, Calls extends Call = (message: any) => any> {
+export class ReconnectingWebSocket<
+  Message = any,
+  Calls extends Call = (message: any) => any,
+  Outgoing = unknown,
+  Streams extends Call = Calls,
+> {
   /**
    * @param path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss. Where there is no
    *   page, as in Node, a whole URL.
@@ -116,11 +157,18 @@ export class ReconnectingWebSocket<Message = any, Calls extends Call = (message:
   open(): this;
 
   /**
+   * Call a function with each message of a type, before `onMessage`.
+   *
+   * @returns A function that ends it.
+   */
+  on<Type extends TypeOf<Message>>(type: Type, listener: (message: Extract<Message, { type: Type }>) => void): () => void;
+
+  /**
    * Send a message as JSON.
    *
    * @returns "queued" until it is connected again; "refused", and dropped, if the queue is full or it is closed.
    */
-  send(message: unknown): "sent" | "queued" | "refused";
+  send(message: Outgoing): "sent" | "queued" | "refused";
 
   /** Send text as it is; otherwise like `send`. */
   sendText(text: string): "sent" | "queued" | "refused";
@@ -139,10 +187,10 @@ export class ReconnectingWebSocket<Message = any, Calls extends Call = (message:
    *
    * @throws As `request`; an error may come after some answers.
    */
-  stream<Asked extends Question<Calls>>(
+  stream<Asked extends Question<Streams>>(
     message: Asked,
     options?: StreamOptions,
-  ): AsyncGenerator<Answer<Calls, Asked>, void, undefined>;
+  ): AsyncGenerator<Answer<Streams, Asked>, void, undefined>;
 
   /**
    * Close, and do not reconnect.

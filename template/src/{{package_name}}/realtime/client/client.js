@@ -72,9 +72,14 @@ export const CLOSE_CODES = new Map([
   [1013, { meaning: "full, or too slow: try again later", reconnect: true }],
 ]);
 
+/** The statuses of a refused handshake after which another attempt is of no use, unless it has another token. */
+const FINAL_STATUSES = [401, 403, 404];
+
 const NORMAL = 1000;
 const ABNORMAL = 1006;
 const POLICY_VIOLATION = 1008;
+const UNAUTHORIZED = 401;
+const UPGRADE_REQUIRED = 426;
 const PING = JSON.stringify({ type: "ping" });
 
 /** `WebSocket.OPEN`. */
@@ -87,6 +92,26 @@ const THIS_MACHINE = /^wss?:\/\/(localhost|127\.[\d.]+|\[::1\])[:/]/;
 
 /** Milliseconds after which a connection counts as stable, and the backoff starts again from the first delay. */
 const STABLE_AFTER = 5000;
+
+/** Milliseconds before its end in which a token is not renewed any more. */
+const MIN_RENEWAL = 500;
+
+/** The longest time of a timer, in milliseconds. */
+const MAX_TIMER = 2 ** 31 - 1;
+
+/**
+ * When a JSON Web Token expires (RFC 7519, 4.1.4), in milliseconds; NaN for any other token.
+ *
+ * @param {string | undefined} token
+ */
+function expiryOf(token) {
+  try {
+    const payload = token?.split(".")[1] ?? "";
+    return JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/"))).exp * 1000;
+  } catch {
+    return NaN;
+  }
+}
 
 /** The service answered a request or a stream with an error. The connection stays open. */
 export class MessageRejected extends Error {
@@ -116,6 +141,7 @@ export class ConnectionLost extends Error {
 /** @template [Message=any] */
 export class ReconnectingWebSocket {
   #url;
+  #defaults;
   #options;
   /** @type {State} */
   #state = { status: "closed" };
@@ -130,6 +156,8 @@ export class ReconnectingWebSocket {
   /** @type {Map<string, Call>} the requests and streams that somebody waits for, by their `ref` */
   #calls = new Map();
   #lastRef = 0;
+  /** @type {Set<{ type: string, listener: (message: any) => void }>} */
+  #listeners = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} of the next attempt, the next ping, or a time-out */
   #timer;
   #retries = 0;
@@ -145,6 +173,8 @@ export class ReconnectingWebSocket {
   /** @type {string | undefined} the token that was sent last */
   #token;
   #needsAnotherToken = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #renewal;
 
   /**
    * @param {string | URL} path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss.
@@ -156,8 +186,13 @@ export class ReconnectingWebSocket {
       onMessage = () => {},
       onOther = () => {},
       onState = () => {},
+      onRefused = () => {},
+      base = "",
+      query = {},
+      defaults = {},
       after,
       token = () => undefined,
+      pauseHidden = true,
       maxQueue = 50,
       baseDelay = 500,
       maxDelay = 30_000,
@@ -166,8 +201,14 @@ export class ReconnectingWebSocket {
     } = {},
   ) {
     const page = globalThis.document?.baseURI ?? globalThis.location?.href;
-    this.#url = new URL(path, page).href.replace(/^http/, "ws");
-    this.#options = { onMessage, onOther, onState, token, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
+    const url = new URL(`${base}${path}`, page);
+    for (const [name, value] of Object.entries(query)) {
+      for (const each of [value].flat()) if (each !== undefined) url.searchParams.append(name, String(each));
+    }
+    this.#url = url.href.replace(/^http/, "ws");
+    this.#defaults = defaults;
+    const calls = { onMessage, onOther, onState, onRefused, token };
+    this.#options = { ...calls, pauseHidden, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
     this.#sequence = after;
   }
 
@@ -183,6 +224,10 @@ export class ReconnectingWebSocket {
   /** The sequence of the last message. Another page resumes there with `after`. */
   get sequence() {
     return this.#sequence;
+  }
+
+  get #isHidden() {
+    return this.#options.pauseHidden && globalThis.document?.hidden;
   }
 
   /** Connect; where it waits to reconnect, do so at once. Nothing happens while it is connected. */
@@ -201,14 +246,28 @@ export class ReconnectingWebSocket {
   }
 
   /**
+   * Call a function with each message of a type, before `onMessage`.
+   *
+   * @param {any} type
+   * @param {(message: any) => void} listener
+   * @returns A function that ends it.
+   */
+  on(type, listener) {
+    const entry = { type, listener };
+    this.#listeners.add(entry);
+    return () => void this.#listeners.delete(entry);
+  }
+
+  /**
    * Send a message as JSON.
    *
-   * @param {unknown} message
+   * @param {any} message
    * @returns {"sent" | "queued" | "refused"} Queued until it is connected again; refused, and dropped, if the queue is
    *   full or it is closed.
    */
   send(message) {
-    return this.sendText(JSON.stringify(message));
+    const isObject = typeof message === "object" && message !== null && !Array.isArray(message);
+    return this.sendText(JSON.stringify(isObject ? { ...this.#defaults, ...message } : message));
   }
 
   /**
@@ -290,7 +349,7 @@ export class ReconnectingWebSocket {
     const ref = `${REF}${++this.#lastRef}`;
     /** @type {Call} */
     const call = {
-      text: JSON.stringify({ ...message, ref }),
+      text: JSON.stringify({ ...this.#defaults, ...message, ref }),
       retry,
       answers: [],
       wake() {},
@@ -335,6 +394,7 @@ export class ReconnectingWebSocket {
 
   #discard() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     this.#attempt = undefined;
     this.#socket?.close();
     this.#socket = undefined;
@@ -342,7 +402,7 @@ export class ReconnectingWebSocket {
 
   async #connect() {
     clearTimeout(this.#timer);
-    if (globalThis.document?.hidden) return this.#setState("paused");
+    if (this.#isHidden) return this.#setState("paused");
     const attempt = (this.#attempt = {});
     this.#timer = setTimeout(() => this.abandon("no answer to the handshake"), this.#options.timeout);
     this.#setState("connecting");
@@ -364,7 +424,38 @@ export class ReconnectingWebSocket {
     socket.onopen = unlessOutdated(() => this.#onOpen(socket));
     socket.onmessage = unlessOutdated(({ data }) => this.#receive(data));
     socket.onerror = () => {}; // `onclose` follows; the package ws would raise without it
-    socket.onclose = unlessOutdated(({ code, reason }) => this.#onClose(code, reason));
+    socket.onclose = unlessOutdated(async ({ code, reason }) => {
+      this.#socket = undefined;
+      const refusal = this.#wanted && this.#openedAt === Infinity ? await this.#askWhy(token) : undefined;
+      if (attempt !== this.#attempt) return;
+      if (refusal) this.#options.onRefused(refusal);
+      if (attempt === this.#attempt) this.#onClose(code, refusal?.detail ?? reason, refusal?.status);
+    });
+  }
+
+  /**
+   * Ask the service why it refused the handshake, which the browser does not tell: a GET of the same path is answered
+   * as the handshake was, and with 426 if it would be accepted.
+   *
+   * @param {string | undefined} token
+   * @returns {Promise<import("./client.js").Refusal | undefined>}
+   */
+  async #askWhy(token) {
+    try {
+      const answer = await fetch(this.#address().replace(/^ws/, "http"), {
+        headers: token ? { authorization: `Bearer ${token}` } : {},
+        signal: AbortSignal.timeout(this.#options.timeout),
+      });
+      if (answer.status < 400 || answer.status === UPGRADE_REQUIRED) return undefined;
+      const text = await answer.text();
+      try {
+        return { status: answer.status, detail: String(JSON.parse(text).detail ?? text) };
+      } catch {
+        return { status: answer.status, detail: text };
+      }
+    } catch {
+      return undefined; // there is no service, or it is of another origin and does not tell
+    }
   }
 
   #address() {
@@ -379,6 +470,28 @@ export class ReconnectingWebSocket {
     this.#ping();
     this.#setState("open");
     if (socket === this.#socket) for (const outgoing of this.#queue.splice(0)) this.#post(outgoing);
+    this.#awaitRenewal();
+  }
+
+  #awaitRenewal() {
+    clearTimeout(this.#renewal);
+    const left = expiryOf(this.#token) - Date.now();
+    if (left > MIN_RENEWAL) this.#renewal = setTimeout(() => this.#renew(), Math.min(left * 0.9, MAX_TIMER));
+  }
+
+  /** Send another token on the open connection. Without one, the service closes it in the end, and it reconnects. */
+  async #renew() {
+    const attempt = this.#attempt;
+    try {
+      const token = await this.#options.token();
+      if (attempt === this.#attempt && token && token !== this.#token) {
+        await this.request({ type: "authenticate", token }, { timeout: this.#options.timeout });
+        this.#token = token;
+      }
+    } catch {
+      // tried again, as long as there is time
+    }
+    if (attempt === this.#attempt) this.#awaitRenewal();
   }
 
   /** @param {any} data */
@@ -397,6 +510,7 @@ export class ReconnectingWebSocket {
       return;
     }
     if (this.#sequence !== undefined && Number.isInteger(message?.sequence)) this.#sequence = message.sequence;
+    for (const { type, listener } of this.#listeners) if (type === message?.type) listener(message);
     this.#options.onMessage(message);
   }
 
@@ -414,7 +528,7 @@ export class ReconnectingWebSocket {
   #awaitNextPing() {
     clearTimeout(this.#timer);
     this.#isSilent = false;
-    const next = () => (globalThis.document?.hidden ? this.#awaitNextPing() : this.#ping());
+    const next = () => (this.#isHidden ? this.#awaitNextPing() : this.#ping());
     this.#timer = setTimeout(next, this.#options.pingInterval);
   }
 
@@ -427,18 +541,20 @@ export class ReconnectingWebSocket {
     this.#timer = setTimeout(() => this.abandon("no answer to a ping"), this.#options.timeout);
   }
 
-  /** @param {number} code @param {string} reason */
-  #onClose(code, reason) {
+  /** @param {number} code @param {string} reason @param {number} [status] of a refused handshake */
+  #onClose(code, reason, status = 0) {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     this.#attempt = this.#socket = this.#latency = undefined;
     this.#isSilent = false;
     this.#pingedAt = [];
     if (performance.now() - this.#openedAt >= STABLE_AFTER) this.#retries = 0;
     this.#openedAt = Infinity;
     const lastClose = { code, reason };
-    this.#needsAnotherToken = code === POLICY_VIOLATION && Boolean(this.#token);
+    this.#needsAnotherToken = (code === POLICY_VIOLATION || status === UNAUTHORIZED) && Boolean(this.#token);
     const byProxy = code === NORMAL && reason !== "done";
-    const reconnects = this.#needsAnotherToken || byProxy || CLOSE_CODES.get(code)?.reconnect;
+    const isFinal = FINAL_STATUSES.includes(status) || !CLOSE_CODES.get(code)?.reconnect;
+    const reconnects = this.#needsAnotherToken || byProxy || !isFinal;
     if (!this.#wanted || !reconnects) return this.#stayClosed(lastClose);
     const { baseDelay, maxDelay, maxQueue } = this.#options;
     for (const call of this.#calls.values()) {
@@ -470,7 +586,7 @@ export class ReconnectingWebSocket {
    * @param {Event} event
    */
   #onVisibilityOrNetwork = ({ type }) => {
-    if (globalThis.document?.hidden) return;
+    if (this.#isHidden) return;
     const { status } = this.#state;
     if (status === "open") this.#ping(); // the connection may have been lost meanwhile
     else if (status === "paused" && type !== "offline") this.#connect();

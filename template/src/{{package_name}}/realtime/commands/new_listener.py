@@ -115,8 +115,8 @@ def test_it_is_cancelled(connect: Connect) -> None:
     words.close()
 '''
 
-HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(\r?\n)(?:\1 .*\n)*(?=\1\])", re.MULTILINE)
-"""The list in app.py as the template writes it: one name on a line, the brackets on lines of their own."""
+HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(?:\]|(\r?\n)(?:\1 .*\n)*(?=\1\]))", re.MULTILINE)
+"""The list in app.py as the template writes it, one name on a line and the brackets on lines of their own; or empty."""
 
 RELATIVE_IMPORT: Final = re.compile(r"^from \.([\w.]*) import ", re.MULTILINE)
 
@@ -228,8 +228,10 @@ def _register(source: str, name: str, symbol: str) -> str | None:
     line = next((each.start() for each in imports if _natural(each[1]) > _natural(module)), None)
     if line is None:
         return None
-    indent, end = handlers.groups()
+    indent, end = handlers[1], "\r\n" if "\r\n" in source else "\n"
     upper, lower = source[line : handlers.end()], source[handlers.end() :]
+    if upper.endswith("[]"):
+        upper, lower = f"{upper[:-1]}{end}", f"{indent}]{lower}"
     registered = f"{source[:line]}from .{module} import {symbol}{end}{upper}{indent}    {symbol},{end}{lower}"
     return registered if module in _names_in(registered) else None
 

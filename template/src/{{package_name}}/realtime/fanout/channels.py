@@ -11,6 +11,7 @@ MAX_NAME_BYTES: Final = 255
 """Bytes of UTF-8 in the name of a room or a user; it often comes from a URL, so from untrusted clients."""
 
 _NODES: Final = "\0node:"
+_USERS: Final = "\0user:"
 
 
 def room_channel(name: str) -> str:
@@ -30,7 +31,7 @@ def user_channel(user: str) -> str:
         ClientException: The name is too long, or not UTF-8.
     """
     check_name(user, "the name of a user")
-    return f"\0user:{user}"
+    return _USERS + user
 
 
 def node_channel(name: str) -> str:
@@ -41,6 +42,11 @@ def node_channel(name: str) -> str:
 def is_node_channel(channel: str) -> bool:
     """Return whether a channel is one of the nodes."""
     return channel.startswith(_NODES)
+
+
+def is_room(channel: str) -> bool:
+    """Return whether a channel is that of a room."""
+    return not channel.startswith((_NODES, _USERS))
 
 
 def display_name(channel: str) -> str:

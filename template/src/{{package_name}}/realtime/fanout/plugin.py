@@ -25,7 +25,7 @@ from ..sessions.registry import Registry
 from ..sessions.session import Session, Socket
 from ..settings import PACKAGE
 from .broker import Broker, Presence
-from .channels import check_name, is_node_channel, node_channel, room_channel, user_channel
+from .channels import check_name, display_name, is_node_channel, is_room, node_channel, room_channel, user_channel
 from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
 from .messages import MAX_SEQUENCE, GapMarker
@@ -223,6 +223,11 @@ class Fanout(InitPlugin):
             exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])
         channels: Channels = state[CHANNELS_KEY]
         return channels
+
+    def joined(self, socket: Socket) -> set[str]:
+        """Return the names of the channels that a connection has joined now; that of its user is not among them."""
+        channels: Channels = socket.scope["state"].get(CHANNELS_KEY, Channels())
+        return {display_name(channel) for channel in channels.subscriptions if is_room(channel)}
 
     async def leave(self, socket: Socket, channel: str) -> None:
         """Unsubscribe a connection from a channel, and end its presence there. Where there is neither, nothing happens.

@@ -13,14 +13,14 @@ PASSED = ("socket", "connection", "cause")
 """The names of what hooks and lifespans are called with; Litestar injects everything else."""
 
 
-def binder(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Callable[..., Any]]:
+def binder(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], partial[Any]]:
     """Return a function that binds to `function` what it takes of the arguments that there are.
 
     Its signature is read once, and not for each connection.
     """
     names = tuple(inspect.signature(function).parameters)
 
-    def bind(available: Mapping[str, Any]) -> Callable[..., Any]:
+    def bind(available: Mapping[str, Any]) -> partial[Any]:
         return partial(function, **{name: available[name] for name in names if name in available})
 
     return bind

@@ -1,7 +1,7 @@
 """`@listener` and `Listener`: Litestar's listeners, in `connection_lifespan`, with messages that are validated."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Never
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
@@ -23,28 +23,29 @@ Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitab
 """Litestar's guard, with the type parameters that strict type checkers miss in Litestar's own."""
 
 
-def listener(
-    path: str | list[str],
-    *,
-    cancel_on_disconnect: bool = False,
-    client_speaks_first: bool = False,
-    concurrency: int = 1,
-    connection_lifespan: Lifespan | None = None,
-    dependencies: Mapping[str, Provide | AnyCallable] | None = None,
-    guards: list[Guard] | None = None,
-    sends: Messages | None = None,
-    middleware: list[Any] | None = None,
-    name: str | None = None,
-    opt: dict[str, Any] | None = None,
-    per_message: Mapping[str, Scope] | None = None,
-    receive_mode: WebSocketMode = "text",
-    send_mode: WebSocketMode = "text",
-    signature_namespace: Mapping[str, Any] | None = None,
-    type_decoders: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] | None = None,
-    type_encoders: Mapping[Any, Callable[[Any], Any]] | None = None,
-    websocket_class: type[Socket] | None = None,
-    **unknown: Never,
-) -> Callable[[Handler], ListenerRouteHandler]:
+class Options(TypedDict, total=False):
+    """The options of a listener: keywords of `@listener`, and attributes of a `Listener`."""
+
+    cancel_on_disconnect: bool
+    client_speaks_first: bool
+    concurrency: int
+    connection_lifespan: Lifespan | None
+    dependencies: Mapping[str, Provide | AnyCallable] | None
+    guards: list[Guard] | None
+    sends: Messages | None
+    middleware: list[Any] | None
+    name: str | None
+    opt: dict[str, Any] | None
+    per_message: Mapping[str, Scope] | None
+    receive_mode: WebSocketMode
+    send_mode: WebSocketMode
+    signature_namespace: Mapping[str, Any] | None
+    type_decoders: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] | None
+    type_encoders: Mapping[Any, Callable[[Any], Any]] | None
+    websocket_class: type[Socket] | None
+
+
+def listener(path: str | list[str], **options: Unpack[Options]) -> Callable[[Handler], ListenerRouteHandler]:
     """Make an async function the listener of a path.
 
     The function is called with each message as `data`, decoded and validated by its annotation. What it returns is
@@ -80,7 +81,6 @@ def listener(
         type_decoders: Litestar's decoders for the types in messages that msgspec does not know.
         type_encoders: Litestar's encoders for the types in answers that msgspec does not know.
         websocket_class: A subclass of Litestar's `WebSocket`, injected as `socket`.
-        unknown: Nothing: any other keyword is a mistake.
 
     Returns:
         A decorator; it returns what `route_handlers=[...]` takes.
@@ -90,27 +90,8 @@ def listener(
     """
 
     def decorate(function: Handler) -> ListenerRouteHandler:
-        check_keywords(unknown, listener, function)
-        return ListenerRouteHandler(
-            path,
-            cancel_on_disconnect=cancel_on_disconnect,
-            client_speaks_first=client_speaks_first,
-            concurrency=concurrency,
-            connection_lifespan=connection_lifespan,
-            dependencies=dependencies,
-            guards=guards,
-            sends=sends,
-            middleware=middleware,
-            name=name,
-            opt=opt,
-            per_message=per_message,
-            receive_mode=receive_mode,
-            send_mode=send_mode,
-            signature_namespace=signature_namespace,
-            type_decoders=type_decoders,
-            type_encoders=type_encoders,
-            websocket_class=websocket_class,
-        )(function)
+        check_keywords(options, Options.__annotations__, function)
+        return ListenerRouteHandler(path, **options)(function)
 
     return decorate
 
@@ -134,6 +115,8 @@ class Listener(WebsocketListener):
     """Litestar's guards, which may refuse a handshake. A tuple: linters refuse a list in a class."""
     concurrency: ClassVar[int] = 1
     """Messages of one connection that are handled at once."""
+    connection_lifespan: ClassVar[Lifespan | None] = None
+    """An async context manager inside the lifespan of each connection, between the hooks and the messages."""
     per_message: ClassVar[Mapping[str, Scope] | None] = None
     """What is made for each message and undone before its answer is sent."""
     sends: ClassVar[Messages | None] = None
@@ -151,27 +134,14 @@ class Listener(WebsocketListener):
             ConfigurationError: A method or an attribute is wrong.
         """
         cls: Any = type(self)
-        handler = ListenerRouteHandler(
-            self.path,
-            cancel_on_disconnect=self.cancel_on_disconnect,
-            client_speaks_first=self.client_speaks_first,
-            concurrency=self.concurrency,
-            on_accept=None if cls.on_accept is WebsocketListener.on_accept else self.on_accept,
-            on_disconnect=None if cls.on_disconnect is WebsocketListener.on_disconnect else self.on_disconnect,
-            dependencies=self.dependencies,
-            guards=self.guards and [*self.guards],
-            sends=self.sends,
-            middleware=self.middleware,
-            name=self.name,
-            opt=self.opt,
-            per_message=self.per_message,
-            receive_mode=self.receive_mode,
-            send_mode=self.send_mode,
-            signature_namespace=self.signature_namespace,
-            type_decoders=self.type_decoders,
-            type_encoders=self.type_encoders,
-            websocket_class=cls.websocket_class,
-        )(self.on_receive)
+        hooks = {
+            name: getattr(self, name)
+            for name in ("on_accept", "on_disconnect")
+            if getattr(cls, name) is not getattr(WebsocketListener, name)
+        }
+        options = {name: getattr(cls, name) for name in Options.__annotations__}
+        options["guards"] = self.guards and [*self.guards]  # Litestar adds lists to it
+        handler = ListenerRouteHandler(self.path, **hooks, **options)(self.on_receive)
         handler.owner = owner_of(self)
         self._serves = True
         return handler

@@ -16,9 +16,9 @@ from .messages import End, ErrorMessage, MessageError, error_answer
 from .scopes import MessageScopes, Scope
 
 MAX_BURST: Final = 32
-"""Messages of a stream that are sent before other tasks have their turn."""
+"""Messages of a stream that are sent, and written together, before other tasks have their turn."""
 
-Receive = Callable[[Socket], Awaitable[Any]]
+Receive = Callable[[Session], Awaitable[Any]]
 """Waits for the next message."""
 
 
@@ -42,24 +42,23 @@ class MessageLoop:
         """Serve a connection until it ends."""
         handler = self._handler
         injected["socket"] = socket
-        receive: Receive = handler.resolve_receive_handler()
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
-            await answer_all(socket, receive, injected)
+            await answer_all(Session.of(socket), handler.codec.receive, injected)
 
-    def _caller(self, injected: dict[str, Any]) -> Callable[..., Awaitable[Any]]:
+    def _caller(self, injected: dict[str, Any]) -> partial[Any]:
         """Return what calls the function with `data`, in its scopes."""
         return self._bind(injected) if self._bind else partial(self._scopes.call, **injected)
 
-    async def _answer_in_order(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
-        session = Session.of(socket)
+    async def _answer_in_order(self, session: Session, receive: Receive, injected: dict[str, Any]) -> None:
         call = self._caller(injected)
+        function, arguments = call.func, call.keywords  # to call the partial itself takes longer
         while True:
             try:
-                data = await receive(socket)
+                data = await receive(session)
                 try:
-                    answer = await call(data=data)
+                    answer = await function(data=data, **arguments)
                 except (MessageError, HTTPException) as error:
                     answer = error_answer(error)
                 if answer is not None:
@@ -68,12 +67,11 @@ class MessageLoop:
                 if not session.has_unread:
                     raise
 
-    async def _answer_in_tasks(self, socket: Socket, receive: Receive, injected: dict[str, Any]) -> None:
+    async def _answer_in_tasks(self, session: Session, receive: Receive, injected: dict[str, Any]) -> None:
         """Answer each message in a task, and read on: for a `cancel`, or the end of the client.
 
         No more is read while `concurrency` messages are handled, but for one where that is to cancel them.
         """
-        session = Session.of(socket)
         slots = asyncio.Semaphore(self._handler.concurrency)
         call = partial(self._scopes.enter, **injected) if self._streams else self._caller(injected)
         begin, release = (self._stream, None) if self._streams else (self._answer, slots.release)
@@ -82,7 +80,7 @@ class MessageLoop:
                 if release and not self._cancels:
                     await slots.acquire()
                     slots.release()
-                data = await receive(socket)
+                data = await receive(session)
                 ref, exchanges = session.ref, session.exchanges
                 key = object() if ref is None else ref
                 if session.has_unread and (self._streams or self._cancels):
@@ -131,6 +129,7 @@ class MessageLoop:
         self, session: Session, exchange: Exchange, stream: AsyncGenerator[Any, None], ref: Any
     ) -> None:
         burst = 0
+        writer = session.writer
         async with aclosing(stream) as items:
             if exchange.cancelled:  # before it began
                 raise asyncio.CancelledError
@@ -143,6 +142,8 @@ class MessageLoop:
                     if burst == MAX_BURST:
                         burst = 0
                         await asyncio.sleep(0)
+                        if writer:
+                            writer.hold_frames()
             finally:
                 exchange.closing = True
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..internals import frames_of
 from ..sessions.fast_path import split_fields
 from ..sessions.limits import PONGS
-from ..sessions.session import Session, Socket
+from ..sessions.session import Session
 
 MAX_DETAIL: Final = 200
 """Characters of a decoder's error that go back to the client: it quotes what the client sent."""
@@ -142,7 +142,7 @@ class Codec:
             except msgspec.DecodeError:
                 self.answers_pings = True
 
-    async def receive(self, socket: Socket) -> Any:
+    async def receive(self, session: Session) -> Any:
         """Wait for the next message, and leave its `ref` in the session.
 
         What cannot be decoded is answered here, and the connection stays open. So are a `ping` and a `cancel`.
@@ -150,7 +150,6 @@ class Codec:
         Raises:
             WebSocketDisconnect: The connection has ended.
         """
-        session = Session.of(socket)
         while True:
             event: Any = await session.receive_event()
             if event["type"] == "websocket.disconnect":
@@ -176,10 +175,7 @@ class Codec:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
                 if self.answers_pings and (frame == PING or frame in PONGS):
                     await session.count_ping()
-                    if frame == "ping":
-                        await socket.send_text(PONGS[frame])
-                    else:
-                        await session.send_message(Pong(), session.ref)
+                    await session.send_message(PONGS[frame] if frame == "ping" else Pong(), session.ref)
                     continue
                 detail = str(error)
             await session.count_bad_message()

@@ -1,7 +1,7 @@
 """`ListenerRouteHandler`: the route handler behind `@listener` and `Listener`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from types import NoneType, UnionType
@@ -104,14 +104,10 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         function = function_of(self)
         check_scopes(self, function, self._per_message)
         warn_of_sessions(self)
-        self.resolve_receive_handler()  # builds the decoder: a type that cannot be decoded stops the service here
-        if self.codec.is_json:
+        if self.codec.is_json:  # builds the decoder: a type that cannot be decoded stops the service here
             for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):
                 for kind in {each.annotation for each in types} - OWN_MESSAGES:
                     check_reserved(function, kind, RESERVED_TAGS, fields)
-
-    def resolve_receive_handler(self) -> Callable[[Socket], Awaitable[Any]]:
-        return self.codec.receive
 
     @cached_property
     def codec(self) -> Codec:

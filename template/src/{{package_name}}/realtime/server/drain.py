@@ -53,13 +53,14 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then shut down."""
-        await self._drain()
+        await self.drain()
         await super().shutdown(sockets)
         exit_timer = threading.Timer(self._settings.hook_seconds, _force_exit)
         exit_timer.daemon = True
         exit_timer.start()
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Close each connection and await its clean-up; let no new one in."""
         self._registry.runtime.draining = True
         log.info("draining", connections=len(self._registry))
         deadline = monotonic() + self._settings.drain_seconds + self._settings.grace_seconds

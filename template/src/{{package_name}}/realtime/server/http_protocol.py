@@ -117,15 +117,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._tcp_limits = tcp_limits
         self._head_seconds = settings.handshake_seconds
         self._read_seconds = settings.send_seconds or settings.handshake_seconds
-        self._deadline: TimerHandle | None = None
-        """Set while the head of a request is read."""
+        self._timers: dict[str, TimerHandle] = {}
+        """`head` while the head of a request is read, `body` while its body is, `unread` while the client must read."""
         self._head_bytes = 0
         self._in_body = False
         self._body_bytes = 0
         """Bytes of the body since the last look at them."""
-        self._body_timer: TimerHandle | None = None
-        self._unread: TimerHandle | None = None
-        """Set while the client has to read."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -145,21 +142,21 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        head = self._deadline
+        head = self._timers.get("head")
         super().data_received(data)
-        if head is not None and head is self._deadline:  # all of it is head
+        if head and head is self._timers.get("head"):  # all of it is head
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
-        elif self._in_body and self._body_timer is None:
-            self._body_timer = self.loop.call_later(self._head_seconds, self._check_body)
+        elif self._in_body:
+            self._begin("body", self._head_seconds, self._check_body)
 
     def on_message_begin(self) -> None:
         self._begin_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._end_head()
+        self._end("head")
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             raise ValueError("the head is too large")  # the parser makes it a 400
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -185,49 +182,42 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._abort_unread()
+        self._begin("unread", self._read_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        self._end("unread")
         self._limit_reading()
 
     def _stop(self) -> None:
         """Bound nothing any more: the connection is lost, or a WebSocket."""
         self._tcp_limits.remove(self.transport)
-        self._end_head()
         self._in_body = False
-        for timer in (self._body_timer, self._unread):
-            if timer is not None:
+        self._end("head", "body", "unread")
+
+    def _begin(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
+        if name not in self._timers:
+            self._timers[name] = self.loop.call_later(seconds, callback)
+
+    def _end(self, *names: str) -> None:
+        for name in names:
+            if timer := self._timers.pop(name, None):
                 timer.cancel()
 
     def _begin_head(self) -> None:
-        if self._deadline is None:
+        if "head" not in self._timers:
             self._head_bytes = 0
-            self._deadline = self.loop.call_later(self._head_seconds, self.transport.abort)
-
-    def _end_head(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+            self._begin("head", self._head_seconds, self.transport.abort)
 
     def _check_body(self) -> None:
-        self._body_timer = None
-        if not self._in_body:
-            return
-        if self._body_bytes < MIN_BODY_BYTES and not self.flow.read_paused:
+        del self._timers["body"]
+        if self._in_body and self._body_bytes < MIN_BODY_BYTES and not self.flow.read_paused:
             self.transport.abort()
-            return
-        self._body_bytes = 0
-        self._body_timer = self.loop.call_later(self._head_seconds, self._check_body)
+        elif self._in_body:
+            self._body_bytes = 0
+            self._begin("body", self._head_seconds, self._check_body)
 
     def _limit_reading(self) -> None:
         """Where the connection is closed, bound the time for the client to read the rest."""
         if self.transport.is_closing():
-            self._abort_unread()
-
-    def _abort_unread(self) -> None:
-        if self._unread is None:
-            self._unread = self.loop.call_later(self._read_seconds, self.transport.abort)
+            self._begin("unread", self._read_seconds, self.transport.abort)

@@ -68,7 +68,7 @@ def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     """
     app = load_app(settings)
     asyncio.run(app.plugins.get(Fanout).broker.check())
-    server = DrainingServer(_configuration(app, settings), app.plugins.get(Sessions).registry, settings)
+    server = DrainingServer(configuration(app, settings), app.plugins.get(Sessions).registry, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs
     host, port = sockets[0].getsockname()[:2]
@@ -118,7 +118,7 @@ def _raise_descriptor_limit(settings: CoreSettings) -> int:
     return needed if soft == resource.RLIM_INFINITY else min(soft, needed)
 
 
-def _configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
+def configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
     proxied = TrustedProxies(cast("Any", app), settings.trusted_proxies)
     limit, descriptors = settings.max_connections_per_address, _raise_descriptor_limit(settings)
     tcp_limits = TcpLimits(limit, descriptors, lambda address: address in proxied.trusted_hosts)

@@ -100,9 +100,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Another turn of the loop is asked for."""
         self._frame_limit: TokenBucket | None = None
         """Of the frames that are no message; None before the first."""
-        self._message_began = 0.0
-        """When the first part of a message came that is not complete; 0 where there is none."""
         self._message_timer: asyncio.TimerHandle | None = None
+        """Runs while a message is not complete."""
+        self._holds = False
+        """What is written waits for the next turn of the loop."""
         self._unsent: bytearray | None = None
         """Frames that are written together, while the handler works through messages that came together."""
 
@@ -113,8 +114,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unsent = self._rest = None
         self._cancel_overdue()
-        if self._message_timer is not None:
-            self._message_timer.cancel()
+        self._end_message()
         super().connection_lost(exc)
         self._lost = True
         if self._on_closed is not None:
@@ -198,17 +198,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if at < end:
             self._needed = needed
             if at and self.conn.current_size is None:
-                self._message_began = 0.0  # of the message before
+                self._end_message()  # the one before
             if isinstance(data, bytearray):
                 del data[:at]  # without a copy
                 self._rest = data
             else:
                 self._rest = bytearray(data[at:])
-            self._limit_time()
-        elif self.conn.current_size is not None:
-            self._limit_time()
-        else:
-            self._message_began = 0.0
+        if at == end and self.conn.current_size is None:
+            self._end_message()
+        elif self._message_timer is None and self._settings.message_seconds:
+            self._message_timer = self.loop.call_later(self._settings.message_seconds, self._check_time)
 
     def _pause_reading(self) -> None:
         if not self.read_paused and not self.transport.is_closing():
@@ -245,21 +244,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return False
         return True
 
-    def _limit_time(self) -> None:
-        """Begin to count the time of a message that is not complete, unless it is counted already."""
-        self._message_began = self._message_began or self.loop.time()
-        if self._message_timer is None and self._settings.message_seconds:
-            self._message_timer = self.loop.call_later(self._settings.message_seconds, self._check_time)
+    def _end_message(self) -> None:
+        if self._message_timer is not None:
+            self._message_timer.cancel()
+            self._message_timer = None
 
     def _check_time(self) -> None:
         self._message_timer = None
-        if not self._message_began or self.close_sent:
-            return
-        seconds = self._settings.message_seconds
-        left = seconds if self.read_paused else self._message_began + seconds - self.loop.time()
-        if left > 0:
-            self._message_timer = self.loop.call_later(left, self._check_time)
-        else:
+        if self.read_paused:  # the rest may be here, unread
+            self._message_timer = self.loop.call_later(self._settings.message_seconds, self._check_time)
+        elif not self.close_sent:
             self._close_for_limit("message_seconds", CloseCode.POLICY_VIOLATION, "a message took too long")
 
     def _receive(self, first: int, payload: bytes) -> bool:
@@ -278,7 +272,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Queue a message in fragments, or a compressed one."""
         frames, self.frames = self.frames, []
-        self._message_began = 0.0
+        self._end_message()
         if not self._receive(TEXT if self.curr_msg_data_type == "text" else 0, b"".join(frames)):
             self.conn.send_close(int(CloseCode.INVALID_DATA))
             self.handle_parser_exception()
@@ -346,11 +340,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             and not (self.close_sent or self.disconnected or self.transport.is_closing())
         )
 
+    def hold_frames(self) -> None:
+        self._holds = True
+        self.loop.call_soon(self._release)
+
+    def _release(self) -> None:
+        self._holds = False
+        self._write_unsent()
+
     def write_frames(self, frames: bytes) -> None:
         if self._unsent:
             self._unsent += frames
-            if self.queue.empty() or len(self._unsent) > MAX_WRITE_BYTES:
+            if (self.queue.empty() and not self._holds) or len(self._unsent) > MAX_WRITE_BYTES:
                 self._write_unsent()
+        elif self._holds:
+            self._unsent = bytearray(frames)
         elif self.queue.empty():
             self.transport.write(frames)
         else:

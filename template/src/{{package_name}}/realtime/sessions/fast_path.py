@@ -45,6 +45,9 @@ class FrameWriter(Protocol):
     def write_frames(self, frames: bytes) -> None:
         """Write whole frames. Call it only while it takes frames."""
 
+    def hold_frames(self) -> None:
+        """Write what is written from now on together, in the next turn of the loop."""
+
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
         """Call back with the `websocket.disconnect` event as soon as it is known, ahead of the messages before it.
 

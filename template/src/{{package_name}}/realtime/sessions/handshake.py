@@ -24,7 +24,7 @@ from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
 from .limits import TokenBucket
 from .origin import OriginPolicy
 from .registry import Registry
-from .runtime import Runtime, client_address
+from .runtime import DENIAL_RESPONSE, Runtime, client_address
 from .session import RESTARTING, SESSION_KEY, Session
 
 log = structlog.get_logger(__name__)
@@ -99,7 +99,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
 
 class RoutingMiddleware:
-    """Answer a handshake for an unknown path with 404, a GET for a WebSocket with 426, and a foreign Host with 403.
+    """Answer a handshake for an unknown path with 404, a foreign Host with 403, a GET for a WebSocket as its handshake.
 
     It stands around the application, because Litestar's own answers are 403 and 405.
 
@@ -128,7 +128,7 @@ class RoutingMiddleware:
                 return ASGIResponse(body=body.encode(), status_code=403, media_type="text/plain")(scope, receive, send)
             is_get = isinstance(error, MethodNotAllowedException) and scope["method"] == "GET"
             if is_get and error and "websocket" in (error.headers or {}).get("allow", ""):
-                return self._answer_upgrade(scope, receive, send)
+                return self._answer_get(app, scope, receive, send)
             return app(scope, receive, send)
 
         return middleware
@@ -139,9 +139,41 @@ class RoutingMiddleware:
 
     async def _answer_unknown(self, scope: Any, send: Send) -> None:
         nearest = self._nearest(scope["litestar_app"], scope["path"])
-        detail = "there is no WebSocket at this path"
-        hint = {"nearest": nearest} if nearest else {}
+        hint, detail = {"nearest": nearest} if nearest else {}, "there is no WebSocket at this path"
         await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)
+
+    async def _answer_get(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer a GET as its handshake would be, whose status a browser shows no page; with 426 if it is accepted."""
+        headers = [*scope["headers"]]
+        if (b"sec-fetch-site", b"same-origin") in headers and not any(name == b"origin" for name, _ in headers):
+            host = next((value for name, value in headers if name == b"host"), b"")
+            headers.append((b"origin", scope["scheme"].encode() + b"://" + host))  # a GET of the same origin has none
+        handshake = scope | {
+            "type": "websocket",
+            "scheme": scope["scheme"].replace("http", "ws"),
+            "headers": headers,
+            "state": {**scope["state"]},
+            "subprotocols": [],
+            "extensions": {DENIAL_RESPONSE: {}},
+        }
+        events = iter([{"type": "websocket.connect"}])
+        rejected = False
+
+        async def receive_event() -> Any:
+            return next(events, {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE})
+
+        async def answer(event: Any) -> None:
+            nonlocal rejected
+            if event["type"] == "websocket.accept":
+                raise OSError("there is no WebSocket to accept")  # as when the client is gone
+            rejected = True
+            event["type"] = event["type"].removeprefix("websocket.")
+            await send(event)
+
+        del handshake["method"]
+        await app(handshake, receive_event, answer)
+        if not rejected:
+            await self._answer_upgrade(scope, receive, send)
 
     async def _answer_upgrade(self, scope: Any, receive: Receive, send: Send) -> None:
         status = HTTPStatus.UPGRADE_REQUIRED

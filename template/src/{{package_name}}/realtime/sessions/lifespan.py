@@ -76,9 +76,7 @@ async def connection_context(
             await exit_stack.enter_async_context(inner())
         session.begin_messages()
         first = session.settings.first_message_seconds if client_speaks_first else 0
-        silence = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
-        silence.start()
-        exit_stack.callback(silence.stop)
+        exit_stack.callback(SilenceLimit(session, first=first, idle=session.settings.idle_seconds).stop)
         exit_stack.push_async_callback(session.end_tasks)  # before what they use is left
         yield
     if session.initializing:  # a context manager has to yield or raise
@@ -158,10 +156,7 @@ class SilenceLimit:
         self._first = first
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin to count the seconds. Nothing happens where there is no limit."""
-        if limits := [seconds for seconds in (self._first, self._idle) if seconds]:
+        if limits := [seconds for seconds in (first, idle) if seconds]:
             self._wait(min(limits))
 
     def stop(self) -> None:
@@ -174,15 +169,12 @@ class SilenceLimit:
 
     def _check(self) -> None:
         session = self._session
-        waits_for_first = self._first and not session.messages_received
-        seconds = self._first if waits_for_first else self._idle
-        if not seconds:
-            return
+        setting, seconds, detail = "idle_seconds", self._idle, "idle for too long"
+        if self._first and not session.messages_received:
+            setting, seconds, detail = "first_message_seconds", self._first, "no message came in time"
         waits = session.awaiting_message and not session.exchanges
         silent = monotonic() - session.last_received_at if waits else 0.0
         if silent < seconds:
             self._wait(seconds - silent)
-            return
-        setting = "first_message_seconds" if waits_for_first else "idle_seconds"
-        detail = "no message came in time" if waits_for_first else "idle for too long"
-        session.close_soon(session.close_for_limit(setting, detail))
+        elif seconds:
+            session.close_soon(session.close_for_limit(setting, detail))

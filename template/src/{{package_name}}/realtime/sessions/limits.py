@@ -45,20 +45,22 @@ class TokenBucket:
         """
         if not self._rate:
             return True
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
+        tokens = self._tokens + (now - self._refilled_at) * self._rate
+        tokens = tokens if tokens < self._burst else self._burst  # `min` is a call
+        self._tokens = tokens if tokens < 1 else tokens - 1
         self._refilled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return tokens >= 1
 
-    def charge(self, amount: float) -> None:
-        """Count so many more, allowed or not; less, where it is negative."""
-        self._tokens -= amount
+    def charge(self, amount: float) -> bool:
+        """Count so many, allowed or not; fewer, where it is negative. Return whether they are within the limit."""
+        now = monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate) - amount
+        self._refilled_at = now
+        return not self._rate or self._tokens >= 0
 
     def is_full(self) -> bool:
         """Return whether it is as if nothing had ever been counted."""
-        return not self._rate or self._tokens + (monotonic() - self._refilled_at) * self._rate >= self._burst
+        return self.charge(0) and (not self._rate or self._tokens >= self._burst)
 
 
 class Client:
@@ -81,15 +83,9 @@ class Client:
 
     def exceeded(self, messages: int = 0, size: int = 0) -> str:
         """Count messages of so many bytes together; return the setting whose limit is exceeded, or ""."""
-        now = monotonic()
-        for bucket, amount, setting in (
-            (self._messages, messages, "max_messages_per_second_per_address"),
-            (self._bytes, size, "max_bytes_per_second_per_address"),
-        ):
-            bucket.charge(amount - 1)
-            if not bucket.allows(now):
-                return setting
-        return ""
+        if not self._messages.charge(messages):
+            return "max_messages_per_second_per_address"
+        return "" if self._bytes.charge(size) else "max_bytes_per_second_per_address"
 
     def is_fresh(self) -> bool:
         """Return whether it is as if it had never connected."""

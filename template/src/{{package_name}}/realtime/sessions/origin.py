@@ -141,11 +141,8 @@ def _is_direct_on_loopback(scope: dict[str, Any]) -> bool:
     peer: Peer | None = scope["state"].get(PEER)
     if (peer is None or peer.trusted) and any(name in FORWARDED for name, _ in scope["headers"]):
         return False
-    server = scope.get("server") or ("",)
-    try:
-        return ip_address(server[0]).is_loopback
-    except ValueError:
-        return False  # a unix socket, or the name that a test gives
+    server = (scope.get("server") or ("",))[0]  # or a unix socket, or the name that a test gives
+    return _is_address(server) and ip_address(server).is_loopback
 
 
 def _is_loopback_name(name: str) -> bool:

@@ -67,17 +67,14 @@ def current_outbox() -> Outbox | None:
 @contextmanager
 def hold_publishes() -> Generator[None]:
     """Hold back what is published inside; drop it where an exception comes out."""
-    outbox = Outbox()
+    outbox, is_left = Outbox(), False
     token = _outbox.set(outbox)
     try:
         yield
-    except BaseException:
-        outbox.close(publishes=False)
-        raise
-    else:
-        outbox.close(publishes=True)
+        is_left = True
     finally:
         _outbox.reset(token)
+        outbox.close(publishes=is_left)
 
 
 def _copy(source: asyncio.Future[int], target: asyncio.Future[int]) -> None:

@@ -32,8 +32,8 @@ class Registry(Collector):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._sessions: set[Session] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._emptied: asyncio.Event | None = None
+        """Set when the last session leaves, while somebody waits for that."""
         self.clients: dict[tuple[str, str], Client] = {}
         """Each address and each user that has a session, or whose rates are not full again."""
         self._absent: dict[Client, None] = {}
@@ -70,7 +70,6 @@ class Registry(Collector):
     def add(self, session: Session) -> None:
         """Count a session."""
         self._sessions.add(session)
-        self._empty.clear()
         self._count(session, self.client_of(session.client))
 
     def _count(self, session: Session, client: Client) -> None:
@@ -81,8 +80,8 @@ class Registry(Collector):
     def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
         """Forget a session whose clean-up is done. It counts for its client, and as lingering, until it is closed."""
         self._sessions.remove(session)
-        if not self._sessions:
-            self._empty.set()
+        if self._emptied and not self._sessions:
+            self._emptied.set()
         self.lingering += 1
         closed = partial(self._closed, session.clients)
         writer.notify_closed(closed) if writer else closed()
@@ -142,10 +141,13 @@ class Registry(Collector):
         Returns:
             Whether none is left.
         """
+        self._emptied = asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        return self._empty.is_set()
+                while self._sessions:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        return not self._sessions
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric; the messages of open sessions are added to those of the closed."""

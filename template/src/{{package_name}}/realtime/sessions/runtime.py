@@ -19,7 +19,7 @@ from .info import ConnectionInfo
 
 log = structlog.get_logger(__name__)
 
-EXTENSION: Final = "websocket.http.response"
+DENIAL_RESPONSE: Final = "websocket.http.response"
 """ASGI's "WebSocket Denial Response"."""
 
 LIMITS: Final = (
@@ -134,7 +134,7 @@ class Runtime:
         if status == HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b"Bearer"))  # a 401 must name a scheme (RFC 9110, 15.5.2)
         with suppress(OSError):
-            if EXTENSION in (scope.get("extensions") or ()):
+            if DENIAL_RESPONSE in (scope.get("extensions") or ()):
                 await send({"type": "websocket.http.response.start", "status": int(status), "headers": headers})
                 await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
             else:

@@ -108,6 +108,8 @@ class Session:
     _receive: Receive
     _send: Send
     runtime: Runtime
+    metrics: Metrics = field(init=False)
+    """The counters of all sessions."""
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
@@ -169,7 +171,7 @@ class Session:
     """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
     def __post_init__(self) -> None:
-        settings = self.runtime.settings
+        settings, self.metrics = self.runtime.settings, self.runtime.metrics
         self.receive_event = self.receive
         self.last_received_at = self.opened_at
         self._limit = TokenBucket(settings.max_messages_per_second, settings.message_burst)
@@ -201,11 +203,6 @@ class Session:
         return self.cause is None and self.noticed_cause is not None
 
     @property
-    def metrics(self) -> Metrics:
-        """The counters of all sessions."""
-        return self.runtime.metrics
-
-    @property
     def client(self) -> str:
         """The client's address without its port; "" where the server does not know it."""
         return client_address(self.scope)
@@ -224,15 +221,18 @@ class Session:
         while True:
             if self.cause is not None:
                 raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
-            self.message_handled()
+            if not self.awaiting_message:
+                self.message_handled()
             message: Any = await self._receive()
             if message["type"] == "websocket.receive":
                 self.messages_received += 1
                 self.awaiting_message = False
                 self.last_received_at = now = monotonic()
                 text = message.get("text")
-                self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
-                if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
+                self._uncharged = size = (
+                    self._uncharged + len(message["bytes"] if text is None else text) + MESSAGE_COST
+                )
+                if size > MAX_UNCHARGED and (setting := self._charge_clients()):
                     await self._exceed(setting, "too many messages")
                 if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
                     await self._exceed("max_messages_per_second", "too many messages")
@@ -258,17 +258,6 @@ class Session:
         else:
             await self._pass_on(message)
             self.messages_sent += 1
-
-    def write_text(self, payload: bytes) -> bool:
-        """Send a text message on the fast path.
-
-        Args:
-            payload: The message, in UTF-8.
-
-        Returns:
-            Whether it is sent; False where there is no fast path, or the client does not keep up.
-        """
-        return self.write_frames(text_frame(payload), 1)
 
     def write_frames(self, frames: bytes, messages: int) -> bool:
         """Send whole frames on the fast path.
@@ -304,15 +293,13 @@ class Session:
         if traits is None or socket is None:
             raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
         if isinstance(message, bytes):
-            await socket.send_bytes(message)
-            return
-        is_json = not isinstance(message, str)
-        if not is_json:
-            payload = message.encode()
+            payload, binary = message, True
+        elif isinstance(message, str):
+            payload, binary = message.encode(), False
         else:
+            binary = traits.binary
             payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
-        binary = is_json and traits.binary
-        if binary or not self.write_text(payload):
+        if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
@@ -350,7 +337,8 @@ class Session:
         for task in self._tasks:
             if task not in closing and not task.cancelling():  # a second cancellation would cut short how it ends
                 task.cancel()
-        if pending := [*self._tasks, *filter(None, [self._closing])]:
+        closes = [self._closing] if self._closing and not self._closing.done() else []
+        if pending := [*self._tasks, *closes]:
             _, late = await asyncio.wait(pending, timeout=self.settings.hook_seconds)
             if late:
                 log.error("tasks did not end in time", path=self.path, tasks=len(late))
@@ -493,8 +481,8 @@ class Session:
     def message_handled(self) -> None:
         """Count the time that the handler took for the last message, if it has one."""
         if not self.awaiting_message:
-            self.runtime.metrics.count_handled(monotonic() - self.last_received_at)
             self.awaiting_message = True
+            self.metrics.count_handled(monotonic() - self.last_received_at)
 
     async def end(self, error: BaseException | None) -> Cause:
         """Decide why the connection ended, once its handler is through, and close it or deny it if it still is open.
@@ -580,7 +568,9 @@ class Session:
         handler = self.scope.get("route_handler")
         if isinstance(handler, ASGIRouteHandler) and handler not in self.runtime.mounted:
             self.runtime.mounted.add(handler)
-            log.warning("a mounted application has accepted a socket, for which no hook is called", path=self.path)
+            log.warning(
+                "a mounted application has accepted a socket, for which no hook is called", path=min(handler.paths)
+            )
 
     async def _close_as_asked(self, code: int, reason: str) -> None:
         if self.cause is not None:

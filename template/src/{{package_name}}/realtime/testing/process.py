@@ -45,7 +45,7 @@ def credentials(user: str = "ada") -> dict[str, str]:
     if "token" not in COMMANDS:
         return {}
     command: Any = import_module("..commands.token", __package__)
-    token = command.make_token(load_settings(**settings_for_tests()), user, 3600)
+    token = command.make_token(load_settings(**settings_for_tests()), user, 3600, {})
     return {"authorization": f"Bearer {token}"}
 
 

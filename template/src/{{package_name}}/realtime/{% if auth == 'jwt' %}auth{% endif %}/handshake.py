@@ -1,7 +1,7 @@
 """The handshake: a WebSocket needs a valid token, and is closed when its token expires."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from msgspec import Struct
 from websockets.frames import CloseCode
 
 from ..handlers.messages import End, ErrorMessage, Ref, error_answer
-from ..sessions.cause import Cause, Reason
+from ..sessions.cause import Reason
 from ..sessions.fast_path import PassThroughMiddleware
 from ..sessions.plugin import Sessions
 from ..sessions.session import SESSION_KEY, Session
@@ -53,7 +53,6 @@ class AuthenticationMiddleware(PassThroughMiddleware):
     def __init__(self, authenticator: Authenticator, max_connections_per_user: int) -> None:
         self._authenticator = authenticator
         self._max_connections_per_user = max_connections_per_user
-        self._closing: set[asyncio.Task[Cause]] = set()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         session: Session = scope["state"][SESSION_KEY]
@@ -74,23 +73,12 @@ class AuthenticationMiddleware(PassThroughMiddleware):
             await _reject(session, TooManyRequestsException(f"too many {excess} of this user"))
             return
         structlog.contextvars.bind_contextvars(user=token.sub)
-        session.access = access = TokenAccess(token, session, self._authenticator, self.close)
+        session.access = access = TokenAccess(token, session, self._authenticator)
         session.before_accept = access.begin  # a wrapper of `send` would be called for each message
         try:
             await next_app(scope, receive, send)
         finally:
             access.end()
-
-    def close(self, session: Session, detail: str) -> None:
-        """Close a connection with 1008, in a task of its own: a client that reads nothing delays no other.
-
-        Args:
-            session: A session that is accepted.
-            detail: The close reason.
-        """
-        task = asyncio.create_task(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
 
 class Authenticate(Struct, tag="authenticate"):
@@ -110,15 +98,11 @@ class TokenAccess:
         token: The token of the handshake.
         session: The session, which is not accepted yet.
         authenticator: Says which tokens are valid.
-        close: Closes a session for a reason.
     """
 
-    def __init__(
-        self, token: Token, session: Session, authenticator: Authenticator, close: Callable[[Session, str], None]
-    ) -> None:
+    def __init__(self, token: Token, session: Session, authenticator: Authenticator) -> None:
         self._session = session
         self._authenticator = authenticator
-        self._close = close
         self._expiry: asyncio.TimerHandle | None = None
         self._use(token)
 
@@ -138,10 +122,11 @@ class TokenAccess:
 
     def _await_expiry(self) -> None:
         self.end()
-        seconds = seconds_left(self._token)
-        self._expiry = asyncio.get_running_loop().call_later(
-            seconds, self._close, self._session, "the token has expired"
-        )
+        self._expiry = asyncio.get_running_loop().call_later(seconds_left(self._token), self._expire)
+
+    def _expire(self) -> None:
+        session = self._session
+        session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, "the token has expired"))
 
     def end(self) -> None:
         """Forget when the token expires."""

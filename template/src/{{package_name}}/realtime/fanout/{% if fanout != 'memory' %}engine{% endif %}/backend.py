@@ -132,8 +132,10 @@ class Backend(ABC):
         """Unsubscribe from channels."""
 
     @abstractmethod
-    def events(self) -> AsyncIterator[Event | None]:
-        """Iterate over what is published on the channels, in the order of each channel: None for what is no message.
+    def events(self) -> Sequence[AsyncIterator[Event | None]]:
+        """Iterate, for each server, over what is published on its channels, in the order of each channel.
+
+        None stands for what is no message.
 
         Others may write to the same server. What they send is no failure of the backend.
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -10,7 +11,7 @@ from uuid import uuid4
 import structlog
 
 from ..broker import FanoutUnavailableError
-from .backend import Backend, EngineRefusedError
+from .backend import Backend, EngineRefusedError, Event
 from .presence import RegisteredPresence
 from .send_queue import BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
 from .settings import EngineSettings
@@ -126,7 +127,8 @@ class Supervisor:
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._receive_loop(backend))
+                for events in backend.events():
+                    tasks.create_task(self._receive_loop(events))
                 await self._heartbeat(backend, reconnected=True)
                 await self._sync_subscriptions()
                 if not self._failed.done():
@@ -138,9 +140,9 @@ class Supervisor:
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _receive_loop(self, backend: Backend) -> None:
+    async def _receive_loop(self, events: AsyncIterator[Event | None]) -> None:
         count = 0
-        async for event in backend.events():
+        async for event in events:
             if event is None:
                 self.notifications_dropped += 1
             elif not self._subscriptions.receive(event):

@@ -1,0 +1,72 @@
+"""A GET of a WebSocket's path is answered as its handshake, because a browser shows a page no status of one."""
+
+from typing import Any
+
+from litestar import get
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
+from litestar.testing import TestClient
+from structlog.testing import capture_logs
+
+from my_service.realtime import listener
+
+from ..recording import Hooks, build
+
+
+@get("/ws/echo/about")
+async def about() -> str:
+    return "of its own"
+
+
+def not_on_mondays(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
+    raise PermissionDeniedException("not on mondays")
+
+
+@listener("/closed", guards=[not_on_mondays])
+async def closed(data: str) -> None: ...
+
+
+def broken() -> str:
+    raise RuntimeError("a bug")
+
+
+@listener("/broken", dependencies={"broken": Provide(broken, sync_to_thread=False)})
+async def fails(data: str, broken: NamedDependency[str]) -> None: ...
+
+
+@listener("/open")
+async def opens(data: str) -> str:
+    return data
+
+
+def test_a_get_for_a_websocket_is_answered_as_its_handshake() -> None:
+    hooks = Hooks()
+    with TestClient(build(hooks, closed, fails, opens, about, require_origin=True)) as client:
+        own = {"origin": "http://testserver.local"}
+        assert client.get("/open", headers=own).status_code == 426
+        assert client.get("/open", headers={"sec-fetch-site": "same-origin"}).status_code == 426
+        for headers in ({}, {"origin": "https://evil.net"}, {"sec-fetch-site": "cross-site"}):
+            answer = client.get("/open", headers=headers)
+            assert (answer.status_code, answer.text) == (403, "this origin may not connect")
+        answer = client.get("/closed", headers=own)
+        assert (answer.status_code, answer.text) == (403, "not on mondays")
+        with capture_logs() as logs:
+            assert client.get("/broken", headers=own).status_code == 500
+        assert [line["event"] for line in logs if "exc_info" in line] == ["handshake failed"]
+        assert client.get("/ws/echo/about").text == "of its own"
+        assert client.post("/open", headers=own).status_code == 405
+        with client.websocket_connect("/open", headers=own) as socket:
+            socket.send_text("hi")
+            assert socket.receive_text(timeout=20) == "hi"
+    assert len(hooks.accepted) == 1
+
+
+def test_a_get_is_told_that_the_service_is_full() -> None:
+    with (
+        TestClient(build(Hooks(), opens, max_connections=1)) as client,
+        client.websocket_connect("/open"),
+    ):
+        answer = client.get("/open")
+        assert (answer.status_code, answer.text) == (503, "the service has no room for another connection")
