@@ -35,10 +35,10 @@ from ..sessions.session import SESSION_KEY, Session, Socket
 from .process import TIMEOUT, credentials
 from .strategies import is_object
 
-STEP_SECONDS: Final = 60
+STEP_SECONDS: Final = 30
 """How long the service may be busy with a step, in the time of its event loop, before the next one comes."""
 
-MAX_FRAMES: Final = 200
+MAX_FRAMES: Final = 100
 """Frames that a client receives before nobody waits for more of them: a stream may have no end."""
 
 MUTABLE: Final = (list, dict, set, bytearray)
@@ -248,7 +248,9 @@ def find_published(run: Run, heard: Heard, message: Any) -> int | None:
         return None
     plain = {name: value for name, value in message.items() if name != "sequence"}
     for number, each in enumerate(run.published):
-        if each.channel in heard.joined and each.message == plain and number not in heard.published:
+        is_due = number >= heard.joined.get(each.channel, number + 1) or "sequence" in message
+        is_for_it = each.exclude != heard.connection and each.channel in heard.joined
+        if is_due and is_for_it and each.message == plain and number not in heard.published:
             return number
     return -1 if plain.get("type") == GAP and plain.get("channel") in heard.joined else None
 
@@ -270,10 +272,8 @@ class Watch:
         return self._publish(channel, data, exclude)
 
     async def join(self, socket: Socket, channel: str, **options: Any) -> None:
-        joined = self._heard_by(socket).joined
-        joined[channel] = float("inf")
+        self._heard_by(socket).joined.setdefault(channel, len(self._run.published))
         await self._join(socket, channel, **options)
-        joined[channel] = len(self._run.published)
 
     async def leave(self, socket: Socket, channel: str) -> None:
         self._heard_by(socket).joined[channel] = float("inf")
@@ -324,11 +324,11 @@ async def converse(app: Litestar, steps: Sequence[Step], only: str, pauses: Sequ
         begin = time.perf_counter()
         if only in {step.who, ""}:
             do(step)
-            if step.waits:
-                await loop.settle(is_anybody_busy)
         else:
-            time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile, as in the other dialogue
+            time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile
             await asyncio.sleep(pace)
+        if step.waits:
+            await loop.settle(is_anybody_busy)
         run.seconds.append(time.perf_counter() - begin)
     await loop.settle(is_anybody_busy)
     note_shared_fields(clients)
