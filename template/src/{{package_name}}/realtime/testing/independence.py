@@ -114,6 +114,7 @@ class Proof:
         Raises:
             InterferenceError: In one of them a client has heard what it should not have.
         """
+        __tracebackhide__ = True
         if isinstance(self.endpoint.shared, str):
             return
         anyio.run(anyio.sleep, 0)  # what it imports late is imported once, not in each fork
