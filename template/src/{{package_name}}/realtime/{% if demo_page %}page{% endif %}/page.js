@@ -1,6 +1,6 @@
 // @ts-check
 import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
-import { Lane, flow, hue } from "./timeline.js";
+import { Lane, flow, hue, kept } from "./timeline.js";
 
 /**
  * The messages that this page receives: those of `messages.py`, and those of the service itself.
@@ -44,8 +44,8 @@ class Card {
 
   /** @type {string | undefined} */
   #id;
-  /** @type {string | undefined} */
-  #hue;
+  /** @type {string | undefined} whose colour it has */
+  #painted;
   #greeting = "";
   #count = 0;
   #connections = 0;
@@ -271,9 +271,11 @@ class Card {
 
   /** @param {string} id of the connection, or what stands for it */
   #paint(id) {
-    this.#hue = hue(id, this.#hue);
-    this.root.style.setProperty("--hue", this.#hue);
-    this.lane.color(this.#hue);
+    kept.add(id);
+    this.root.style.setProperty("--hue", hue(id));
+    this.lane.color(hue(id));
+    kept.delete(this.#painted);
+    this.#painted = id;
   }
 
   /**
@@ -319,6 +321,7 @@ class Card {
 
   #remove() {
     Card.all.delete(this);
+    kept.delete(this.#painted);
     this.socket.close();
     this.root.remove();
     this.lane.remove();

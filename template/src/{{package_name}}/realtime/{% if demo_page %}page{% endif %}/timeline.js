@@ -3,7 +3,7 @@
 
 const SPEED = 30; // pixels a second; the lines in style.css are five seconds apart
 const MAX_SECONDS = 100; // on the widest screens
-const HUES = [80, 110, 205, 225, 245, 265, 285, 305, 330]; // degrees; neither the red of errors nor the green of "open"
+const HUES = [80, 110, 205, 235, 265, 300, 335]; // degrees; neither the red of errors nor the green of "open"
 const CODE_WIDTH = 42; // pixels
 
 /** Where each mark is in a lane, in pixels from its middle. */
@@ -13,18 +13,21 @@ const MARKS = { outgoing: [-5, -14], incoming: [5, 14], failed: [5, 14] };
 /** @type {Map<string, number>} the step around the colour circle of each id, the ids that were used last at the end */
 const hues = new Map();
 
+/** @type {Set<string | undefined>} the ids that keep their colours, however many others there are */
+export const kept = new Set();
+
 /**
  * Return the hue of a connection, in degrees. It depends on the id, so that windows mostly show the same, and it differs
  * from the hues of the others that were used last.
  *
  * @param {string} id
- * @param {string} [before] the hue of the connection before it
  */
-export function hue(id, before) {
+export function hue(id) {
   let step = hues.get(id);
   if (step === undefined) {
-    if (hues.size === HUES.length - 1) hues.delete([...hues.keys()][0]);
-    const taken = new Set([...hues.values(), HUES.indexOf(Number(before))]);
+    const ids = [...hues.keys()];
+    if (ids.length === HUES.length) hues.delete(ids.find((each) => !kept.has(each)) ?? ids[0]);
+    const taken = new Set(hues.values());
     step = [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 10_007, 7) % HUES.length;
     while (taken.has(step)) step = (step + 2) % HUES.length;
   }
