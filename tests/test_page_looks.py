@@ -18,7 +18,7 @@ from .npm import install
 from .rendering import ROOT
 from .service import Service, running
 
-DESKTOP, PHONE = (1280, 956), (390, 844)
+DESKTOP, PHONE = (1280, 984), (390, 844)
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 EVERY_COLOUR = """async () => {
