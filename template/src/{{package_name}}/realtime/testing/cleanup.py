@@ -398,8 +398,9 @@ def _held_stream(function: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
-def _bound(hold: Callable[..., Any], bind: Callable[..., Any], arguments: Any) -> Any:
-    return hold(bind(arguments))
+def _bound(hold: Callable[..., Any], bind: Callable[..., partial[Any]], arguments: Any) -> partial[Any]:
+    call = bind(arguments)
+    return partial(hold(call.func), **call.keywords)
 
 
 async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
