@@ -275,6 +275,13 @@ def _fields(frame: Any) -> dict[str, msgspec.Raw]:
     return split_fields(frame) if frame and frame[:1] in {"{", b"{"} else {}
 
 
+def without_reserved(frame: Any) -> Any:
+    """Return a frame without the fields that the service adds to a message."""
+    fields = _fields(frame)
+    plain = {name: value for name, value in fields.items() if name not in RESERVED_FIELDS}
+    return msgspec.json.encode(plain) if fields else frame
+
+
 def _is_answer(frame: Any, ref: int) -> bool:
     return _fields(frame).get("ref") == msgspec.Raw(b"%d" % ref)
 
@@ -291,8 +298,7 @@ def _decode(frame: Any, kind: Any, dec_hook: Callable[[Any, Any], Any]) -> Any:
     """
     if kind in {str, bytes} and isinstance(frame, kind):
         return frame
-    fields = {name: value for name, value in _fields(frame).items() if name not in RESERVED_FIELDS}
     try:
-        return msgspec.json.decode(msgspec.json.encode(fields) if fields else frame, type=kind, dec_hook=dec_hook)
+        return msgspec.json.decode(without_reserved(frame), type=kind, dec_hook=dec_hook)
     except (msgspec.DecodeError, TypeError):
         raise AssertionError(f"expected {kind}, received {frame!r}") from None

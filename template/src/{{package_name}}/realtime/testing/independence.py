@@ -234,7 +234,7 @@ class Proof:
 
     def _count(self, steps: Sequence[Step], alone: Run) -> None:
         heard = alone.heard[ALPHA]
-        self.ended = ", ".join([*heard.ended, alone.error]) or self.ended
+        self.ended = ", ".join(filter(None, [*heard.ended, alone.error])) or self.ended
         invalid = 0
         for root, messages in self._outcome(steps, alone, ALPHA).items():
             for message in messages:
