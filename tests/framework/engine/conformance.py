@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
 from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
-from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
+from my_service.realtime.fanout.engine.backend import Backend, PresenceState, Publish, ReadHistory
 from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
 from my_service.realtime.fanout.messages import GapMarker, Members, Message
 from my_service.realtime.settings import PACKAGE, PREFIX
@@ -293,11 +293,13 @@ class EngineTests:
                 assert await one.members("hall") == Members(sequence, {"ada": b"3"})
                 await forger.set_presence_state("hall", "ada", b"forged")
                 assert await one.members("hall") == Members(sequence + 1, {"ada": b""})
+                await two.set_presence_state("hall", "ada", b"4")
                 await two.leave_presence("hall", "ada")
                 await two.join_presence("hall", "ada", b"joined", b"left")
                 assert (await one.members("hall")).states == {"ada": b""}
-                messages = [(await heard.get()).data for _ in range(6)]
-                assert messages == [HELLO, b"2", b"3", b"said", GapMarker("hall", 1).data, b"joined"]
+                messages = [(await heard.get()).data for _ in range(7)]
+                forged = GapMarker("hall", 1).data
+                assert messages == [HELLO, b"2", b"3", b"said", forged, b"4", b"joined"]
 
         asyncio.run(asyncio.wait_for(change(), TIMEOUT))
 
@@ -325,6 +327,9 @@ class EngineTests:
                 await asyncio.to_thread(engine.start)
                 while not (one.available and two.available):  # noqa: ASYNC110  the brokers have no event for it
                     await asyncio.sleep(0.01)
+                backend = await self.backend.connect(settings, "node")
+                await backend.apply([PresenceState(channel="hall", member="ada", state=b"old", restored=True)])
+                await backend.close()
                 states = (await two.members("hall")).states
                 assert states == {"ada": b"new", "eve": b"before", "sue": b"meanwhile"}
 
