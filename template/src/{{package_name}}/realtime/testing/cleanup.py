@@ -278,7 +278,7 @@ class Cleanup:
             return True
         await _until(lambda: not session.initializing or session.cause)
         life.holds = point in HELD
-        if point is Point.TASK:
+        if point is Point.TASK and not session.cause:
             life.connection.start(life.hold())
         elif point is not Point.FIRST:
             writer.write(self._frame)
@@ -398,8 +398,8 @@ def _held_stream(function: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
-def _bound(hold: Callable[..., Any], bind: Callable[..., Any], arguments: Any) -> Any:
-    return hold(bind(arguments))
+def _bound(hold: Callable[..., Any], bind: Callable[..., Any], arguments: Any) -> partial[Any]:
+    return partial(hold(bind(arguments)))
 
 
 async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
