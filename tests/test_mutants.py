@@ -3,6 +3,7 @@
 A mistake counts as found when a test fails or the service refuses to start; not when the code cannot be imported.
 """
 
+import re
 import shutil
 from pathlib import Path, PurePath
 
@@ -323,7 +324,15 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
         if status:
             break
     assert status == 1, f"exit status {status}\n{written[-3000:]}"
+    assert re.search(r"\d+ (failed|error)", written), written[-3000:]
     assert "SyntaxError" not in written
+
+
+@pytest.mark.parametrize("answers", [{}, {"auth": "jwt"}], ids=["default", "jwt"])
+def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, answers: dict[str, str]) -> None:
+    project = copy_with([], renders.compiled(**answers), tmp_path / "project")
+    status, written = run_pytest(project, *OPTIONS, *GENERATED)
+    assert status == 0, written[-3000:]
 
 
 @pytest.mark.parametrize("mutant", USER_MUTANTS)

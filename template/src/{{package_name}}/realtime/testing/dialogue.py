@@ -351,7 +351,7 @@ def note_shared_fields(clients: dict[str, Client]) -> None:
         connection: Any = client.session.connection if client.session else None
         for each in fields(connection) if connection else ():
             value: Any = getattr(connection, each.name)
-            if type(value) in MUTABLE and seen.setdefault(id(value), client) is not client:
+            if isinstance(value, MUTABLE) and seen.setdefault(id(value), client) is not client:
                 client.heard.shared += (each.name,)
 
 
