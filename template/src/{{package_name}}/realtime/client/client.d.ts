@@ -56,7 +56,8 @@ export interface Options<Message = any> {
   after?: number | undefined;
   /**
    * Called before each connection, where the service asks for a token, and on an open one in the last tenth of the time
-   * of a JSON Web Token, which another one renews: return a new one when the old one is about to expire. After 1008, the close code for an expired token, it reconnects with another token, and stays closed if the
+   * of a token that tells when it expires, which another one renews: return a new one when the old one is about to
+   * expire. After 1008, the close code for an expired token, it reconnects with another token, and stays closed if the
    * token is the same. The token is sent as a subprotocol beside "bearer": a page can set no header, and a URL ends up
    * in logs.
    */

@@ -32,7 +32,7 @@ def choose_broker(settings: EngineSettings, backend: type[Backend], auth_secret:
         auth_secret: What signs while FANOUT_SECRET is empty. None without authentication.
 
     Raises:
-        SettingsError: With authentication there must be a secret, or a forged logout would be believed.
+        SettingsError: With authentication there must be a secret, or the messages of the nodes could be forged.
     """
     if urlsplit(settings.fanout_url).scheme == "memory":
         return MemoryBroker(settings)
