@@ -24,7 +24,7 @@ class EngineSettings(FanoutSettings):
     """The URL of the engine. memory:// needs no engine and reaches the connections of one process."""
     fanout_secret: SecretStr = SecretStr("")
     """What the nodes sign their messages with, at least 32 bytes. Several, separated by commas: the first one signs,
-    all of them verify. Empty takes the secret of the authentication, if there is one; else nothing is signed."""
+    all of them verify. Empty takes the secret of the authentication, if there is one; otherwise nothing is signed."""
     publish_seconds: float = Field(default=5, gt=0)
     """Seconds that `publish()` and `join()` wait for an unavailable engine before they raise `FanoutUnavailableError`.
     Must be positive."""
