@@ -20,10 +20,15 @@ from my_service.settings import Settings
 from ..recording import Hooks
 
 TIMEOUT = 20
+
+
+def channel(kind: Callable[[str], str], name: str) -> str:
+    """Return the channel of this kind with this name."""
+    return kind(name)
+
+
 KINDS: st.SearchStrategy[Callable[[str], str]] = st.sampled_from([room_channel, user_channel, node_channel])
-CLOSE: st.SearchStrategy[str] = st.recursive(
-    st.sampled_from(["", "ada", "\0", "user:ada"]), lambda names: st.builds(lambda kind, name: kind(name), KINDS, names)
-)
+CLOSE = st.recursive(st.sampled_from(["", "ada", "\0", "user:ada"]), lambda names: st.builds(channel, KINDS, names))
 """Names that are channels themselves."""
 NAMES = CLOSE | st.text(st.characters(codec="utf-8"), max_size=40)
 
@@ -96,8 +101,10 @@ async def disconnect(user: FromQuery[str], fanout: NamedDependency[Fanout]) -> N
 def service() -> Iterator[TestClient[Litestar]]:
     settings = Settings(max_messages_per_second=0, history=2)
     plugins = [Fanout(settings), Sessions(settings, ConnectionInfo, Hooks())]
-    handlers = [Inbox, Room, note, say, remove, disconnect]
-    with TestClient(Litestar(handlers, plugins=plugins, logging_config=None, openapi_config=None)) as client:
+    app = Litestar(
+        [Inbox, Room, note, say, remove, disconnect], plugins=plugins, logging_config=None, openapi_config=None
+    )
+    with TestClient(app) as client:
         yield client
 
 
