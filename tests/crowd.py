@@ -38,6 +38,20 @@ class Who(Struct, tag="who"):
     pass
 
 
+class Be(Struct, tag="be"):
+    """Be present with a state."""
+
+    status: str
+
+
+class Member(Struct, tag="member"):
+    status: str
+
+
+class Gone(Struct, tag="gone"):
+    pass
+
+
 class Wander(Struct, tag="wander"):
     """Go through so many rooms, say something in each, and leave it."""
 
@@ -62,13 +76,14 @@ class Crowd(Listener):
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
         after: FromQuery[int | None] = None,
+        states: FromQuery[bool] = False,
     ) -> None:
-        await fanout.join(socket, room, after=after)
+        await fanout.join(socket, room, after=after, states=states)
         await socket.send_json({"type": "answer", "text": "here"})
 
     async def on_receive(
         self,
-        data: Say | Pour | Leave | Join | Who | Wander,
+        data: Say | Pour | Leave | Join | Be | Who | Wander,
         socket: Socket,
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
@@ -88,6 +103,8 @@ class Crowd(Listener):
                 await fanout.leave(socket, room)
             case Join():
                 await fanout.join(socket, room)
+            case Be():
+                await fanout.track(socket, room, left=Gone(), state=Member(data.status))
             case Wander():
                 for number in range(data.rooms):
                     name = f"{room} {number}"

@@ -407,6 +407,29 @@ def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineSe
     asyncio.run(mourn())
 
 
+def test_states_are_listed_first_on_every_node_and_end_with_a_node_that_dies(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    async def meet() -> None:
+        async with Crowd() as crowd:
+            staying, dying = await crowd.join(lives, "/ws/crowd/hall"), await crowd.join(dies, "/ws/crowd/hall")
+            for ear, status in ((staying, "here"), (dying, "there"), (dying, "typing")):
+                await ear.tell(type="be", status=status)
+                for each in (staying, dying):
+                    assert await each.hear("member") == {"type": "member", "status": status}
+            for node, known in ((lives, {"here", "typing"}), (dies, {"here", "typing"}), (lives, {"here"})):
+                late = await crowd.join(node, "/ws/crowd/hall?states=true")
+                assert {(await late.hear("member"))["status"] for _ in known} == known
+                await staying.say(f"seen {len(known)}")
+                assert (await late.hear())["type"] == "said", "it came twice"
+                if node is dies:
+                    dies.stop()
+                    await staying.hear("gone")
+
+    lives, dies = nodes(2, engine.url, presence_seconds=1)
+    asyncio.run(meet())
+
+
 def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer, guarded: Nodes) -> None:
     async def hear_nothing_before(ear: Ear, text: str) -> None:
         while (message := await ear.hear()).get("text") != text:

@@ -23,7 +23,7 @@ from .rendering import ROOT, Renders, environment
 EVERYTHING = {"auth": "jwt", "fanout": "redis", "telemetry": "opentelemetry"}
 
 PRIVATE = {
-    "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_owner", "_receive_mode", "_send_mode"},
+    "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_receive_mode", "_send_mode"},
     "realtime/server/drain.py": {"_exit"},  # of `os`, and documented
     "realtime/server/websocket_protocol.py": {"uvicorn._types"},
     "realtime/testing/dialogue.py": {"_exit"},
@@ -87,8 +87,11 @@ MOVING = {
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {
         "realtime/asyncapi/channels.py",
+        "realtime/client/typescript.py",
+        "realtime/commands/routes.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
+        "realtime/page/__init__.py",
         "realtime/plugin.py",
         "realtime/testing/cleanup.py",
         "realtime/testing/strategies.py",
@@ -105,8 +108,10 @@ MOVING = {
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
+        "realtime/client/typescript.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
+        "realtime/testing/strategies.py",
     },
 }
 """Modules that Litestar 3 moves or rewrites, and the files that may import them."""

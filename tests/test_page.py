@@ -103,6 +103,33 @@ def test_it_reconnects_when_the_service_restarts(context: BrowserContext, defaul
         expect(card(page, "Echo #1").locator(".close")).to_contain_text("Last close")
 
 
+def test_it_says_that_the_service_refuses_it_and_where_to_look(context: BrowserContext, default_project: Path) -> None:
+    with running(default_project, max_connections=1) as service:
+        page = context.new_page()
+        page.goto(f"http://{service.address}/")
+        expect(page.locator("#service")).to_have_text("Service answers, but refuses this page")
+        expect(page.locator("#refusal")).to_contain_text("503")
+        expect(page.locator("#refusal")).to_contain_text("The log of the service names the cause and the fix.")
+
+
+def test_it_says_that_no_websocket_gets_through(context: BrowserContext, service: Service) -> None:
+    context.add_init_script("""
+      const Real = WebSocket;
+      WebSocket = class extends Real {
+        constructor(url, ...more) { super(url.replace("/ws/", "/nowhere/"), ...more); }
+      };
+    """)
+    page = context.new_page()
+    page.goto(f"http://{service.address}/")
+    expect(page.locator("#service")).to_have_text("Service answers, but refuses this page")
+    expect(page.locator("#refusal")).to_contain_text("1006 before the WebSocket was open")
+
+
+def test_its_title_is_the_name_of_the_project(page: Page) -> None:
+    expect(page).to_have_title("My Service")
+    expect(page.get_by_role("heading", level=1)).to_have_text("My Service")
+
+
 def test_no_message_of_a_room_is_missed_after_a_drop(context: BrowserContext, service: Service, way: Network) -> None:
     mine = card(open_page(context.new_page(), way.address), "Room lobby #3")
     theirs = card(open_page(context.new_page(), service.address), "Room lobby #3")

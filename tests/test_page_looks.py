@@ -18,13 +18,14 @@ from .npm import install
 from .rendering import ROOT
 from .service import Service, running
 
-DESKTOP, PHONE = (1280, 956), (390, 844)
+DESKTOP, PHONE = (1280, 984), (390, 844)
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 EVERY_COLOUR = """async () => {
-  const { hue } = await import("/page/timeline.js");
+  const { hue, kept } = await import("/page/timeline.js");
+  kept.clear();
   const used = new Set();
-  for (let i = 0; i < 12; i++) {
+  for (let i = 0; i < 7; i++) {
     const line = document.createElement("p");
     line.className = "said";
     line.style.setProperty("--hue", hue(`connection ${i}`));
@@ -32,9 +33,33 @@ EVERY_COLOUR = """async () => {
     line.append(Object.assign(document.createElement("b"), { textContent: "somebody" }), " says this");
     document.querySelector(".log").append(line);
   }
-  if (used.size !== 12) throw new Error(`twelve connections have ${used.size} colours`);
+  if (used.size !== 7) throw new Error(`seven connections have ${used.size} colours`);
 }"""
-"""A connection gets one of twelve colours, and which of them is chance."""
+"""A connection gets one of seven colours, and which of them is chance."""
+
+NEAREST_HUE = """() => {
+  const hueOf = (color) => {
+    const probe = document.createElement("p");
+    document.body.append(probe);
+    probe.style.color = `oklch(from ${color} l c h)`;
+    const hue = Number(getComputedStyle(probe).color.match(/oklch\\(\\S+ \\S+ ([\\d.]+)/)[1]);
+    probe.remove();
+    return hue;
+  };
+  const apart = (one, other) => Math.min(Math.abs(one - other), 360 - Math.abs(one - other));
+  const own = [...document.querySelectorAll(".log b")].map((each) => hueOf(getComputedStyle(each).color));
+  return Math.min(...own.flatMap((hue) => [apart(hue, hueOf("var(--bad)")), apart(hue, hueOf("var(--good)"))]));
+}"""
+"""The least distance of hues, in degrees, between a connection and the colours of the states."""
+
+THREE_CLOSES = """async () => {
+  const { Lane } = await import("/page/timeline.js");
+  const lane = new Lane(document.getElementById("lanes"), "test");
+  for (const code of [1006, 1012, 1006]) {
+    lane.begin();
+    lane.end(code, false);
+  }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +123,54 @@ def test_axe_finds_nothing(browser: Browser, service: Service, axe: str, scheme:
     problems = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
     assert problems == []
     assert len(found["passes"]) > 20
+    page.context.close()
+
+
+def test_a_phone_shows_it_at_a_size_for_fingers(browser: Browser, service: Service) -> None:
+    page = open_in(browser, service, "light", PHONE)
+    assert page.evaluate("document.documentElement.scrollHeight") < 2 * PHONE[1]
+    small = page.locator("button:visible, input:visible").evaluate_all(
+        "all => all.filter(each => each.offsetHeight < 44 || parseFloat(getComputedStyle(each).fontSize) < 16)"
+        ".map(each => each.outerHTML)"
+    )
+    assert small == []
+    page.context.close()
+
+
+def test_no_colour_of_a_connection_is_that_of_an_error_or_of_what_is_open(
+    browser: Browser, service: Service, scheme: str
+) -> None:
+    page = open_in(browser, service, scheme, DESKTOP)
+    page.evaluate(EVERY_COLOUR)
+    assert page.evaluate(NEAREST_HUE) > 35
+    page.context.close()
+
+
+def test_close_codes_near_each_other_do_not_overlap(browser: Browser, service: Service) -> None:
+    page = open_in(browser, service, "light", DESKTOP)
+    page.evaluate(THREE_CLOSES)
+    boxes = [each.bounding_box() for each in page.locator("[data-name=test] text").all()]
+    assert len(boxes) == 2  # there is no place for the third
+    upper, lower = boxes
+    assert upper
+    assert lower
+    assert upper["y"] + upper["height"] <= lower["y"]
+    page.context.close()
+
+
+def test_the_lanes_fill_the_timeline(browser: Browser, service: Service) -> None:
+    page = open_in(browser, service, "light", DESKTOP)
+    free = "document.querySelector('.timeline').offsetHeight - document.querySelector('#lanes').offsetHeight"
+    assert page.evaluate(free) < 120  # its caption and its text
+    page.context.close()
+
+
+def test_forced_colours_keep_the_marks(browser: Browser, service: Service) -> None:
+    page = open_in(browser, service, "light", DESKTOP)
+    page.emulate_media(forced_colors="active")
+    for mark in ("#service", ".key.opened", ".log .said"):
+        painted = page.locator(mark).first.evaluate("each => getComputedStyle(each, '::before').forcedColorAdjust")
+        assert painted == "none", mark
     page.context.close()
 
 

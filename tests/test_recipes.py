@@ -221,3 +221,26 @@ def test_a_request_publishes_after_its_commit_and_only_then(
                 heard += [message["text"]] if message["type"] == "note_added" else []
             assert heard == ["one", "two"]
             assert db.execute("SELECT text FROM notes ORDER BY id").fetchall() == [("one",), ("two",)]
+
+
+def test_a_room_shows_who_is_there_and_what_they_do(template: Path, tmp_path: Path) -> None:
+    project = render(template, tmp_path / "my-service")
+    add_recipe(project, "table")
+    environment(project)
+    with running(project) as service:
+
+        def hear(client: ClientConnectionSync) -> tuple[str, str, str]:
+            message = json.loads(client.recv(timeout=TIMEOUT))
+            return message["type"], message["name"], message.get("status", "")
+
+        url = service.url("/ws/table/oak")
+        with connect_sync(url) as one:
+            _, first, status = hear(one)
+            assert status == "here"
+            with connect_sync(url) as two:
+                assert hear(two) == ("member", first, "here")
+                _, second, _ = hear(two)
+                assert hear(one) == ("member", second, "here")
+                two.send('{"type":"status","status":"typing"}')
+                assert hear(one) == hear(two) == ("member", second, "typing")
+            assert hear(one) == ("gone", second, "")

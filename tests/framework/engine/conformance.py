@@ -20,9 +20,9 @@ from websockets.sync.client import ClientConnection
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
 from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
-from my_service.realtime.fanout.engine.backend import Backend, Publish, ReadHistory
+from my_service.realtime.fanout.engine.backend import Backend, PresenceState, Publish, ReadHistory
 from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
-from my_service.realtime.fanout.messages import GapMarker, Message
+from my_service.realtime.fanout.messages import GapMarker, Members, Message
 from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
@@ -272,6 +272,72 @@ class EngineTests:
                 assert await broker.remembered() == ["kept \u00e9"]
 
         asyncio.run(asyncio.wait_for(remember(), TIMEOUT))
+
+    def test_the_state_of_a_member_is_one_on_all_nodes_and_ends_with_the_last(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url)
+
+        async def change() -> None:
+            async with (
+                receiving(self.backend, settings, "hall", secrets=["service"]) as (one, heard),
+                receiving(self.backend, settings, secrets=["service"]) as (two, _),
+                receiving(self.backend, settings, secrets=["forger"]) as (forger, _),
+            ):
+                await one.set_presence_state("hall", "ada", b"nobody")
+                await one.join_presence("hall", "ada", b"", b"")
+                await one.set_presence_state("hall", "ada", HELLO)
+                await two.join_presence("hall", "ada", b"joined", b"left")
+                for state in (HELLO, b"2", b"2", b"3"):
+                    await two.set_presence_state("hall", "ada", state)
+                await one.leave_presence("hall", "ada")
+                sequence = await two.publish("hall", b"said")
+                assert await one.members("hall") == Members(sequence, {"ada": b"3"})
+                await forger.set_presence_state("hall", "ada", b"forged")
+                assert await one.members("hall") == Members(sequence + 1, {"ada": b""})
+                await two.set_presence_state("hall", "ada", b"4")
+                await two.leave_presence("hall", "ada")
+                await two.join_presence("hall", "ada", b"joined", b"left")
+                assert (await one.members("hall")).states == {"ada": b""}
+                messages = [(await heard.get()).data for _ in range(7)]
+                forged = GapMarker("hall", 1).data
+                assert messages == [HELLO, b"2", b"3", b"said", forged, b"4", b"joined"]
+
+        asyncio.run(asyncio.wait_for(change(), TIMEOUT))
+
+    def test_a_node_restores_its_states_and_not_over_newer_ones_of_others(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url, publish_seconds=0.2)
+
+        async def outage() -> None:
+            async with (
+                receiving(self.backend, settings) as (one, _),
+                receiving(self.backend, settings) as (two, _),
+            ):
+                await one.join_presence("hall", "ada", b"", b"")
+                await one.set_presence_state("hall", "ada", b"old")
+                await two.join_presence("hall", "ada", b"", b"")
+                await two.set_presence_state("hall", "ada", b"new")
+                for member in ("eve", "sue"):
+                    await one.join_presence("hall", member, b"", b"")
+                    await one.set_presence_state("hall", member, b"before")
+                await self.forget(engine, "hall", "eve")
+                await asyncio.to_thread(engine.kill)
+                while one.available or two.available:  # noqa: ASYNC110  the brokers have no event for it
+                    await asyncio.sleep(0.01)
+                with pytest.raises(FanoutUnavailableError):
+                    await one.set_presence_state("hall", "sue", b"meanwhile")
+                await asyncio.to_thread(engine.start)
+                while not (one.available and two.available):  # noqa: ASYNC110  the brokers have no event for it
+                    await asyncio.sleep(0.01)
+                backend = await self.backend.connect(settings, "node")
+                await backend.apply([PresenceState(channel="hall", member="ada", state=b"old", restored=True)])
+                await backend.close()
+                states = (await two.members("hall")).states
+                assert states == {"ada": b"new", "eve": b"before", "sue": b"meanwhile"}
+
+        asyncio.run(asyncio.wait_for(outage(), TIMEOUT))
+
+    async def forget(self, engine: Server, channel: str, member: str) -> None:
+        """Let the engine know nothing of a member any more, as when it took its node for dead."""
+        raise NotImplementedError
 
     @pytest.mark.parametrize("first", ["0", "1"])
     def test_a_sequence_that_the_engine_has_not_given_mutes_nobody(self, engine: Server, first: str) -> None:

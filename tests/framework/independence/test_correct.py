@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import PermissionDeniedException
 from litestar.handlers import websocket_listener
 from litestar.params import FromPath, FromQuery
 from msgspec import Meta, Struct
@@ -249,3 +250,16 @@ def test_a_listener_of_which_nothing_can_be_compared_is_skipped() -> None:
 
     (proof,) = prove(ids)
     assert "differs each time" in proof.skipped
+
+
+def refuse(*_: Any) -> None:
+    raise PermissionDeniedException
+
+
+def test_a_listener_whose_guard_refuses_the_client_is_skipped() -> None:
+    @listener("/guarded", guards=[refuse])
+    async def guarded(data: Say) -> Answer:
+        return Answer(data.text)
+
+    (proof,) = prove(guarded)
+    assert "is refused with HTTP 403" in proof.skipped

@@ -4,7 +4,8 @@ import re
 from collections.abc import AsyncGenerator
 
 import pytest
-from litestar import Litestar
+from litestar import Litestar, post
+from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
 from litestar.testing import TestClient
 from msgspec import Struct
@@ -51,6 +52,21 @@ def test_it_links_to_nothing_that_is_not_there(client: TestClient[Litestar]) -> 
 def test_without_documentation_it_has_no_link_to_it() -> None:
     with TestClient(Litestar([page])) as client:
         assert "asyncapi" not in client.get("/").text
+
+
+def test_it_asks_for_a_token_where_there_is_authentication() -> None:
+    @post("/logout")
+    async def logout() -> None: ...
+
+    with TestClient(Litestar([page])) as without, TestClient(Litestar([page, logout])) as client:
+        assert "token" not in without.get("/").text
+        assert '<form id="token-form">' in client.get("/").text
+
+
+def test_its_title_is_that_of_the_application_as_text() -> None:
+    config = OpenAPIConfig(title="<b>Q&A</b>", version="1")
+    with TestClient(Litestar([page], openapi_config=config)) as client:
+        assert "<h1>&lt;b&gt;Q&amp;A&lt;/b&gt;</h1>" in client.get("/").text
 
 
 class Ask(Struct, tag="ask", rename="camel"):

@@ -131,7 +131,7 @@ class TestWhatTheUserConfigures:
         app = Litestar(plugins=[realtime()])
         assert isinstance(app.logging_config, Logging)
         assert app.openapi_config is not None
-        assert app.openapi_config.title == "my-service"
+        assert app.openapi_config.title == "My Service"
 
 
 @pytest.mark.parametrize("name", ["connection", "fanout", "sessions"])

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
+from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
@@ -42,13 +44,52 @@ async def handler(data: str, socket: Socket) -> str:
 def test_the_connection_is_the_same_object_in_hook_handler_and_state(serve: Serve, hooks: Hooks) -> None:
     @listener("/")
     async def tell(data: str, socket: Socket, connection: NamedDependency[ConnectionInfo]) -> str:
-        return f"{connection.id} {socket.state.connection.id} {connection.client}"
+        told.append(socket.state.connection)
+        told.append(connection)
+        return connection.client
 
+    told: list[ConnectionInfo] = []
     with serve(tell) as client, client.websocket_connect("/") as socket:
         socket.send_text("who?")
-        id_in_handler, id_in_state, address = socket.receive_text(timeout=20).split()
-        assert id_in_handler == id_in_state == hooks.accepted[0].id
-        assert address == "testclient"
+        assert socket.receive_text(timeout=20) == "testclient"
+    in_state, in_handler = told
+    assert in_state is in_handler is hooks.accepted[0] is hooks.ended.get(timeout=20)[0]
+
+
+latest: ContextVar[str] = ContextVar("latest", default="nothing")
+
+
+def say(text: str) -> str:
+    before = latest.get()
+    latest.set(text)
+    return before
+
+
+@listener("/")
+async def function(data: str) -> str:
+    return say(data)
+
+
+class Class(Listener):
+    path = "/"
+
+    async def on_receive(self, data: str) -> str:
+        return say(data)
+
+
+@websocket_listener("/", connection_lifespan=connection_lifespan)
+async def plain(data: str) -> str:
+    return say(data)
+
+
+@pytest.mark.parametrize("form", [function, Class, plain])
+def test_a_context_variable_belongs_to_its_connection(serve: Serve, form: Any) -> None:
+    def hear(socket: WebSocketTestSession, text: str) -> str:
+        socket.send_text(text)
+        return socket.receive_text(timeout=20)
+
+    with serve(form) as client, client.websocket_connect("/") as one, client.websocket_connect("/") as other:
+        assert [hear(one, "a"), hear(other, "b"), hear(one, "c"), hear(other, "d")] == ["nothing", "nothing", "a", "b"]
 
 
 def test_a_client_that_closes_is_cleaned_up_once_with_its_code(serve: Serve, hooks: Hooks) -> None:

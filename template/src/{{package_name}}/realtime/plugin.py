@@ -24,7 +24,7 @@ from .handlers.route_handler import ListenerRouteHandler
 from .http import SecurityHeaders
 from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
 from .observability.logs import Logging
-from .parts import DISTRIBUTION, ROUTE_HANDLERS, VERSION, RealtimeSettings, plugins_of
+from .parts import ROUTE_HANDLERS, TITLE, VERSION, RealtimeSettings, plugins_of
 from .sessions.fast_path import surround
 from .sessions.info import ConnectionInfo
 from .sessions.lifespan import connection_lifespan
@@ -90,7 +90,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         if app_config.openapi_config is DEFAULT_OPENAPI_CONFIG:
             # Without a page: Litestar's pages load scripts from other hosts, which the security headers forbid.
             app_config.openapi_config = OpenAPIConfig(
-                title=DISTRIBUTION,
+                title=TITLE,
                 version=VERSION,
                 render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"], media_type=MediaType.JSON)],
             )

@@ -30,6 +30,11 @@ class TestPostgres(conformance.EngineTests):
         async with await psycopg.AsyncConnection.connect(engine.url, autocommit=True) as client:
             await client.execute("SELECT pg_notify(%s, %s)", [PACKAGE, text])
 
+    async def forget(self, engine: conformance.Server, channel: str, member: str) -> None:
+        async with await psycopg.AsyncConnection.connect(engine.url, autocommit=True) as client:
+            gone = [channel.encode(), member.encode()]
+            await client.execute(f"DELETE FROM {PACKAGE}.presence WHERE channel = %s AND member = %s", gone)
+
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
     def test_a_database_in_any_encoding_carries_all_characters(self, engine: conformance.Server, encoding: str) -> None:
         with psycopg.connect(engine.url, autocommit=True) as client:
@@ -51,7 +56,9 @@ class TestPostgres(conformance.EngineTests):
                 [kept] = (await broker.read_history("h\u00e4ll", 0)).messages[-1:]
                 assert json_text(kept.data) == json_text(data)
                 await broker.join_presence("h\u00e4ll", "j\u00fcrgen", data, data)
-                assert await broker.members("h\u00e4ll") == ["j\u00fcrgen"]
+                await broker.set_presence_state("h\u00e4ll", "j\u00fcrgen", data)
+                [(member, state)] = (await broker.members("h\u00e4ll")).states.items()
+                assert (member, json_text(state)) == ("j\u00fcrgen", json_text(data))
                 assert "fanout_engine_connections_lost=0.0" in conformance.counted(broker)
 
         for data in (

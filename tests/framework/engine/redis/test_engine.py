@@ -32,6 +32,13 @@ class TestRedis(conformance.EngineTests):
         async with client_of(engine) as client:
             await client.publish(f"{PACKAGE}:0:channel:{channel}", payload.replace("{channel} ", ""))
 
+    async def forget(self, engine: conformance.Server, channel: str, member: str) -> None:
+        async with client_of(engine) as client:
+            for kind in ("present", "farewell", "state"):
+                await client.hdel(f"{PACKAGE}:0:{kind}:{channel}", member)
+            for node in await client.keys(f"{PACKAGE}:0:node:*"):
+                await client.hdel(node, f"{len(channel)}:{channel}{member}")
+
     @pytest.mark.parametrize("cluster", [False, True], ids=["server", "cluster"])
     def test_the_rights_in_the_documentation_are_enough_and_no_more(
         self, tmp_path: Path, start: Start, *, cluster: bool
@@ -65,7 +72,7 @@ class TestRedis(conformance.EngineTests):
         finally:
             server.kill()
 
-    @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell"])
+    @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell", "state"])
     def test_a_key_of_a_wrong_type_harms_its_channel_alone(self, engine: conformance.Server, kind: str) -> None:
         async def harm() -> None:
             async with client_of(engine) as client:
@@ -76,6 +83,7 @@ class TestRedis(conformance.EngineTests):
                     engine_broker.publish("bad", b"1"),
                     engine_broker.join_presence("bad", "ada", b"2", b"3"),
                     engine_broker.publish("hall", b"4"),
+                    engine_broker.set_presence_state("bad", "ada", b"6"),
                 ]
                 engine_broker.subscribe("bad")
                 if kind == "sequence":

@@ -60,7 +60,7 @@ def write_client(app: Litestar, package: str) -> str:
     types = {name: names.unique(_pascal(_short(name, components))) for name in sorted(components)}
     writer = _Writer(types, dict(zip(kinds, schemas, strict=True)))
     parts = [HEADER.format(package=package)]
-    parts += [writer.component(name, components[name]) for name in sorted(components, key=types.__getitem__)]
+    parts += [writer.component(name, components[name]) for name in sorted(components, key=lambda name: types[name])]
     parts += [writer.listener(route, handler, names) for route, handler in routes]
     return "\n".join(parts)
 

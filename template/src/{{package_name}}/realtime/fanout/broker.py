@@ -9,7 +9,7 @@ from typing import Any
 from litestar.exceptions import ServiceUnavailableException
 from prometheus_client.core import Metric
 
-from .messages import History, Message
+from .messages import History, Members, Message
 
 Dispatch = Callable[[str, Message], None]
 """Called with a channel and a message for its subscribers on this node, in the order of the channel."""
@@ -81,8 +81,12 @@ class Broker(ABC):
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[Any]:
         """Note that a member is in a channel on this node; publish `joined` if it was not there before on any.
 
-        `left` is published when the member is gone from all nodes.
+        `left` is published when the member is gone from all nodes. Where either is empty, nothing is.
         """
+
+    @abstractmethod
+    def set_presence_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[Any]:
+        """Keep the state of a member that is in a channel, until it is gone from all nodes; publish a new one."""
 
     @abstractmethod
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[Any]:
@@ -102,21 +106,31 @@ class Broker(ABC):
         """Return all that is kept."""
 
     @abstractmethod
-    async def members(self, channel: str) -> list[str]:
-        """Return who is in a channel, over all nodes."""
+    async def members(self, channel: str) -> Members:
+        """Return who is in a channel, over all nodes, in one step."""
 
 
 @dataclass(slots=True)
 class _Member:
     joining: asyncio.Future[Any]
     connections: int = 0
+    throttled: asyncio.TimerHandle | None = None
+    """Until it is due, changes of the state wait."""
+    waiting: bytes = b""
+    """The last of them."""
 
 
 class Presence:
-    """Tells the broker of the first connection of each member of a channel on this node, and of the end of the last."""
+    """Tells the broker of the first connection of each member of a channel on this node, and of the end of the last.
 
-    def __init__(self, broker: Broker) -> None:
+    Args:
+        broker: What is told.
+        state_seconds: Seconds between two changes of the state of a member.
+    """
+
+    def __init__(self, broker: Broker, state_seconds: float) -> None:
         self._broker = broker
+        self._state_seconds = state_seconds
         self._members: dict[tuple[str, str], _Member] = {}
 
     async def join(self, channel: str, member: str, joined: bytes, left: bytes) -> None:
@@ -136,11 +150,37 @@ class Presence:
             self.leave(channel, member)
             raise
 
+    async def set_state(self, channel: str, member: str, state: bytes) -> None:
+        """Change the state of a member that is counted: at once, or as soon as its last change is old enough.
+
+        Raises:
+            FanoutUnavailableError: The broker could not be told in time.
+        """
+        entry = self._members[channel, member]
+        if entry.throttled:
+            entry.waiting = state
+        else:
+            await asyncio.shield(self._send_state(channel, member, state))
+
+    def _send_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[Any]:
+        if seconds := self._state_seconds:
+            due = asyncio.get_running_loop().call_later(seconds, self._send_waiting, channel, member)
+            self._members[channel, member].throttled = due
+        return self._broker.set_presence_state(channel, member, state)
+
+    def _send_waiting(self, channel: str, member: str) -> None:
+        entry = self._members[channel, member]
+        entry.throttled, state, entry.waiting = None, entry.waiting, b""
+        if state:
+            self._send_state(channel, member, state)
+
     def leave(self, channel: str, member: str) -> None:
         """Count a connection of a member no longer."""
         entry = self._members[channel, member]
         entry.connections -= 1
         if not entry.connections:
+            if entry.throttled:
+                entry.throttled.cancel()
             del self._members[channel, member]
             self._broker.leave_presence(channel, member)
 

@@ -6,7 +6,7 @@ from time import monotonic, time_ns
 from typing import Final, NamedTuple
 
 from .broker import Broker, Dispatch, closed
-from .messages import History, Message
+from .messages import History, Members, Message
 from .settings import CHANNEL_SHARE, MESSAGE_BYTES, FanoutSettings
 
 MAX_CHANNELS: Final = 10_000
@@ -22,8 +22,8 @@ class MemoryBroker(Broker):
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
         """The channel that was used last is the last."""
         self._size = 0
-        self._members: dict[str, dict[str, bytes]] = {}
-        """The members of each channel, and the `left` of each."""
+        self._members: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+        """The members of each channel, with the `left` and the state of each."""
 
     async def start(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
@@ -79,15 +79,27 @@ class MemoryBroker(Broker):
         return History(kept.began, kept.sequence, missed)
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
-        self._members.setdefault(channel, {})[member] = left
-        return self.publish(channel, joined)
+        self._members.setdefault(channel, {})[member] = left, b""
+        return self._tell(channel, joined)
+
+    def set_presence_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[int]:
+        left, before = self._members[channel][member]
+        self._members[channel][member] = left, state
+        return self._tell(channel, b"" if state == before else state)
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[int]:
         members = self._members[channel]
-        left = members.pop(member)
+        left, _ = members.pop(member)
         if not members:
             del self._members[channel]
-        return self.publish(channel, left)
+        return self._tell(channel, left)
+
+    def _tell(self, channel: str, data: bytes) -> asyncio.Future[int]:
+        if data:
+            return self.publish(channel, data)
+        nothing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        nothing.set_result(0)
+        return nothing
 
     async def remember(self, text: str, until: float) -> None:
         """Do nothing: no other process is to know, and this one does."""
@@ -95,10 +107,11 @@ class MemoryBroker(Broker):
     async def remembered(self) -> list[str]:
         return []
 
-    async def members(self, channel: str) -> list[str]:
+    async def members(self, channel: str) -> Members:
         if self._dispatch is None:
             await closed()
-        return list(self._members.get(channel, ()))
+        members = self._members.get(channel, {})
+        return Members(self._channel(channel).sequence, {member: state for member, (_, state) in members.items()})
 
     def subscribe(self, channel: str) -> None:
         """Do nothing: all that is published here is dispatched here."""

@@ -84,6 +84,15 @@ class History(NamedTuple):
     messages: Sequence[Message]
 
 
+class Members(NamedTuple):
+    """Who is present in a channel."""
+
+    sequence: int
+    """The last sequence of the channel by then: what came up to it is known here, what comes later changes it."""
+    states: dict[str, bytes]
+    """The state of each member as JSON, or b""."""
+
+
 def resume(channel: str, after: int, history: History, received: Iterable[Message] = ()) -> Iterator[Message]:
     """Yield what follows a sequence, each message once and in order, and a `GapMarker` for each hole.
 

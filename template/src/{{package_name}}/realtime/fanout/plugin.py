@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import filterfalse
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 from litestar import Litestar
@@ -14,7 +14,7 @@ from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import ClientException
 from litestar.plugins import InitPlugin
-from litestar.serialization import get_serializer
+from litestar.serialization import decode_json, get_serializer
 from msgspec import Struct
 
 from ..errors import ConfigurationError
@@ -32,8 +32,13 @@ from .messages import MAX_SEQUENCE, GapMarker
 from .settings import FanoutSettings
 from .subscription import Subscription
 
+StateT = TypeVar("StateT", bound=Struct)
+
 MAX_BATCH: Final = 200
 """Messages of a channel that are delivered in one turn of the event loop, at most."""
+
+MAX_STATE_BYTES: Final = 4096
+"""Bytes of JSON in the state of a member; a list has one of each."""
 
 CHANNELS_KEY: Final = "_fanout_channels"
 """Where the state of a connection has its `Channels`."""
@@ -72,7 +77,7 @@ class Fanout(InitPlugin):
         self._settings = settings
         self.broker = broker or settings.make_broker()
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
-        self._presence = Presence(self.broker)
+        self._presence = Presence(self.broker, settings.presence_state_seconds)
         self._encoder = msgspec.json.Encoder()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = FanoutMetrics(self._dispatcher, self.broker)
@@ -140,6 +145,7 @@ class Fanout(InitPlugin):
         after: int | None = None,
         first: AsyncIterable[Struct] | None = None,
         key: str = "id",
+        states: bool = False,
     ) -> None:
         """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
 
@@ -155,6 +161,8 @@ class Fanout(InitPlugin):
                 channel is subscribed to, so whatever is stored before it is published is received.
             key: The field, in `first` and in what is published, by which a message that came in `first` is recognized,
                 and not sent again. It is looked at for a minute.
+            states: Before all else send the state of each member that is present and has one: see `track`. What follows
+                is later, but for what `after` asks for.
 
         Raises:
             ClientException: The name is too long, or `after` is no sequence. In a handler the error `client` answers;
@@ -162,7 +170,7 @@ class Fanout(InitPlugin):
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
-        await self._join(socket, room_channel(channel), after, first, key)
+        await self._join(socket, room_channel(channel), after, first, key, states=states)
 
     async def join_user(self, socket: Socket, *, after: int | None = None) -> None:
         """Subscribe a connection to what is published to its user, until it ends: see `publish_to_user`.
@@ -191,6 +199,8 @@ class Fanout(InitPlugin):
         after: int | None,
         first: AsyncIterable[Struct] | None = None,
         key: str = "",
+        *,
+        states: bool = False,
     ) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
@@ -202,6 +212,8 @@ class Fanout(InitPlugin):
         self.subscribe(channel, subscription.deliver)
         try:
             await self.broker.wait_subscribed(channel)
+            if states:
+                await subscription.send_states(await self.broker.members(channel))
             if first is not None:
                 await subscription.send_first((self._encoder.encode(message) async for message in first), key)
             if after is None:
@@ -337,21 +349,33 @@ class Fanout(InitPlugin):
             raise RuntimeError("publish was called in a thread before the application has started")
         return asyncio.run_coroutine_threadsafe(publish(), self._loop).result()
 
-    async def track(self, socket: Socket, channel: str, *, joined: Struct, left: Struct) -> None:
+    async def track(
+        self,
+        socket: Socket,
+        channel: str,
+        *,
+        joined: Struct | None = None,
+        left: Struct | None = None,
+        state: Struct | None = None,
+    ) -> None:
         """Note that the user of a connection is present in a channel, until it leaves it, is untracked, or ends.
 
         `joined` is published when the user comes, `left` when the user is gone: once for each user, however many
         connections there are, and both are those of the user's first connection. Without authentication each connection
         is a user of its own. Tracking twice is tracking once.
 
+        `state` is what the user is or does there. A further call changes it, from whichever connection of the user. A
+        new one is published, at most once in PRESENCE_STATE_SECONDS from each node: then the latest.
+
         Args:
             socket: The connection; it is accepted.
             channel: The name of the channel: any text of at most 255 bytes of UTF-8.
             joined: The message for the user's first connection.
             left: The message after the user's last connection.
+            state: The state of the user: at most 4096 bytes of JSON, for `present`, and for `join` with `states`.
 
         Raises:
-            ClientException: The name of the channel is too long.
+            ClientException: The name of the channel or the state is too long.
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
@@ -359,12 +383,16 @@ class Fanout(InitPlugin):
         tracked = self._channels_of(socket).tracked
         member = _user_of(socket) or Session.of(socket).ensure_connection().id
         check_name(member, "the name of a user")
-        if name in tracked:
-            return
-        await self._presence.join(name, member, self._encoder.encode(joined), self._encoder.encode(left))
-        if name in tracked:  # by another task, meanwhile
-            self._presence.leave(name, member)
-        tracked[name] = member
+        first, last, current = (self._encoder.encode(each) if each else b"" for each in (joined, left, state))
+        if len(current) > MAX_STATE_BYTES:
+            raise ClientException(detail=f"the state of a user has at most {MAX_STATE_BYTES} bytes")
+        if name not in tracked:
+            await self._presence.join(name, member, first, last)
+            if name in tracked:  # by another task, meanwhile
+                self._presence.leave(name, member)
+            tracked[name] = member
+        if current:
+            await self._presence.set_state(name, tracked[name], current)
 
     def untrack(self, socket: Socket, channel: str) -> None:
         """End the presence of a connection in a channel, which stays joined. Where it is not tracked, nothing happens.
@@ -431,20 +459,30 @@ class Fanout(InitPlugin):
         if member is not None:
             self._presence.leave(channel, member)
 
-    async def present(self, channel: str) -> list[str]:
+    @overload
+    async def present(self, channel: str) -> list[str]: ...
+    @overload
+    async def present(self, channel: str, state: type[StateT]) -> list[StateT]: ...
+    async def present(self, channel: str, state: type[StateT] | None = None) -> list[str] | list[StateT]:
         """Return who is present in a channel.
 
         Args:
             channel: The name of the channel.
+            state: The type of the states; without it the names are returned.
 
         Returns:
-            The users, or without authentication the ids of the connections, in alphabetical order.
+            The users, or without authentication the ids of the connections, in alphabetical order; or in the same order
+            the states of those who have one.
 
         Raises:
             ClientException: The name of the channel is too long.
             FanoutUnavailableError: The fan-out is unavailable.
+            SerializationException: A state is of another type.
         """
-        return sorted(await self.broker.members(room_channel(channel)))
+        states = (await self.broker.members(room_channel(channel))).states
+        if state is None:
+            return sorted(states)
+        return [decode_json(states[member], state) for member in sorted(states) if states[member]]
 
 
 def _user_of(socket: Socket) -> str:

@@ -30,6 +30,10 @@ class FanoutSettings(SettingsGroup):
     backlog_full: Literal["drop", "close"] = "drop"
     """When the backlog is full: `drop` the oldest message and tell the client of the gap, or `close` with 1013."""
 
+    presence_state_seconds: float = Field(default=1, ge=0)
+    """Seconds between two changes of the state of one member that a node publishes; of those in between the last.
+    0 lifts the limit."""
+
     @abstractmethod
     def make_broker(self) -> Broker:
         """Make what carries the messages."""

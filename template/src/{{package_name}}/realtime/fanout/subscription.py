@@ -16,7 +16,7 @@ from websockets.frames import CloseCode
 from ..sessions.cause import Reason
 from ..sessions.session import Session, Socket
 from .dispatch import MAX_WRITE_BYTES, Batch, FanoutMetrics
-from .messages import GapMarker, History, Message, resume
+from .messages import GapMarker, History, Members, Message, resume
 from .settings import FanoutSettings
 
 log = structlog.get_logger(__name__)
@@ -82,6 +82,15 @@ class Subscription:
             self._queue(message)
         if self._started:
             self._flush()
+
+    async def send_states(self, members: Members) -> None:
+        """Send the states of those who are present, in place of what the channel had until then."""
+        self._last_sequence = members.sequence
+        self._backlog = deque(
+            each for each in self._backlog if isinstance(each, GapMarker) or each.sequence > members.sequence
+        )
+        for state in filter(None, members.states.values()):
+            await self._session.send_message(Raw(state))
 
     async def send_first(self, messages: AsyncIterator[bytes], key: str) -> None:
         """Send messages, while those of the channel wait. What is among both, by a field, is sent once."""

@@ -23,13 +23,14 @@ from ..parts import load_app, load_settings
 from ..settings import PACKAGE, PREFIX, CoreSettings
 from .client import Channel, Client, Connect, Published, connect_to
 from .observation import UndocumentedMessages
-from .process import TIMEOUT, Service, Start, credentials, run, settings_for_tests
+from .process import TIMEOUT, Identify, Service, Start, credentials, run, settings_for_tests
 
 __all__ = (
     "TIMEOUT",
     "Channel",
     "Client",
     "Connect",
+    "Identify",
     "Published",
     "Service",
     "Start",
@@ -38,6 +39,7 @@ __all__ = (
     "connect",
     "credentials",
     "environment",
+    "identify",
     "published",
     "pytest_configure",
     "run",
@@ -93,6 +95,15 @@ def app(settings: CoreSettings) -> Litestar:
 
 
 @pytest.fixture
+def identify() -> Identify:
+    """How the clients of `connect` and of the proofs identify themselves: the headers of a user at a path.
+
+    Replace it where a guard asks for more: `return lambda user, path: credentials(user, roles=["admin"])`.
+    """
+    return lambda user, _: credentials(user)
+
+
+@pytest.fixture
 def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
     """A client with any number of sockets; leaving it waits for the clean-up of all of them.
 
@@ -107,12 +118,12 @@ def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
 
 
 @pytest.fixture
-def connect(client: TestClient[Litestar]) -> Iterator[Connect]:
+def connect(client: TestClient[Litestar], identify: Identify) -> Iterator[Connect]:
     """Open a connection inside the process of the test; it is closed when the test ends."""
     with ExitStack() as stack:
 
         def connect(path: str, *, user: str = "ada", **parameters: object) -> Client:
-            opened = connect_to(client, path, user, parameters)
+            opened = connect_to(client, path, partial(identify, user), parameters)
             stack.callback(opened.close)
             return opened
 

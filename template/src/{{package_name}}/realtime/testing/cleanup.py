@@ -36,7 +36,7 @@ from ..sessions.plugin import Sessions
 from ..sessions.session import Session, Socket, State
 from ..settings import CoreSettings
 from .leftovers import Loop, find_growth, find_leftovers
-from .process import TIMEOUT, credentials
+from .process import TIMEOUT, Identify
 from .strategies import OWNERS, Endpoint
 
 SOON: Final = {
@@ -184,9 +184,12 @@ class Cleanup:
         app: The application.
         server: The server that serves it.
         settings: The settings of the service.
+        identify: The headers of the client.
     """
 
-    def __init__(self, endpoint: Endpoint, app: Litestar, server: DrainingServer, settings: CoreSettings) -> None:
+    def __init__(
+        self, endpoint: Endpoint, app: Litestar, server: DrainingServer, settings: CoreSettings, identify: Identify
+    ) -> None:
         self.endpoint = endpoint
         self.problems: dict[str, str] = {}
         """What is left, with the first ending after which it is."""
@@ -200,6 +203,7 @@ class Cleanup:
         self._patience = PATIENCE
         self._ending, self._point = PLAIN, Point.BETWEEN
         self._address, _, self._subprotocols = _example(endpoint.addresses(OWNERS[0]))
+        self._headers = identify(OWNERS[0], self._address.partition("?")[0])
         self._frame = b""
         with suppress(TypeError):  # without an example of its messages
             message = endpoint.frame(_example(endpoint.messages(OWNERS[0])), 1)
@@ -248,7 +252,7 @@ class Cleanup:
         self._ending, self._point, before = ending, point, self._fanout.channels
         self._registry.runtime.draining = False  # after a drain
         with patch.object(self._registry.runtime, "settings", self._settings.model_copy(update={**ending.settings})):
-            status, writer = await _connect(self._server, self._address, self._subprotocols)
+            status, writer = await _connect(self._server, self._address, self._headers, self._subprotocols)
             try:
                 if " 101 " not in status:
                     raise RefusedError(status)
@@ -278,7 +282,7 @@ class Cleanup:
             return True
         await _until(lambda: not session.initializing or session.cause)
         life.holds = point in HELD
-        if point is Point.TASK:
+        if point is Point.TASK and not session.cause:
             life.connection.start(life.hold())
         elif point is not Point.FIRST:
             writer.write(self._frame)
@@ -398,8 +402,9 @@ def _held_stream(function: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
-def _bound(hold: Callable[..., Any], bind: Callable[..., Any], arguments: Any) -> Any:
-    return hold(bind(arguments))
+def _bound(hold: Callable[..., Any], bind: Callable[..., partial[Any]], arguments: Any) -> partial[Any]:
+    call = bind(arguments)
+    return partial(hold(call.func), **call.keywords)
 
 
 async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
@@ -414,13 +419,13 @@ async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool
 
 
 async def _connect(
-    server: DrainingServer, path: str, subprotocols: tuple[str, ...]
+    server: DrainingServer, path: str, headers: dict[str, str], subprotocols: tuple[str, ...]
 ) -> tuple[str, asyncio.StreamWriter]:
     """Make a handshake, as no library does: the client may break every rule. Return the status line."""
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     reader, writer = await asyncio.open_connection(host, port)
     told = {"Host": "localhost", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    told |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} | credentials()
+    told |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} | headers
     told |= {"Sec-WebSocket-Protocol": ", ".join(subprotocols)} if subprotocols else {}
     writer.write("\r\n".join([f"GET {path} HTTP/1.1", *map(": ".join, told.items()), "", ""]).encode())
     return (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0], writer
@@ -449,12 +454,13 @@ async def serving(app: Litestar, settings: CoreSettings) -> AsyncGenerator[Drain
             await server.lifespan.shutdown()
 
 
-def clean_up(app: Litestar, settings: CoreSettings) -> list[Cleanup]:
+def clean_up(app: Litestar, settings: CoreSettings, identify: Identify) -> list[Cleanup]:
     """End connections in every way, at each listener of an application.
 
     Args:
         app: The application; it is served in this process, on a free port.
         settings: Its settings.
+        identify: The headers of the clients.
 
     Returns:
         What was found, for each listener.
@@ -471,7 +477,7 @@ def clean_up(app: Litestar, settings: CoreSettings) -> list[Cleanup]:
                     or lifespan_of(route.route_handler) is connection_lifespan
                 )
             ]
-            found = [Cleanup(endpoint, app, server, settings) for endpoint in endpoints]
+            found = [Cleanup(endpoint, app, server, settings, identify) for endpoint in endpoints]
             for each in found:
                 await each.run(loop)
             return found

@@ -25,7 +25,7 @@ from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import frames_of, function_of
 from ..sessions.fast_path import encode_with, split_fields
 from ..sessions.session import SESSION_KEY, Session, State
-from .process import TIMEOUT, credentials
+from .process import TIMEOUT
 
 TURNS: Final = 8
 """Turns of the event loop after which what was published has reached each connection of this process; it takes four."""
@@ -249,12 +249,14 @@ Published = Callable[[str], Channel]
 """Follow what is published on a channel: `published("kitchen")`."""
 
 
-def connect_to(client: TestClient[Litestar], path: str, user: str, parameters: dict[str, object]) -> Client:
+def connect_to(
+    client: TestClient[Litestar], path: str, headers: Callable[[str], dict[str, str]], parameters: dict[str, object]
+) -> Client:
     """Open a connection, as `Connect` says."""
     names = PARAMETER.findall(path)
     url = PARAMETER.sub(lambda match: quote(str(parameters[match[1]]), safe=""), path)
     query = {name: str(value) for name, value in parameters.items() if name not in names}
-    return Client(client.websocket_connect(url, params=query or None, headers=credentials(user)).__enter__())
+    return Client(client.websocket_connect(url, params=query or None, headers=headers(url)).__enter__())
 
 
 async def _take_turns() -> None:
@@ -273,6 +275,13 @@ def _fields(frame: Any) -> dict[str, msgspec.Raw]:
     return split_fields(frame) if frame and frame[:1] in {"{", b"{"} else {}
 
 
+def without_reserved(frame: Any) -> Any:
+    """Return a frame without the fields that the service adds to a message."""
+    fields = _fields(frame)
+    plain = {name: value for name, value in fields.items() if name not in RESERVED_FIELDS}
+    return msgspec.json.encode(plain) if fields else frame
+
+
 def _is_answer(frame: Any, ref: int) -> bool:
     return _fields(frame).get("ref") == msgspec.Raw(b"%d" % ref)
 
@@ -289,8 +298,7 @@ def _decode(frame: Any, kind: Any, dec_hook: Callable[[Any, Any], Any]) -> Any:
     """
     if kind in {str, bytes} and isinstance(frame, kind):
         return frame
-    fields = {name: value for name, value in _fields(frame).items() if name not in RESERVED_FIELDS}
     try:
-        return msgspec.json.decode(msgspec.json.encode(fields) if fields else frame, type=kind, dec_hook=dec_hook)
+        return msgspec.json.decode(without_reserved(frame), type=kind, dec_hook=dec_hook)
     except (msgspec.DecodeError, TypeError):
         raise AssertionError(f"expected {kind}, received {frame!r}") from None

@@ -32,7 +32,7 @@ from ..fanout.messages import Gap
 from ..fanout.plugin import Fanout
 from ..handlers.route_handler import ListenerRouteHandler
 from ..sessions.session import SESSION_KEY, Session, Socket
-from .process import TIMEOUT, credentials
+from .process import TIMEOUT, Identify
 from .strategies import is_object
 
 STEP_SECONDS: Final = 30
@@ -46,6 +46,9 @@ MUTABLE: Final = (list, dict, set, bytearray)
 
 GAP: Final = Gap.__struct_config__.tag
 """What tells a client that a channel has more than it hears."""
+
+REFUSED: Final = "is refused with HTTP "
+"""How a connection ends that does not begin."""
 
 SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
 """Whose connection the code runs for."""
@@ -89,9 +92,7 @@ class Heard:
     published: list[int] = field(default_factory=list[int])
     """What it heard of the channels that it has joined, as numbers of `Run.published`."""
     joined: dict[str, float] = field(default_factory=dict[str, float])
-    """From which number on it has to hear what is published on a channel."""
-    left: float = float("inf")
-    """Up to which number."""
+    """From which number on it hears what is published on a channel."""
     ended: list[str] = field(default_factory=list[str])
     """How it ended, unless it left."""
     sees_others: bool = False
@@ -158,14 +159,14 @@ class Loop(asyncio.SelectorEventLoop):
 class Client:
     """A client, and what a server would be between it and the application."""
 
-    def __init__(self, run: Run, app: Any, step: Step) -> None:
+    def __init__(self, run: Run, app: Any, step: Step, identify: Identify) -> None:
         self.heard = run.heard[step.who] = Heard()
         self._who = step.who
         self._run = run
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._reads = False
         path, _, query = str(step.what).partition("?")
-        headers = {"host": "testserver.local", **credentials(step.who)}
+        headers = {"host": "testserver.local", **identify(step.who, path)}
         self._scope: dict[str, Any] = {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -218,7 +219,7 @@ class Client:
             case "websocket.close" if not self.heard.ended:
                 self._end(f"is closed with {event['code']} {event['reason']}")
             case "websocket.http.response.start":
-                self._end(f"is refused with HTTP {event['status']}")
+                self._end(f"{REFUSED}{event['status']}")
             case _:
                 pass
 
@@ -290,7 +291,9 @@ class Watch:
         return next((each.heard for each in self._clients.values() if each.session is session), Heard())
 
 
-async def converse(app: Litestar, steps: Sequence[Step], only: str, pauses: Sequence[float], pace: float) -> Run:
+async def converse(
+    app: Litestar, identify: Identify, steps: Sequence[Step], only: str, pauses: Sequence[float], pace: float
+) -> Run:
     """Serve the application for one dialogue; see `start`."""
     loop: Any = asyncio.get_running_loop()
     run, clients = Run(), dict[str, Client]()
@@ -308,12 +311,11 @@ async def converse(app: Litestar, steps: Sequence[Step], only: str, pauses: Sequ
     def do(step: Step) -> None:
         run.lines.append(str(step))
         if step.does == "connects to":
-            clients[step.who] = Client(run, app, step)
+            clients[step.who] = Client(run, app, step, identify)
         elif step.does == "says":
             kind = "text" if isinstance(step.what, str) else "bytes"
             clients[step.who].put({"type": "websocket.receive", kind: step.what})
         else:
-            clients[step.who].heard.left = len(run.published)
             clients[step.who].put({"type": "websocket.disconnect", "code": 1000})
 
     serving = asyncio.create_task(serve())
@@ -335,7 +337,6 @@ async def converse(app: Litestar, steps: Sequence[Step], only: str, pauses: Sequ
     for client in clients.values():
         cause = client.session.cause if client.session else None
         run.error = repr(cause.error) if cause and cause.error else run.error
-        client.heard.left = min(client.heard.left, len(run.published))
         client.put({"type": "websocket.disconnect", "code": 1000})
     await asyncio.wait([client.task for client in clients.values()])
     stop.set()
@@ -355,12 +356,19 @@ def note_shared_fields(clients: dict[str, Client]) -> None:
 
 
 def start(
-    app: Litestar, steps: Sequence[Step], *, only: str = "", pauses: Sequence[float] = (), pace: float = 0
+    app: Litestar,
+    identify: Identify,
+    steps: Sequence[Step],
+    *,
+    only: str = "",
+    pauses: Sequence[float] = (),
+    pace: float = 0,
 ) -> Callable[[], Run]:
     """Begin a dialogue in a fork of this process.
 
     Args:
         app: The application; it is not served in this process.
+        identify: The headers of each client.
         steps: What the clients do.
         only: The one who speaks, so that the steps of others are left out; "" for all.
         pauses: Seconds that pass in place of each step that is left out.
@@ -385,7 +393,7 @@ def start(
         random.seed()
         ballast = [object() for _ in range(random.randrange(10_000))]  # noqa: S311  addresses are as random as ids
         with asyncio.Runner(loop_factory=Loop) as runner:
-            result = runner.run(converse(app, steps, only, pauses, pace)), ""
+            result = runner.run(converse(app, identify, steps, only, pauses, pace)), ""
         del ballast
     except BaseException:  # noqa: BLE001  all is told to the process that waits
         result = None, traceback.format_exc()

@@ -5,7 +5,7 @@ hears when others speak before, in between and after.
 import gc
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 
-from .dialogue import Heard, Run, Step, start
+from .dialogue import REFUSED, Run, Step, start
+from .process import Identify
 from .strategies import OWNERS, Endpoint, is_array, is_object
 
 EXAMPLES: Final = int(os.environ.get("PROOF_EXAMPLES", "40"))
@@ -81,11 +82,13 @@ class Proof:
         app: The application.
         endpoint: The listener.
         endpoints: All listeners; others may speak to any of them.
+        identify: The headers of each client.
     """
 
     app: Litestar
     endpoint: Endpoint
     endpoints: Sequence[Endpoint]
+    identify: Identify
     messages: int = 0
     """Messages that reached its function."""
     heard: int = 0
@@ -145,6 +148,8 @@ class Proof:
             return self.endpoint.shared
         if self.messages and not self.heard and not self.endpoint.answers:
             return "it sends nothing"
+        if not self.messages and self.ended.startswith(REFUSED):
+            return f"its client {self.ended}. Fix: give it other headers, in the fixture `identify` of conftest.py"
         if self.heard and not self.compared:
             return "all that it sends differs each time, as times, ids and random values do"
         return ""
@@ -160,7 +165,7 @@ class Proof:
 
     def _try(self, steps: Sequence[Step]) -> str:
         """Return how a dialogue fails; "" where it does not."""
-        results = start(self.app, steps, only=ALPHA), start(self.app, steps)
+        results = self._start(steps, only=ALPHA), self._start(steps)
         alone, among = (result() for result in results)
         for path, problem in self._problems(steps, alone, among).items():
             if path not in self._volatile and self._happens_again(steps, path, alone, among):
@@ -168,11 +173,14 @@ class Proof:
         self._count(steps, alone)
         return ""
 
+    def _start(self, steps: Sequence[Step], **options: Any) -> Callable[[], Run]:
+        return start(self.app, self.identify, steps, **options)
+
     def _happens_again(self, steps: Sequence[Step], path: Path, alone: Run, among: Run) -> bool:
         """Repeat a dialogue. In those of its own, as much time passes as the others have taken, and more."""
         for number in range(0 if path in self._confirmed else REPEATS):
             pauses = [seconds * number / 2 for seconds in among.seconds]
-            results = start(self.app, steps, only=ALPHA, pauses=pauses, pace=number % 2), start(self.app, steps)
+            results = self._start(steps, only=ALPHA, pauses=pauses, pace=number % 2), self._start(steps)
             alone_again, among_again = (result() for result in results)
             expected, heard = self._outcome(steps, alone, ALPHA), self._outcome(steps, alone_again, ALPHA)
             self._volatile |= {each for each, _, _ in _differences(expected, heard)}
@@ -199,9 +207,6 @@ class Proof:
                 joined = among.heard[by].joined if by else {}
                 if joined and channel not in joined:
                     found["channel", who, by] = f"{who} hears what {by} publishes on {channel!r}, and has not joined."
-            for number in _missed(heard, among):
-                channel, message, by, _ = among.published[number]
-                found["missed", who, by] = f"{who} does not hear what {by} publishes on {channel!r}: {message}"
             for name in heard.shared:
                 if name not in self.endpoint.shared:
                     found["field", name] = f"Connection.{name} is one object for two connections."
@@ -229,7 +234,7 @@ class Proof:
 
     def _count(self, steps: Sequence[Step], alone: Run) -> None:
         heard = alone.heard[ALPHA]
-        self.ended = ", ".join([*heard.ended, alone.error]) or self.ended
+        self.ended = ", ".join(filter(None, [*heard.ended, alone.error])) or self.ended
         invalid = 0
         for root, messages in self._outcome(steps, alone, ALPHA).items():
             for message in messages:
@@ -277,19 +282,6 @@ def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
         yield path, value
     for name, each in items:
         yield from _leaves((*path, name), each)
-
-
-def _missed(heard: Heard, run: Run) -> Iterator[int]:
-    """Yield what a client should have heard of the channels that it has joined, and has not, or not in order."""
-    last: dict[Any, int] = {}
-    for number in heard.published:
-        channel, _, by, _ = run.published[number]
-        if last.setdefault((channel, by), number) > number:
-            yield number
-    for number, (channel, _, _, exclude) in enumerate(run.published):
-        due = heard.joined.get(channel, heard.left) <= number < heard.left
-        if due and exclude != heard.connection and number not in heard.published and not heard.ended:
-            yield number
 
 
 def _tag(message: Any) -> Any:

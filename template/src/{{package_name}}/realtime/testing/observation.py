@@ -7,10 +7,9 @@ from litestar import Litestar
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import source_location
-from ..handlers.messages import RESERVED_FIELDS
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of
-from ..sessions.fast_path import split_fields
+from .client import without_reserved
 
 
 class UndocumentedMessages:
@@ -47,10 +46,8 @@ def _is(frame: str | bytes | None, kind: Any, handler: ListenerRouteHandler) -> 
     """Say whether a frame holds a message of this type, and nothing more."""
     if kind in {str, bytes}:
         return isinstance(frame, kind)
+    frame = without_reserved(frame)
     try:
-        if frame and frame[:1] in {"{", b"{"}:
-            fields = split_fields(frame)
-            frame = msgspec.json.encode({name: fields[name] for name in fields if name not in RESERVED_FIELDS})
         message = msgspec.json.decode(frame or "", type=kind, dec_hook=handler.default_deserializer)
     except msgspec.DecodeError:
         return False

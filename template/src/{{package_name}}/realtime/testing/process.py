@@ -40,12 +40,21 @@ FORKS: Any = get_context("spawn" if sys.platform == "win32" or len(gettempdir())
 FORKS.set_forkserver_preload(["pytest", f"{PACKAGE}.__main__", f"{PACKAGE}.app"])
 
 
-def credentials(user: str = "ada") -> dict[str, str]:
-    """Return the headers with which a client connects as this user; none where the service asks nobody."""
+Identify = Callable[[str, str], dict[str, str]]
+"""Return the headers with which a user connects to a path: `identify("ada", "/ws/echo")`."""
+
+
+def credentials(user: str = "ada", **claims: object) -> dict[str, str]:
+    """Return the headers with which a client connects as this user; none where the service asks nobody.
+
+    Args:
+        user: Who connects.
+        claims: What the token says besides, as in `roles=["admin"]`.
+    """
     if "token" not in COMMANDS:
         return {}
     command: Any = import_module("..commands.token", __package__)
-    token = command.make_token(load_settings(**settings_for_tests()), user, 3600, {})
+    token = command.make_token(load_settings(**settings_for_tests()), user, 3600, claims)
     return {"authorization": f"Bearer {token}"}
 
 

@@ -4,8 +4,9 @@
 """
 
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from enum import Enum
 from math import ceil, floor
 from typing import Annotated, Any, Final, TypeGuard
@@ -36,6 +37,14 @@ SEVERAL: Final = 3
 
 BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
 """The bounds of a parameter that Litestar checks, as `msgspec.Meta` names them too."""
+
+NUMBERED: Final[dict[type[inspect.Type], Callable[[int], str]]] = {
+    inspect.DecimalType: lambda number: f"{number}.5",
+    inspect.DateType: lambda number: str(date.fromordinal(730_000 + number)),
+    inspect.TimeDeltaType: lambda number: f"P{number}D",
+    inspect.UUIDType: lambda number: str(UUID(int=number, version=4)),
+}
+"""How the value with a number is written, of the types that have as many as there are numbers."""
 
 
 class OwnValues:
@@ -88,8 +97,8 @@ class OwnValues:
                 return self._integers(lowest, highest, step or 1)
             case inspect.FloatType():
                 return self._floats(kind)
-            case inspect.DecimalType():
-                return self._integers().map(lambda value: f"{value}.5")
+            case inspect.DecimalType() | inspect.DateType() | inspect.TimeDeltaType() | inspect.UUIDType():
+                return self._integers().map(NUMBERED[type(kind)])
             case inspect.BoolType():
                 return st.booleans()
             case inspect.NoneType():
@@ -99,26 +108,17 @@ class OwnValues:
             case inspect.EnumType(cls=enum):
                 members: type[Enum] = enum
                 return st.sampled_from([member.value for member in members])
-            case inspect.DateType():
-                return self._integers().map(lambda value: (date(2000, 1, 1) + timedelta(days=value)).isoformat())
-            case inspect.DateTimeType(tz=tz):
-                begin = datetime(2000, 1, 1, tzinfo=None if tz is False else UTC)
-                return self._integers().map(lambda value: (begin + timedelta(days=value)).isoformat())
-            case inspect.TimeType(tz=tz):
-                zone = None if tz is False else UTC
-                return self._integers().map(lambda value: time(value % 24, value // 24, tzinfo=zone).isoformat())
-            case inspect.TimeDeltaType():
-                return self._integers().map(lambda value: f"P{value}D")
-            case inspect.UUIDType():
-                return self._integers().map(lambda value: str(UUID(int=value, version=4)))
+            case inspect.DateTimeType(tz=tz) | inspect.TimeType(tz=tz):
+                day = "2000-01-01T" if isinstance(kind, inspect.DateTimeType) else ""
+                zone = "" if tz is False else "Z"
+                return self._integers().map(lambda value: f"{day}{value % 24:02}:{value // 24:02}:00{zone}")
             case inspect.BytesType() | inspect.ByteArrayType() | inspect.MemoryViewType():
                 texts = self._texts(inspect.StrType(kind.min_length, kind.max_length))
                 return texts.map(lambda text: b64encode(text.encode()).decode())
             case inspect.TupleType(item_types=items):
                 return st.tuples(*map(self._of, items)).map(list)
             case inspect.DictType(key_type=key, value_type=value):
-                keys = self._of(key).map(lambda drawn: drawn if isinstance(drawn, str) else str(drawn))
-                return st.dictionaries(keys, self._of(value), **_sizes(kind))
+                return st.dictionaries(self._of(key).map(str), self._of(value), **_sizes(kind))
             case inspect.CollectionType(item_type=item):
                 unique = isinstance(kind, inspect.SetType | inspect.FrozenSetType)
                 return st.lists(self._of(item), unique_by=msgspec.json.encode if unique else None, **_sizes(kind))

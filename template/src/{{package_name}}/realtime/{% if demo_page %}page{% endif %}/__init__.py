@@ -3,6 +3,8 @@
 There is no build step: the browser gets the files of this folder, and `client.js` of the folder `client/`.
 """
 
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -32,15 +34,23 @@ HEADERS: Final = {
 
 FOLDERS: Final = {"client.js": Path(__file__).parents[1] / "client"}
 CONTENTS: Final = {name: (FOLDERS.get(name, Path(__file__).parent) / name).read_bytes() for name in MEDIA_TYPES}
-DOCUMENTATION: Final = b'<a href="asyncapi">Messages</a>'
+OPTIONAL: Final = {
+    "/asyncapi": re.compile(r'\n *<a href="asyncapi">.*?</a>'),
+    "/logout": re.compile(r'\n *<form id="token-form">.*?</form>', re.DOTALL),
+}
+"""The parts of the page that are left out where the application does not have the path."""
 
 
 @get("/", sync_to_thread=False)
-def index(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The page, without the link to a documentation that the application does not have."""
-    content = CONTENTS["index.html"]
-    if all(route.path != "/asyncapi" for route in request.app.routes):
-        content = content.replace(DOCUMENTATION, b"")
+def index(request: Request[Any, Any, Any]) -> Response[str]:
+    """The page, with the title of the service, and without what the application does not have."""
+    content = CONTENTS["index.html"].decode()
+    paths = {route.path for route in request.app.routes}
+    for path, part in OPTIONAL.items():
+        if path not in paths:
+            content = part.sub("", content)
+    if config := request.app.openapi_config:
+        content = content.replace("Live connections", html.escape(config.title))
     return Response(content, media_type="text/html")
 
 

@@ -1,6 +1,6 @@
 // @ts-check
 import { CLOSE_CODES, ReconnectingWebSocket } from "./client.js";
-import { Lane, flow, hue } from "./timeline.js";
+import { Lane, flow, hue, kept } from "./timeline.js";
 
 /**
  * The messages that this page receives: those of `messages.py`, and those of the service itself.
@@ -44,9 +44,13 @@ class Card {
 
   /** @type {string | undefined} */
   #id;
+  /** @type {string | undefined} whose colour it has */
+  #painted;
   #greeting = "";
   #count = 0;
   #connections = 0;
+  /** @type {string | undefined} why it cannot connect, while the service answers */
+  refusal;
   /** @type {import("./client.js").State["lastClose"]} */
   #lastClose;
   /** @type {{ element: HTMLElement, key: string, times: number } | undefined} */
@@ -84,6 +88,7 @@ class Card {
     this.socket = new ReconnectingWebSocket(path, {
       onMessage: (message) => this.#receive(message),
       onState: (state) => this.#show(state),
+      onRefused: ({ status, detail }) => (this.refusal = `${status} ${detail}`),
       token: () => token,
       after: room === undefined ? undefined : 0,
       maxQueue: 20,
@@ -216,6 +221,7 @@ class Card {
     this.part.toggle.textContent = this.#connected ? "Close" : "Connect";
     for (const name of ["drop", "invalid", "big", "flood"]) this.part[name].ariaDisabled = String(status !== "open");
     if (status === "open") {
+      this.refusal = undefined;
       this.part.connections.textContent = ++this.#connections;
       this.lane.begin();
       this.#identify(undefined);
@@ -226,6 +232,7 @@ class Card {
     if (lastClose && lastClose !== this.#lastClose) {
       this.#lastClose = lastClose;
       const { code, reason } = lastClose;
+      if (!this.#connections) this.refusal ??= `${code} before the WebSocket was open`;
       const meaning = CLOSE_CODES.get(code)?.meaning ?? "defined by the service";
       const cause = `${code} ${meaning}${reason && ` (${reason})`}: ${this.#isClosed ? "stays closed" : "reconnects"}`;
       this.#tell(this.#isClosed && code !== 1000 ? "error" : "event", cause);
@@ -264,8 +271,11 @@ class Card {
 
   /** @param {string} id of the connection, or what stands for it */
   #paint(id) {
+    kept.add(id);
     this.root.style.setProperty("--hue", hue(id));
     this.lane.color(hue(id));
+    kept.delete(this.#painted);
+    this.#painted = id;
   }
 
   /**
@@ -311,6 +321,7 @@ class Card {
 
   #remove() {
     Card.all.delete(this);
+    kept.delete(this.#painted);
     this.socket.close();
     this.root.remove();
     this.lane.remove();
@@ -356,7 +367,9 @@ const chart = {
     $("causes").textContent = causes.length ? `: ${causes.join(", ")}` : "";
     this.draw("open", ["open"]);
     this.draw("sent", ["sent", "received"]);
-    showService(values.websocket_draining ? "draining" : "ready");
+    const refusal = [...Card.all].map((card) => card.refusal).find(Boolean);
+    const status = values.websocket_draining ? "draining" : refusal ? "refuses" : "ready";
+    showService(status, status === "refuses" ? `${refusal}. The log of the service names the cause and the fix.` : "");
   },
 
   /** @param {string} area @param {("open" | "received" | "sent")[]} names */
@@ -372,13 +385,19 @@ const chart = {
   },
 };
 
-const SERVICE = { ready: "Service ready", draining: "Service draining", unavailable: "Service unavailable" };
+const SERVICE = {
+  ready: "Service ready",
+  refuses: "Service answers, but refuses this page",
+  draining: "Service draining",
+  unavailable: "Service unavailable",
+};
 
-/** @param {keyof typeof SERVICE} status */
-function showService(status) {
-  if ($("service").dataset.status === status) return; // a screen reader would read it again
+/** @param {keyof typeof SERVICE} status @param {string} [refusal] why, and where to look */
+function showService(status, refusal = "") {
   $("service").dataset.status = status;
-  $("service").textContent = SERVICE[status];
+  for (const [id, text] of [["service", SERVICE[status]], ["refusal", refusal]]) {
+    if ($(id).textContent !== text) $(id).textContent = text; // a screen reader would read it again
+  }
 }
 
 async function poll() {
@@ -395,7 +414,7 @@ async function poll() {
   setTimeout(poll, 1000);
 }
 
-/** Show the title, and open the first connections. A service that has /logout asks for a token first. */
+/** Open the first connections. A service with authentication asks for a token first. */
 async function begin() {
   streams = await (await fetch("page/streams")).json();
   for (const stream of streams) {
@@ -405,10 +424,7 @@ async function begin() {
     button.onclick = () => new Card({ stream });
     $("echo").after(button);
   }
-  const { info, paths } = await (await fetch("schema/openapi.json")).json();
-  document.title = $("title").textContent = info.title;
-  if (paths["/logout"]) $("token-form").hidden = false;
-  else openFirst();
+  if (!tokenForm) openFirst();
 }
 
 function openFirst() {
@@ -434,12 +450,15 @@ function showCodes() {
   }
 }
 
-$("token-form").onsubmit = (/** @type {Event} */ event) => {
-  event.preventDefault();
-  token = $("token").value;
-  if (Card.all.size) Card.all.forEach((card) => card.socket.open());
-  else openFirst();
-};
+const tokenForm = $("token-form");
+if (tokenForm) {
+  tokenForm.onsubmit = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    token = $("token").value;
+    if (Card.all.size) Card.all.forEach((card) => card.socket.open());
+    else openFirst();
+  };
+}
 $("echo").onclick = () => new Card();
 $("join").onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault();

@@ -1,15 +1,20 @@
 // @ts-check
 /** The timeline of the connections: one lane for each card. Now is at the right edge, and time flows to the left. */
 
-const SPEED = 20; // pixels a second; the lines in style.css are five seconds apart
-const MAX_SECONDS = 150; // on the widest screens
-const HUES = 12;
+const SPEED = 30; // pixels a second; the lines in style.css are five seconds apart
+const MAX_SECONDS = 100; // on the widest screens
+const HUES = [80, 110, 205, 235, 265, 300, 335]; // degrees; neither the red of errors nor the green of "open"
+const CODE_WIDTH = 42; // pixels
 
 /** Where each mark is in a lane, in pixels from its middle. */
+const CODES = [-6, 17]; // where the close codes are
 const MARKS = { outgoing: [-5, -14], incoming: [5, 14], failed: [5, 14] };
 
 /** @type {Map<string, number>} the step around the colour circle of each id, the ids that were used last at the end */
 const hues = new Map();
+
+/** @type {Set<string | undefined>} the ids that keep their colours, however many others there are */
+export const kept = new Set();
 
 /**
  * Return the hue of a connection, in degrees. It depends on the id, so that windows mostly show the same, and it differs
@@ -20,14 +25,15 @@ const hues = new Map();
 export function hue(id) {
   let step = hues.get(id);
   if (step === undefined) {
-    if (hues.size === HUES) hues.delete([...hues.keys()][0]);
+    const ids = [...hues.keys()];
+    if (ids.length === HUES.length) hues.delete(ids.find((each) => !kept.has(each)) ?? ids[0]);
     const taken = new Set(hues.values());
-    step = [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 10_007, 7) % HUES;
-    while (taken.has(step)) step = (step + 5) % HUES;
+    step = [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 10_007, 7) % HUES.length;
+    while (taken.has(step)) step = (step + 2) % HUES.length;
   }
   hues.delete(id); // to the end, where the latest are
   hues.set(id, step);
-  return String((step * 360) / HUES + 20);
+  return String(HUES[step]);
 }
 
 /** Move time on in all lanes. @param {HTMLElement} lanes */
@@ -45,6 +51,8 @@ export class Lane {
   #line;
   /** @type {Record<string, number>} where the last mark of each kind is */
   #last = {};
+  /** @type {Record<number, number>} where the last close code of each height is */
+  #codes = {};
 
   /** @param {HTMLElement} lanes @param {string} name */
   constructor(lanes, name) {
@@ -92,7 +100,11 @@ export class Lane {
     if (this.#connection) {
       const x = now();
       this.#add(this.#connection, "path", { class: "closed", d: `M${x - 4},-4l8,8m0,-8l-8,8` });
-      this.#add(this.#connection, "text", { x: x - 9, y: -6 }).textContent = String(code);
+      const y = CODES.find((y) => !(x - this.#codes[y] < CODE_WIDTH)); // none if it would cover both before it
+      if (y !== undefined) {
+        this.#codes[y] = x;
+        this.#add(this.#connection, "text", { x: x - 9, y }).textContent = String(code);
+      }
     }
     this.#connection = undefined;
     if (reconnects) this.#go(this.#track, "wait");

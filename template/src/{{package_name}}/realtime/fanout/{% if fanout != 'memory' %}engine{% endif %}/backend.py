@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
-from ..messages import MAX_SEQUENCE, History, Message
+from ..messages import MAX_SEQUENCE, History, Members, Message
 from .settings import EngineSettings
 
 T = TypeVar("T")
@@ -86,6 +86,15 @@ class PresenceLeave(Operation[None]):
 
 
 @dataclass(slots=True, kw_only=True)
+class PresenceState(Operation[None]):
+    """If a member is in a channel on any node, and its state is another one, keep and publish this one."""
+
+    state: bytes
+    restored: bool = False
+    """Only if it has none: what another node has set meanwhile is newer."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Remember(Operation[None]):
     """Keep a text until a Unix time."""
 
@@ -99,7 +108,7 @@ class ListRemembered(Operation[list[str]]):
 
 
 @dataclass(slots=True, kw_only=True)
-class ListMembers(Operation[list[str]]):
+class ListMembers(Operation[Members]):
     """List who is in a channel, over all nodes."""
 
 

@@ -12,7 +12,7 @@ from ...errors import SettingsError
 from ...settings import PREFIX
 from ..broker import Broker, Dispatch, closed
 from ..memory import MemoryBroker
-from ..messages import History, Message
+from ..messages import History, Members, Message
 from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, Publish, Remember
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
@@ -113,12 +113,19 @@ class EngineBroker(Broker):
         kept = [Message(text.encode(), 0) for text in await self._queue.submit(ListRemembered(channel=""))]
         return [message.data.decode() for message in kept if self._signer.open("", message)]
 
-    async def members(self, channel: str) -> list[str]:
-        return await self._queue.submit(ListMembers(channel=channel))
+    async def members(self, channel: str) -> Members:
+        members = await self._queue.submit(ListMembers(channel=channel))
+        states = {member: Message(state, 0) for member, state in members.states.items()}
+        for state in states.values():
+            self._signer.open(channel, state)
+        return members._replace(states={member: state.data for member, state in states.items()})
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
-        sign = self._signer.sign
-        return self._presence.join(channel, member, sign(channel, joined), sign(channel, left))
+        signed = [self._signer.sign(channel, data) if data else b"" for data in (joined, left)]
+        return self._presence.join(channel, member, *signed)
+
+    def set_presence_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[None]:
+        return self._presence.set_state(channel, member, self._signer.sign(channel, state))
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
         return self._presence.leave(channel, member)

@@ -1,9 +1,11 @@
 """Who is present on this node, as the engine should know it."""
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from .backend import Backend, Heartbeat, Operation, PresenceJoin, PresenceLeave
+from .backend import Backend, Heartbeat, Operation, PresenceJoin, PresenceLeave, PresenceState
 from .send_queue import ENGINE_SECONDS, SendQueue
 from .subscriptions import batches
 
@@ -14,6 +16,9 @@ class RegisteredPresence:
     def __init__(self, queue: SendQueue) -> None:
         self._queue = queue
         self._members: dict[tuple[str, str], tuple[PresenceJoin, asyncio.Future[None]]] = {}
+        self._states: dict[tuple[str, str], PresenceState] = {}
+        self._lost_states: set[tuple[str, str]] = set()
+        """Those of which the engine does not know the last change."""
         self._lifetime = ""
         self._stale = False
         """An operation was given up, so the engine may believe something else."""
@@ -25,15 +30,27 @@ class RegisteredPresence:
         self._members[channel, member] = operation, result
         return result
 
+    def set_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[None]:
+        """Tell the engine the state of a member, and remember it until the member leaves."""
+        self._states[channel, member] = change = PresenceState(channel=channel, member=member, state=state)
+        result = self._queue.submit(change)
+        result.add_done_callback(partial(self._note_state, (channel, member)))
+        return result
+
     def leave(self, channel: str, member: str) -> asyncio.Future[None]:
         """Tell the engine that a member is gone."""
         self._members.pop((channel, member), None)
+        self._states.pop((channel, member), None)
         result = self._queue.submit(PresenceLeave(channel=channel, member=member))
         result.add_done_callback(self._note_failure)
         return result
 
     def _note_failure(self, result: asyncio.Future[None]) -> None:
-        self._stale = self._stale or result.cancelled() or result.exception() is not None
+        self._stale = self._stale or _failed(result)
+
+    def _note_state(self, key: tuple[str, str], result: asyncio.Future[None]) -> None:
+        self._note_failure(result)
+        (self._lost_states.add if _failed(result) else self._lost_states.discard)(key)
 
     async def restore(self, backend: Backend, heartbeat: Heartbeat, *, reconnected: bool = False) -> None:
         """Make what the engine believes of this node true again, where it may not be.
@@ -56,8 +73,17 @@ class RegisteredPresence:
                 changes.append(
                     PresenceJoin(channel=operation.channel, member=operation.member, joined=joined, left=operation.left)
                 )
+        for key, change in self._states.items():
+            if key not in registered or key in self._lost_states:
+                changes.append(replace(change, restored=key not in self._lost_states))
         for batch in batches(changes):
             async with asyncio.timeout(ENGINE_SECONDS):
                 results = await backend.apply(batch)
             self._stale = self._stale or any(isinstance(result, Exception) for result in results)
+        if not self._stale:
+            self._lost_states.clear()
         self._lifetime = heartbeat.lifetime
+
+
+def _failed(result: asyncio.Future[None]) -> bool:
+    return result.cancelled() or result.exception() is not None
