@@ -13,9 +13,9 @@ from litestar.testing import TestClient
 from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.settings import PREFIX
 from my_service.realtime.testing import TIMEOUT, Service, Start, run
-from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.testing.process import environment_with
 
 from .tokens import bearer, token
@@ -114,7 +114,9 @@ def test_the_command_makes_a_token(start: Start, tmp_path: Path) -> None:
 def test_the_command_writes_claims_beside_the_user(tmp_path: Path) -> None:
     claims = ["role=agent", "level=3", 'teams=["red"]', "sub=eve", "note=a=b"]
     options = [each for claim in claims for each in ("--claim", claim)]
-    made = jwt.decode(signed_by_command(*options, cwd=tmp_path).stdout.strip(), AuthSettings.for_tests["auth_secret"], ["HS256"])
+    made = jwt.decode(
+        signed_by_command(*options, cwd=tmp_path).stdout.strip(), AuthSettings.for_tests["auth_secret"], ["HS256"]
+    )
     own = {name: made.pop(name) for name in ("sub", "iat", "exp", "jti")}
     assert own["sub"] == "grace"
     assert made == {"role": "agent", "level": 3, "teams": ["red"], "note": "a=b"}

@@ -10,7 +10,6 @@ import msgspec
 
 from my_service.realtime.auth.settings import AuthSettings
 
-
 SECRET = AuthSettings.for_tests["auth_secret"]
 
 

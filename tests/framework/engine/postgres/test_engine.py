@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.engine.backend import EngineRefusedError
@@ -32,8 +33,10 @@ class TestPostgres(conformance.EngineTests):
 
     async def forget(self, engine: conformance.Server, channel: str, member: str) -> None:
         async with await psycopg.AsyncConnection.connect(engine.url, autocommit=True) as client:
-            gone = [channel.encode(), member.encode()]
-            await client.execute(f"DELETE FROM {PACKAGE}.presence WHERE channel = %s AND member = %s", gone)
+            delete = sql.SQL("DELETE FROM {}.presence WHERE channel = %s AND member = %s").format(
+                sql.Identifier(PACKAGE)
+            )
+            await client.execute(delete, [channel.encode(), member.encode()])
 
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
     def test_a_database_in_any_encoding_carries_all_characters(self, engine: conformance.Server, encoding: str) -> None:
