@@ -18,6 +18,9 @@ decode_ping: Final = msgspec.json.Decoder(msgspec.defstruct("Ping", [], tag="pin
 MAX_PING: Final = 500
 """Characters of a ping with a `ref`."""
 
+NOT_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeError)
+"""What decoding raises of a text that is no JSON."""
+
 BURST_SECONDS: Final = 10
 """Where a rate has no burst of its own, what it allows in this time may come at once."""
 
@@ -98,6 +101,6 @@ def is_ping(text: str | None) -> bool:
         return text in PONGS
     try:
         decode_ping(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except NOT_JSON:
         return False
     return True

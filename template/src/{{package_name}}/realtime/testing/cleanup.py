@@ -39,6 +39,9 @@ from .leftovers import Loop, find_growth, find_leftovers
 from .process import TIMEOUT, Identify
 from .strategies import OWNERS, Endpoint
 
+REFUSALS: Final = (MessageError, HTTPException)
+"""What a handler raises to answer with an error: it is through then, as where it returns."""
+
 SOON: Final = {
     "drain_seconds": 0.0,
     "grace_seconds": 0.0,
@@ -374,7 +377,7 @@ def _held(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             answer = await function(**arguments)
             await life.hold()
-        except (MessageError, HTTPException):
+        except REFUSALS:
             await life.hold()
             raise
         else:

@@ -300,5 +300,5 @@ def _decode(frame: Any, kind: Any, dec_hook: Callable[[Any, Any], Any]) -> Any:
         return frame
     try:
         return msgspec.json.decode(without_reserved(frame), type=kind, dec_hook=dec_hook)
-    except (msgspec.DecodeError, TypeError):
-        raise AssertionError(f"expected {kind}, received {frame!r}") from None
+    except (msgspec.DecodeError, TypeError) as error:
+        raise AssertionError(f"expected {kind}, received {frame!r}: {error}") from None

@@ -31,6 +31,7 @@ from litestar import Litestar
 from ..fanout.messages import Gap
 from ..fanout.plugin import Fanout
 from ..handlers.route_handler import ListenerRouteHandler
+from ..sessions.limits import NOT_JSON
 from ..sessions.session import SESSION_KEY, Session, Socket
 from .process import TIMEOUT, Identify
 from .strategies import is_object
@@ -231,7 +232,7 @@ class Client:
         self._run.lines.append(f"{self._who:<8}hears {frame if isinstance(frame, str) else repr(frame)}")
         try:
             message: Any = msgspec.json.decode(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             message = frame
         ref = ""
         if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
@@ -351,7 +352,7 @@ def note_shared_fields(clients: dict[str, Client]) -> None:
         connection: Any = client.session.connection if client.session else None
         for each in fields(connection) if connection else ():
             value: Any = getattr(connection, each.name)
-            if isinstance(value, MUTABLE) and seen.setdefault(id(value), client) is not client:
+            if isinstance(getattr(connection, each.name), MUTABLE) and seen.setdefault(id(value), client) is not client:
                 client.heard.shared += (each.name,)
 
 

@@ -23,6 +23,7 @@ from websockets.frames import CloseCode
 from ..handlers.messages import End, ErrorMessage, Ref, error_answer
 from ..sessions.cause import Reason
 from ..sessions.fast_path import PassThroughMiddleware
+from ..sessions.limits import NOT_JSON
 from ..sessions.plugin import Sessions
 from ..sessions.session import SESSION_KEY, Session
 from .authenticator import Authenticator, seconds_left
@@ -142,7 +143,7 @@ class TokenAccess:
         session = self._session
         try:
             message = _decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except NOT_JSON:
             return False
         try:
             token = await self._authenticator.verify(message.token)
