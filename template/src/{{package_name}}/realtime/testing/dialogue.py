@@ -42,6 +42,9 @@ STEP_SECONDS: Final = 30
 MAX_FRAMES: Final = 100
 """Frames that a client receives before nobody waits for more of them: a stream may have no end."""
 
+MAX_UNENDED: Final = 10
+"""Frames that are compared of a stream that has not ended with the dialogue: how many there are is chance."""
+
 MUTABLE: Final = (list, dict, set, bytearray)
 """What two connections must not have in common."""
 
@@ -336,6 +339,8 @@ async def converse(
     await loop.settle(is_anybody_busy)
     note_shared_fields(clients)
     for client in clients.values():
+        for ref in client.session.exchanges if client.session else ():
+            del client.heard.answers.get(ref, [])[MAX_UNENDED:]
         cause = client.session.cause if client.session else None
         run.error = repr(cause.error) if cause and cause.error else run.error
         client.put({"type": "websocket.disconnect", "code": 1000})

@@ -118,7 +118,7 @@ class EngineBroker(Broker):
         states = {member: Message(state, 0) for member, state in members.states.items()}
         for state in states.values():
             self._signer.open(channel, state)
-        return members._replace(states={member: state.data for member, state in states.items()})
+        return Members(members.sequence, {member: state.data for member, state in states.items()})
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
         signed = [self._signer.sign(channel, data) if data else b"" for data in (joined, left)]
