@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
 from my_service.realtime.fanout.channels import display_name, node_channel, room_channel, user_channel
+from my_service.realtime.fanout.plugin import REMOVALS
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
@@ -92,6 +93,13 @@ async def remove(user: FromQuery[str], room: FromQuery[str], fanout: NamedDepend
     await fanout.remove(user, room, "spam")
 
 
+@post("/garbage")
+async def garbage(user: FromQuery[str], fanout: NamedDependency[Fanout]) -> None:
+    """Somebody else writes to the channel of the nodes, in the same turn of the event loop as a node does."""
+    fanout.broker.publish(REMOVALS, b"{")
+    await fanout.disconnect(user, "bye")
+
+
 @post("/disconnect")
 async def disconnect(user: FromQuery[str], fanout: NamedDependency[Fanout]) -> None:
     await fanout.disconnect(user, "bye")
@@ -102,7 +110,7 @@ def service() -> Iterator[TestClient[Litestar]]:
     settings = Settings(max_messages_per_second=0, history=2)
     plugins = [Fanout(settings), Sessions(settings, ConnectionInfo, Hooks())]
     app = Litestar(
-        [Inbox, Room, note, say, remove, disconnect], plugins=plugins, logging_config=None, openapi_config=None
+        [Inbox, Room, note, say, remove, garbage, disconnect], plugins=plugins, logging_config=None, openapi_config=None
     )
     with TestClient(app) as client:
         yield client
@@ -162,6 +170,15 @@ def test_a_user_is_removed_from_a_room_and_told_why(service: TestClient[Litestar
             assert (ended.value.code, ended.value.detail) == (1008, "bye")
         service.post("/say?room=hall&text=still+here")
         assert eve.receive_json(timeout=TIMEOUT)["text"] == "still here"
+
+
+def test_what_no_node_has_sent_takes_nothing_else_with_it(service: TestClient[Litestar]) -> None:
+    with service.websocket_connect("/room?name=hall&user=ada") as ada:
+        assert ada.receive_json(timeout=TIMEOUT)["text"] == "ada came"
+        service.post("/garbage?user=ada")
+        with pytest.raises(WebSocketDisconnect) as ended:
+            ada.receive_json(timeout=TIMEOUT)
+        assert (ended.value.code, ended.value.detail) == (1008, "bye")
 
 
 def test_a_connection_that_is_nobodys_cannot_join(

@@ -289,4 +289,4 @@ def test_a_mistake_is_found(plant: Callable[[], Any]) -> None:
     assert report.startswith("/mistake lets a connection see the state of another: ")
     assert "test_mistakes.py, line " in report
     assert "alpha   connects to /mistake" in report
-    assert "hears" in report.splitlines()[-2]
+    assert "receives" in report.splitlines()[-2]

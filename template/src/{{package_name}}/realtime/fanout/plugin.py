@@ -9,6 +9,7 @@ from itertools import filterfalse
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
+import structlog
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
@@ -31,6 +32,8 @@ from .memory import MemoryBroker
 from .messages import MAX_SEQUENCE, GapMarker
 from .settings import FanoutSettings
 from .subscription import Subscription
+
+log = structlog.get_logger(__name__)
 
 StateT = TypeVar("StateT", bound=Struct)
 
@@ -437,15 +440,19 @@ class Fanout(InitPlugin):
     def _follow(self, registry: Registry, batch: Batch) -> None:
         """Do on this node what `remove` and `disconnect` ask of all."""
         for message in batch.messages:
-            if isinstance(message, GapMarker):
-                continue
-            removal = msgspec.json.decode(message.data, type=Removal)
-            if removal.channel is None:
-                registry.disconnect(removal.user, removal.detail)
-                continue
-            for session in registry.of_user(removal.user):
-                with suppress(RuntimeError):  # it is about to end
-                    session.start(self._remove(session, removal.channel, removal.detail))
+            if not isinstance(message, GapMarker):
+                try:
+                    self._put_out(registry, msgspec.json.decode(message.data, type=Removal))
+                except Exception:  # else those that come with it are lost
+                    log.exception("a removal by another node could not be followed")
+
+    def _put_out(self, registry: Registry, removal: Removal) -> None:
+        if removal.channel is None:
+            registry.disconnect(removal.user, removal.detail)
+            return
+        for session in registry.of_user(removal.user):
+            with suppress(RuntimeError):  # it is about to end
+                session.start(self._remove(session, removal.channel, removal.detail))
 
     async def _remove(self, session: Session, channel: str, detail: str) -> None:
         channels: Channels = session.scope["state"].get(CHANNELS_KEY, Channels())

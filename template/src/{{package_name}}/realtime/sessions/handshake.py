@@ -22,7 +22,7 @@ from websockets.frames import CloseCode
 from ..internals import routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
 from .limits import TokenBucket
-from .origin import OriginPolicy
+from .origin import OriginPolicy, own_origin
 from .registry import Registry
 from .runtime import DENIAL_RESPONSE, Runtime, client_address
 from .session import RESTARTING, SESSION_KEY, Session
@@ -146,8 +146,7 @@ class RoutingMiddleware:
         """Answer a GET as its handshake would be, whose status a browser shows no page; with 426 if it is accepted."""
         headers = [*scope["headers"]]
         if (b"sec-fetch-site", b"same-origin") in headers and not any(name == b"origin" for name, _ in headers):
-            host = next((value for name, value in headers if name == b"host"), b"")
-            headers.append((b"origin", scope["scheme"].encode() + b"://" + host))  # a GET of the same origin has none
+            headers.append((b"origin", own_origin(scope).encode()))  # a GET of the same origin has none
         handshake = scope | {
             "type": "websocket",
             "scheme": scope["scheme"].replace("http", "ws"),

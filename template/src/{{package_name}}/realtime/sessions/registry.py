@@ -10,7 +10,6 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from websockets.frames import CloseCode
 
 from .cause import Reason
 from .fast_path import FrameWriter
@@ -130,7 +129,7 @@ class Registry(Collector):
             detail: The close reason.
         """
         for session in self.of_user(user):
-            session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
+            session.end_access(detail)
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until every session is cleaned up.

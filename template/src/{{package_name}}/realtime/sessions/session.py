@@ -376,6 +376,10 @@ class Session:
         else:
             closing.close()
 
+    def end_access(self, detail: str) -> None:
+        """Close with 1008, in a task: the client may no longer be connected."""
+        self.close_soon(self.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, detail))
+
     async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
         """Close, because the client exceeded the limit of a setting."""
         if self.cause is None:

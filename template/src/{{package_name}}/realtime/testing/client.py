@@ -18,6 +18,7 @@ from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
 
 from ..errors import source_location
+from ..fanout.channels import room_channel
 from ..fanout.dispatch import Batch
 from ..fanout.plugin import Fanout
 from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
@@ -193,7 +194,7 @@ class Channel:
         self._client: Any = client  # its types are partly unknown
         self._data: Queue[bytes] = Queue()
         with client.portal() as portal:
-            portal.call(self._client.app.plugins.get(Fanout).subscribe, name, self._deliver)
+            portal.call(self._client.app.plugins.get(Fanout).subscribe, room_channel(name), self._deliver)
 
     def receive(self, message: type[Message]) -> Message:
         """Return the next message that is published.

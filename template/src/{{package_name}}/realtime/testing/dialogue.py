@@ -49,7 +49,7 @@ MUTABLE: Final = (list, dict, set, bytearray)
 """What two connections must not have in common."""
 
 GAP: Final = Gap.__struct_config__.tag
-"""What tells a client that a channel has more than it hears."""
+"""What tells a client that a channel has more than it receives."""
 
 REFUSED: Final = "is refused with HTTP "
 """How a connection ends that does not begin."""
@@ -96,7 +96,7 @@ class Heard:
     published: list[int] = field(default_factory=list[int])
     """What it heard of the channels that it has joined, as numbers of `Run.published`."""
     joined: dict[str, float] = field(default_factory=dict[str, float])
-    """From which number on it hears what is published on a channel."""
+    """From which number on it receives what is published on a channel."""
     ended: list[str] = field(default_factory=list[str])
     """How it ended, unless it left."""
     sees_others: bool = False
@@ -152,7 +152,7 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self.idling.skipped
 
-    async def settle(self, is_busy: Callable[[], bool]) -> None:
+    async def wait_idle(self, is_busy: Callable[[], bool]) -> None:
         """Wait until nothing is left to do, and nobody is busy."""
         limit = self.time() + STEP_SECONDS
         self.idling.is_busy = lambda: self.time() < limit and is_busy()
@@ -232,7 +232,7 @@ class Client:
         self._run.lines.append(f"{self._who:<8}{how}")
 
     def _hear(self, frame: str | bytes) -> None:
-        self._run.lines.append(f"{self._who:<8}hears {frame if isinstance(frame, str) else repr(frame)}")
+        self._run.lines.append(f"{self._who:<8}receives {frame if isinstance(frame, str) else repr(frame)}")
         try:
             message: Any = msgspec.json.decode(frame)
         except NOT_JSON:
@@ -334,9 +334,9 @@ async def converse(
             time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile
             await asyncio.sleep(pace)
         if step.waits:
-            await loop.settle(is_anybody_busy)
+            await loop.wait_idle(is_anybody_busy)
         run.seconds.append(time.perf_counter() - begin)
-    await loop.settle(is_anybody_busy)
+    await loop.wait_idle(is_anybody_busy)
     note_shared_fields(clients)
     for client in clients.values():
         for ref in client.session.exchanges if client.session else ():

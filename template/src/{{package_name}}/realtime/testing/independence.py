@@ -1,5 +1,5 @@
-"""No connection sees the state of another, as non-interference: what a client hears in a dialogue of its own is what it
-hears when others speak before, in between and after.
+"""No connection sees the state of another, as non-interference: what a client receives in a dialogue of its own is what
+it receives when others speak before, in between and after.
 """
 
 import gc
@@ -196,17 +196,18 @@ class Proof:
         found: dict[Path, str] = {}
         expected = self._outcome(steps, alone, ALPHA, sees_others=among.heard[ALPHA].sees_others)
         for path, one, other in _differences(expected, self._outcome(steps, among, ALPHA)):
-            found.setdefault(path, f"{ALPHA} hears {_name(path)} {other!r}. Alone, it hears {one!r}.")
+            found.setdefault(path, f"{ALPHA} receives {_name(path)} {other!r}. Alone, it receives {one!r}.")
         told = {who: "".join(map(str, (step for step in steps if step.who == who))) for who in among.heard}
         for who, heard in among.heard.items():
             for other in told.keys() - {who}:
                 if other not in told[who] and other in str(self._outcome(steps, among, who)):
-                    found["words", who, other] = f"{who} hears {other!r}, which it has not said."
+                    found["words", who, other] = f"{who} receives {other!r}, which it has not said."
             for number in heard.published:
                 channel, _, by, _ = among.published[number]
                 joined = among.heard[by].joined if by else {}
                 if joined and channel not in joined:
-                    found["channel", who, by] = f"{who} hears what {by} publishes on {channel!r}, and has not joined."
+                    problem = f"{who} receives what {by} publishes on {channel!r}, and has not joined."
+                    found["channel", who, by] = problem
             for name in heard.shared:
                 if name not in self.endpoint.shared:
                     found["field", name] = f"Connection.{name} is one object for two connections."

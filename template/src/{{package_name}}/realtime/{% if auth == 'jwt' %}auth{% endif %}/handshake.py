@@ -18,10 +18,8 @@ from litestar.exceptions import (
 from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
-from websockets.frames import CloseCode
 
 from ..handlers.messages import End, ErrorMessage, Ref, error_answer
-from ..sessions.cause import Reason
 from ..sessions.fast_path import PassThroughMiddleware
 from ..sessions.limits import NOT_JSON
 from ..sessions.plugin import Sessions
@@ -123,11 +121,8 @@ class TokenAccess:
 
     def _await_expiry(self) -> None:
         self.end()
-        self._expiry = asyncio.get_running_loop().call_later(seconds_left(self._token), self._expire)
-
-    def _expire(self) -> None:
-        session = self._session
-        session.close_soon(session.close(Reason.ACCESS_ENDED, CloseCode.POLICY_VIOLATION, "the token has expired"))
+        loop, seconds = asyncio.get_running_loop(), seconds_left(self._token)
+        self._expiry = loop.call_later(seconds, self._session.end_access, "the token has expired")
 
     def end(self) -> None:
         """Forget when the token expires."""
