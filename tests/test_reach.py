@@ -111,7 +111,12 @@ async def bake(context: dict[str, Any], *, user: str) -> None:
 
 
 settings = {
-    "queue": Queue.from_url(os.environ["QUEUE_URL"]), "functions": [bake], "startup": startup, "shutdown": shutdown
+    "queue": Queue.from_url(os.environ["QUEUE_URL"]),
+    "functions": [bake],
+    "startup": startup,
+    "shutdown": shutdown,
+    # A signal that comes during one of these is seen after its pause, of a minute by default.
+    "timers": dict.fromkeys(("schedule", "worker_info", "sweep", "abort"), 1),
 }
 """
 
