@@ -30,6 +30,14 @@ def renders(template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
     return Renders(template, folder if worker_id == "master" else folder.parent)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _mypy_remembers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have mypy read the libraries once for all projects; each worker has a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def default_project(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with every answer left at its default; not to be changed."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
+from .cases import each
 from .rendering import Renders, run_pytest
 
 PACKAGE = Path("src/my_service")
@@ -355,11 +356,6 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     assert "SyntaxError" not in written
 
 
-def each_of(mutants: dict[str, Mistake]) -> pytest.MarkDecorator:
-    chosen = [name if name in QUICK else pytest.param(name, marks=pytest.mark.exhaustive) for name in mutants]
-    return pytest.mark.parametrize("mutant", chosen)
-
-
 @pytest.mark.parametrize(
     ("mutants", "folder", "answers"),
     [(USER_MUTANTS, "", {}), (MUTANTS, "realtime", {}), (AUTH_MUTANTS, "realtime/auth", {"auth": "jwt"})],
@@ -377,6 +373,7 @@ def test_every_mistake_can_be_planted(
                 ast.parse(text)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("answers", [{}, {"auth": "jwt"}], ids=["default", "jwt"])
 def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, answers: dict[str, str]) -> None:
     project = copy_with([], renders.compiled(**answers), tmp_path / "project")
@@ -384,21 +381,20 @@ def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, an
     assert status == 0, written[-3000:]
 
 
-@each_of(USER_MUTANTS)
-def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = copy_with(USER_MUTANTS[mutant], renders.compiled(), tmp_path / "project")
+@pytest.mark.parametrize("mistake", each(USER_MUTANTS, QUICK))
+def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
+    project = copy_with(mistake, renders.compiled(), tmp_path / "project")
     shutil.rmtree(project / "tests" / "framework")
     assert_found(project, ("tests",))
 
 
-@each_of(MUTANTS)
-def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    mistake = MUTANTS[mutant]
+@pytest.mark.parametrize("mistake", each(MUTANTS, QUICK))
+def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
     project = copy_with(mistake, renders.compiled(), tmp_path / "project", "realtime")
     assert_found(project, near(mistake[0][0]), GENERATED, ("tests",))
 
 
-@each_of(AUTH_MUTANTS)
-def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = copy_with(AUTH_MUTANTS[mutant], renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
+@pytest.mark.parametrize("mistake", each(AUTH_MUTANTS, QUICK))
+def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
+    project = copy_with(mistake, renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
     assert_found(project, WITHOUT_PROCESSES_OF_AUTH, ("tests/framework/auth",))
