@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 
-def each(cases: Mapping[str, Any], quick: Container[str]) -> list[pytest.ParameterSet]:
+def params(cases: Mapping[str, Any], quick: Container[str]) -> list[pytest.ParameterSet]:
     """Return the parameters of a test.
 
     Args:

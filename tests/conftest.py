@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
@@ -31,9 +32,18 @@ def renders(template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _mypy_remembers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have mypy read the libraries once for all projects; each worker has a cache of its own."""
+def _nothing_is_compiled_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have Jinja compile each text of the template, and mypy read each library, once for all projects."""
+    compile_text, compiled = Environment.compile, dict[object, Any]()
+
+    def compile_once(environment: Environment, source: object, *names: object) -> Any:
+        key = (environment.lexer, source, *names)  # the lexer is one for all environments with the same syntax
+        if key not in compiled:
+            compiled[key] = compile_text(environment, source, *names)  # type: ignore[call-overload]
+        return compiled[key]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "compile", compile_once)
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
         yield
 

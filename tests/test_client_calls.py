@@ -83,7 +83,8 @@ class Scripted:
         self.paths: list[str] = []
         self.refuses: list[tuple[int, str]] = []
         """The status and the body of the answers to what is no request for the page, one after the other; then none."""
-        self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond)
+        # Chromium opens connections in advance; shutting down waits for those that say nothing.
+        self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond, open_timeout=2)
         self._thread = Thread(target=self._server.serve_forever)
         self._thread.start()
         self.port: int = self._server.socket.getsockname()[1]

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from .cases import each
+from .cases import params
 from .rendering import Renders, run_pytest
 
 PACKAGE = Path("src/my_service")
@@ -381,20 +381,20 @@ def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, an
     assert status == 0, written[-3000:]
 
 
-@pytest.mark.parametrize("mistake", each(USER_MUTANTS, QUICK))
+@pytest.mark.parametrize("mistake", params(USER_MUTANTS, QUICK))
 def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
     project = copy_with(mistake, renders.compiled(), tmp_path / "project")
     shutil.rmtree(project / "tests" / "framework")
     assert_found(project, ("tests",))
 
 
-@pytest.mark.parametrize("mistake", each(MUTANTS, QUICK))
+@pytest.mark.parametrize("mistake", params(MUTANTS, QUICK))
 def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
     project = copy_with(mistake, renders.compiled(), tmp_path / "project", "realtime")
     assert_found(project, near(mistake[0][0]), GENERATED, ("tests",))
 
 
-@pytest.mark.parametrize("mistake", each(AUTH_MUTANTS, QUICK))
+@pytest.mark.parametrize("mistake", params(AUTH_MUTANTS, QUICK))
 def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
     project = copy_with(mistake, renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
     assert_found(project, WITHOUT_PROCESSES_OF_AUTH, ("tests/framework/auth",))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from . import forked
-from .cases import each
+from .cases import params
 from .rendering import HOSTILE, check, environment, replace, run
 
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def assert_tests_pass(project: Path) -> None:
 
 
 each_project = pytest.mark.parametrize(
-    "answers", each(ANSWERS, {"defaults", "hostile text, longest names, everything"})
+    "answers", params(ANSWERS, {"defaults", "hostile text, longest names, everything"})
 )
 
 
