@@ -260,10 +260,10 @@ def test_closing_while_it_asks_is_final(run_in_chromium: Run, scripted: Scripted
     assert scripted.handshakes == 1
 
 
-def test_messages_of_a_type_are_heard_until_that_is_ended(run: Run) -> None:
+def test_messages_of_a_type_are_received_until_that_is_ended(run: Run) -> None:
     result = run("""
-        const heard = [];
-        const stop = socket.on("said", ({ n }) => heard.push(n));
+        const numbers = [];
+        const stop = socket.on("said", ({ n }) => numbers.push(n));
         await opened();
         const say = (...said) => socket.send({ type: "ask", answers: said });
         say({ type: "said", n: 1 }, { type: "left", n: 2 });
@@ -271,7 +271,7 @@ def test_messages_of_a_type_are_heard_until_that_is_ended(run: Run) -> None:
         stop();
         say({ type: "said", n: 3 });
         await until(() => received.length === 3);
-        result = [heard, received.map(({ n }) => n)];
+        result = [numbers, received.map(({ n }) => n)];
     """)
     assert result == [[1], [1, 2, 3]]
 
