@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
 from .history import History
+from .npm import install
 from .rendering import Renders, compile_package, copy_of_the_template, names
 from .service import Service, Start, render_with_probe
 
@@ -125,6 +126,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     with browser.new_context() as context:
         context.set_default_timeout(MILLISECONDS)
         yield context
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core, which finds in a page what cannot be used by everybody."""
+    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture

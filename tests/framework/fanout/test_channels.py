@@ -91,11 +91,6 @@ def fanout(limitless: Settings) -> Fanout:
 
 
 @pytest.fixture
-def hooks() -> Hooks:
-    return Hooks()
-
-
-@pytest.fixture
 def rooms(limitless: Settings, fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
     sessions = Sessions(limitless, ConnectionInfo, hooks)
     app = Litestar([Room, tell], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
