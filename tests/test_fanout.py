@@ -38,6 +38,12 @@ from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset,
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 """For tests that look into the one server of an engine."""
+ONE_ENGINE = pytest.mark.parametrize(
+    "engine",
+    ["redis", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("postgres", "cluster"))],
+    indirect=True,
+)
+"""For tests that take so long that the other engines are `exhaustive`."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -468,7 +474,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer,
 
 
 @SINGLE_SERVERS
-@pytest.mark.parametrize("history", [0, 100])
+@pytest.mark.parametrize("history", [0, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
     engine: EngineServer, guarded: Nodes, history: int
 ) -> None:
@@ -836,6 +842,7 @@ async def pour_over_a_restart(
     return [each[0].messages for each in crowds]
 
 
+@ONE_ENGINE
 def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
     engine: EngineServer, nodes: Nodes
 ) -> None:
@@ -845,6 +852,7 @@ def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_
         assert [message["text"] for message in heard[1:]] == [f"{number} " for number in range(10_000)]
 
 
+@pytest.mark.exhaustive
 def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer, nodes: Nodes) -> None:
     settings = {"history": 0, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, redis.url, **settings)

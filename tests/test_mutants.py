@@ -356,6 +356,10 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     assert "SyntaxError" not in written
 
 
+def test_what_is_planted_in_every_run_is_among_the_mistakes() -> None:
+    assert QUICK <= {*USER_MUTANTS, *MUTANTS, *AUTH_MUTANTS}
+
+
 @pytest.mark.parametrize(
     ("mutants", "folder", "answers"),
     [(USER_MUTANTS, "", {}), (MUTANTS, "realtime", {}), (AUTH_MUTANTS, "realtime/auth", {"auth": "jwt"})],
