@@ -357,7 +357,7 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
 
 
 def test_what_is_planted_in_every_run_is_among_the_mistakes() -> None:
-    assert QUICK <= {*USER_MUTANTS, *MUTANTS, *AUTH_MUTANTS}
+    assert {*USER_MUTANTS, *MUTANTS, *AUTH_MUTANTS} >= QUICK
 
 
 @pytest.mark.parametrize(
