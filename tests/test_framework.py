@@ -23,12 +23,11 @@ QUICK = {
     ("defaults", "all others"),
     ("defaults", "fanout"),
     ("defaults", "server"),
-    ("everything", "all others"),
     ("everything", "auth"),
     ("everything", "engine"),
     ("redis, nothing else", "engine"),
 }
-"""Those that run every time, each folder with the answers that change most of it; the others are `exhaustive`."""
+"""Those that run every time: each folder once, the engines once each. The others are `exhaustive`."""
 FOLDERS = {path.name for path in FRAMEWORK.iterdir() if (path / "__init__.py").exists()}
 
 

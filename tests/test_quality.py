@@ -88,6 +88,7 @@ def test_without_its_listeners_it_is_green(rendered: Callable[..., Path], demo_p
     assert_tests_pass(project)
 
 
+@pytest.mark.exhaustive
 def test_its_tests_pass_in_a_subfolder(project: Path) -> None:
     """As in a repository of several services, from its root."""
     status, written = forked.run_pytest(
