@@ -28,7 +28,7 @@ NAMES: dict[str, type] = {"socket": WebSocket, "connection": ConnectionInfo}
 
 
 def check_parameters(function: Callable[..., Any], kind: str, passed: Collection[str] = ()) -> None:
-    """Refuse parameters into which Litestar cannot inject: without an annotation, or a `socket` of another type.
+    """Refuse parameters into which nothing can be injected: without annotation or name, or a `socket` of another type.
 
     Args:
         function: The function whose parameters are checked.
@@ -40,8 +40,14 @@ def check_parameters(function: Callable[..., Any], kind: str, passed: Collection
     """
     hints = resolve_hints(function, kind)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or (name, kind) == ("self", "listener"):
+        if (name, kind) == ("self", "listener"):
             continue
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+            raise ConfigurationError(
+                source_location(function),
+                f"has a parameter {name!r} that cannot be passed by its name",
+                "write it without `*` and `/`; where a decorator has it, give that functools.wraps",
+            )
         if name not in hints:
             if name in passed:
                 continue
@@ -73,9 +79,8 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
-                where = _place_of_parameter(name, handler) or source_location(function)
-                _check_type(where, name, types[name])
-                _check_name(where, field, handler)
+                check_name(handler, field, function)
+                _check_type(_place_of_parameter(name, handler) or source_location(function), name, types[name])
 
 
 def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) -> None:
@@ -109,7 +114,7 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         raise ConfigurationError(
             where,
             "asks for `connection` outside connection_lifespan, so there is none",
-            "use @listener, or pass connection_lifespan=connection_lifespan. If its own lifespan enters "
+            "use @listener or Listener, or pass connection_lifespan=connection_lifespan. If its own lifespan enters "
             f"connection_lifespan, add {opt_out_hint('connection')}",
         )
 
@@ -145,14 +150,24 @@ def _check_caches(handler: BaseRouteHandler) -> None:
             )
 
 
-def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -> None:
-    """Refuse a parameter that Litestar would look for in the query, and that no query can hold."""
-    if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS or not field.is_required:
+def check_name(handler: BaseRouteHandler, field: FieldDefinition, function: Callable[..., Any]) -> None:
+    """Refuse a parameter that Litestar would look for in the query, and that no query can hold.
+
+    Args:
+        handler: A registered handler.
+        field: The parameter.
+        function: What has it, where neither the handler nor one of its hooks has.
+
+    Raises:
+        ConfigurationError: It has another name than what is injected, or nothing is.
+    """
+    if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS:
         return
-    name = next((name for name, kind in NAMES.items() if field.is_subclass_of(kind)), None)
-    if name or _is_opaque(field.annotation):
+    kinds = field.inner_types if field.is_union else [field]
+    name = next((name for name, kind in NAMES.items() if any(each.is_subclass_of(kind) for each in kinds)), None)
+    if name or (field.is_required and _is_opaque(field.annotation)):
         raise ConfigurationError(
-            where,
+            _place_of_parameter(field.name, handler) or source_location(function),
             f"has a parameter {field.name!r} of a type that is not injected by that name",
             f"rename it to {name!r}" if name else f"provide it with dependencies={{{field.name!r}: Provide(...)}}",
         )

@@ -38,10 +38,10 @@ class MessageLoop:
         self._streams: bool = handler.streams
         self._cancels: bool = handler.cancel_on_disconnect
 
-    async def __call__(self, socket: Socket, **injected: Any) -> None:
-        """Serve a connection until it ends."""
+    async def __call__(self, *controller: Any, socket: Socket, **injected: Any) -> None:
+        """Serve a connection until it ends; for a method of a controller, with the controller."""
         handler = self._handler
-        injected["socket"] = socket
+        injected |= {"socket": socket, **dict(zip(["self"], controller, strict=False))}
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
