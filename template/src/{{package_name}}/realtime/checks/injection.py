@@ -14,6 +14,7 @@ from litestar.typing import FieldDefinition
 from ..errors import ConfigurationError, innermost, is_allowed, opt_out_hint, source_location
 from ..internals import (
     PACKAGE,
+    fields_of,
     function_of,
     functions_of,
     has_decoder,
@@ -79,8 +80,9 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
-                check_name(handler, field, function)
-                _check_type(_place_of_parameter(name, handler) or source_location(function), name, types[name])
+                where = _place_of_parameter(name, handler) or source_location(function)
+                _check_name(where, field, handler)
+                _check_type(where, name, types[name])
 
 
 def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) -> None:
@@ -150,24 +152,29 @@ def _check_caches(handler: BaseRouteHandler) -> None:
             )
 
 
-def check_name(handler: BaseRouteHandler, field: FieldDefinition, function: Callable[..., Any]) -> None:
-    """Refuse a parameter that Litestar would look for in the query, and that no query can hold.
+def check_names(handler: BaseRouteHandler) -> None:
+    """Refuse parameters of a listener and its hooks with another name than what is injected.
 
     Args:
-        handler: A registered handler.
-        field: The parameter.
-        function: What has it, where neither the handler nor one of its hooks has.
+        handler: A handler of which Litestar has not read the signature yet; its error would not say where.
 
     Raises:
-        ConfigurationError: It has another name than what is injected, or nothing is.
+        ConfigurationError: A parameter has a name under which nothing is injected.
     """
+    for name, field in fields_of(handler).items():
+        if where := _place_of_parameter(name, handler):
+            _check_name(where, field, handler)
+
+
+def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -> None:
+    """Refuse a parameter that Litestar would look for in the query, and that no query can hold."""
     if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS:
         return
     kinds = field.inner_types if field.is_union else [field]
     name = next((name for name, kind in NAMES.items() if any(each.is_subclass_of(kind) for each in kinds)), None)
     if name or (field.is_required and _is_opaque(field.annotation)):
         raise ConfigurationError(
-            _place_of_parameter(field.name, handler) or source_location(function),
+            where,
             f"has a parameter {field.name!r} of a type that is not injected by that name",
             f"rename it to {name!r}" if name else f"provide it with dependencies={{{field.name!r}: Provide(...)}}",
         )

@@ -16,7 +16,7 @@ from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook
-from ..checks.injection import check_name, check_parameters
+from ..checks.injection import check_names, check_parameters
 from ..checks.lifespans import check_lifespan
 from ..checks.listeners import (
     check_concurrency,
@@ -100,10 +100,9 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         return [function_of(self), *self._per_message.values(), *filter(None, self._around)]
 
     def on_registration(self, app: Litestar) -> None:
-        function = function_of(self)
-        for field in self.parsed_fn_signature.parameters.values():
-            check_name(self, field, function)  # before Litestar's own, which does not say where
+        check_names(self)
         super().on_registration(app)
+        function = function_of(self)
         check_scopes(self, function, self._per_message)
         warn_of_sessions(self)
         if self.codec.is_json:  # builds the decoder: a type that cannot be decoded stops the service here
