@@ -115,7 +115,7 @@ def error_answer(error: Exception) -> ErrorMessage:
         return ErrorMessage(refusal.code, refusal.detail, UNSET if refusal.extra is None else refusal.extra)
     name = type(refusal).__name__.removesuffix("Exception")
     code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() or "http"
-    extra: Any = refusal.extra
+    extra: dict[str, Any] | list[Any] | None = refusal.extra
     return ErrorMessage(code, refusal.detail, extra if isinstance(extra, dict) else UNSET)
 
 
