@@ -306,6 +306,15 @@ def refused(app: Litestar, path: str, *headers: tuple[bytes, bytes]) -> tuple[in
     return sent[0]["status"], sent[1]["body"].decode()
 
 
+@pytest.mark.parametrize("host", [b"a b", b"a/b", b"<a>", b"\xfc"])
+def test_a_host_that_cannot_be_read_is_a_400(host: bytes) -> None:
+    app = create_app()
+    with capture_logs() as lines:
+        assert refused(app, "/ws/echo", (b"host", host)) == (400, "the Host header cannot be read")
+    [line] = [line for line in lines if line["event"] == "handshake rejected"]
+    assert (line["reason"], line["status"]) == ("host", 400)
+
+
 @pytest.mark.parametrize("in_development", [False, True])
 def test_only_in_development_the_response_says_why(in_development: bool) -> None:
     settings = Settings.load()

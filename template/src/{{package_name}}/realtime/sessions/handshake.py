@@ -19,7 +19,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import CloseCode
 
-from ..internals import routing_error, websocket_paths
+from ..internals import has_readable_host, routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
 from .limits import TokenBucket
 from .origin import OriginPolicy, own_origin
@@ -119,7 +119,8 @@ class RoutingMiddleware:
                 scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
             error = routing_error(scope["litestar_app"], scope)
             if scope["type"] == ScopeType.WEBSOCKET:
-                return app(scope, receive, send) if error is None else self._answer_unknown(scope, send)
+                is_known = error is None and has_readable_host(scope)
+                return app(scope, receive, send) if is_known else self._answer_unknown(scope, send)
             if self._is_foreign(scope):
                 hints = self._policy.explain(scope, "host")
                 path, client = quote(scope["path"]), client_address(scope)
@@ -138,6 +139,9 @@ class RoutingMiddleware:
         return path not in PROBES and not self._policy.may_ask(scope)
 
     async def _answer_unknown(self, scope: Any, send: Send) -> None:
+        if not has_readable_host(scope):
+            await self._runtime.reject(scope, send, "host", HTTPStatus.BAD_REQUEST, "the Host header cannot be read")
+            return
         nearest = self._nearest(scope["litestar_app"], scope["path"])
         hint, detail = {"nearest": nearest} if nearest else {}, "there is no WebSocket at this path"
         await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)

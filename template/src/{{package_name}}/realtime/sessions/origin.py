@@ -107,7 +107,8 @@ def own_origin(scope: dict[str, Any]) -> str:
 def _fix(scope: dict[str, Any], problem: str, hosts: list[str], origins: list[str], peer: Peer | None) -> str:
     """Return the setting, or the line for a proxy, that would let a handshake in."""
     if problem == "host":
-        return f"set {PREFIX}ALLOWED_HOSTS={_quote(_name_and_port(hosts[0])[0]) if len(hosts) == 1 else '<the name>'}"
+        name = _name_and_port(hosts[0])[0] if len(hosts) == 1 else ""
+        return f"set {PREFIX}ALLOWED_HOSTS={_quote(name)}" if name else "send one Host, with a name or an address"
     if not origins:
         return f"set {PREFIX}REQUIRE_ORIGIN=false, or send an Origin"
     if len(origins) > 1 or len(hosts) != 1 or not origins[0] or not hosts[0]:
