@@ -24,6 +24,7 @@ import { ReconnectingWebSocket } from "./client.js";
 
 const socket = new ReconnectingWebSocket("/ws/echo", { base: "" }).open();
 socket.request({ type: "say", text: "one" }).then(({ text }) => (document.body.dataset.said = text));
+document.body.append("version one");
 """
 COMPONENT = """
 "use client";
@@ -36,6 +37,7 @@ export default function Page() {
     socket.request({ type: "say", text: "one" }).then(({ text }) => (document.body.dataset.said = text), () => {});
     return () => socket.close();
   }, []);
+  return <p>version one</p>;
 }
 """
 LAYOUT = """
@@ -167,8 +169,9 @@ def test_the_recipe_connects_and_a_change_is_shown(tool: Tool, folder: Path, pro
         with serving(tool, folder) as url:
             page.goto(url)
             page.wait_for_function("() => document.body.dataset.said === 'one'")
-            file.write_text(file.read_text().replace('"one"', '"two"'))
-            page.wait_for_function("() => document.body.dataset.said === 'two'")
+            page.get_by_text("version one").wait_for()
+            file.write_text(file.read_text().replace("version one", "version two"))
+            page.get_by_text("version two").wait_for()
         assert not service.happened("handshake rejected")
 
 
