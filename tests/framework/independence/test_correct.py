@@ -17,6 +17,9 @@ from .listeners import Answer, Ask, Connection, Heard, Say
 from .proving import prove
 
 
+pytestmark = pytest.mark.timeout(240)  # each wait of the proof is bounded
+
+
 @pytest.mark.parametrize(
     "handler",
     [

@@ -50,6 +50,8 @@ class Connection(ConnectionInfo):
     said: int = 0
 
 
+pytestmark = pytest.mark.timeout(240)  # each wait of the proof is bounded
+
 BUFFER: list[str] = []
 
 
