@@ -19,10 +19,9 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
-from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
 from my_service.realtime.fanout.engine.backend import Backend, PresenceState, Publish, ReadHistory
 from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
-from my_service.realtime.fanout.messages import GapMarker, Members, Message
+from my_service.realtime.fanout.messages import GapMarker, Members, Message, node_channel, room_channel, user_channel
 from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
@@ -441,7 +440,7 @@ class EngineTests:
     def test_a_secret_is_long_and_there_where_tokens_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{PREFIX}FANOUT_URL")
         for secrets in ("short", f"{'s' * 32},short"):
-            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: each secret needs 32 bytes"):
+            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes, and 32 are needed"):
                 Settings.load(fanout_secret=secrets)
         settings = Settings.load(fanout_secret=f"{'s' * 32}, {'t' * 32}")
         assert "ssss" not in repr(settings)

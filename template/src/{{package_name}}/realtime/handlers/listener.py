@@ -13,8 +13,8 @@ from ..checks.listeners import check_keywords
 from ..errors import ConfigurationError, source_location
 from ..internals import owner_of
 from ..sessions.session import Socket
+from .injection import Scope
 from .route_handler import Lifespan, ListenerRouteHandler, Messages
-from .scopes import Scope
 
 Handler = Callable[..., Awaitable[Any] | AsyncGenerator[Any, None]]
 """An async function, or one that yields; it takes `data`, the typed message, and whatever Litestar can inject."""

@@ -15,9 +15,8 @@ from litestar.routes import WebSocketRoute
 from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
-from ..checks.hooks import check_hook
+from ..checks.hooks import check_hook, check_lifespan
 from ..checks.injection import check_parameters
-from ..checks.lifespans import check_lifespan
 from ..checks.listeners import (
     check_concurrency,
     check_listener_function,
@@ -30,10 +29,9 @@ from ..errors import ConfigurationError, source_location
 from ..internals import function_of, set_function
 from ..sessions.lifespan import HookPair, connection_context
 from ..sessions.session import Session, Socket
-from .injection import PASSED, binder, injectable
+from .injection import PASSED, Scope, binder, injectable
 from .message_loop import MessageLoop
 from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong
-from .scopes import Scope
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""

@@ -2,9 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import NoneType
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +13,9 @@ from litestar.typing import FieldDefinition
 from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDefinition
 from litestar_asyncapi.spec import CorrelationId, OperationAction, Parameter, Reference, Reply
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
+from polyfactory.exceptions import FactoryException
+from polyfactory.factories.msgspec_factory import MsgspecFactory
+from polyfactory.field_meta import FieldMeta
 
 from ..handlers.messages import Ping, Pong
 from ..handlers.route_handler import ListenerRouteHandler
@@ -26,6 +29,9 @@ CORRELATION = CorrelationId(
     description="A client may give a message a `ref`; each answer to it carries the same.",
 )
 """Where answers say which message they answer."""
+
+NO_EXAMPLE: Final = (FactoryException, TypeError, ValueError, RecursionError)
+"""The errors of a type of which polyfactory makes no example."""
 
 
 def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Iterable[str]) -> ChannelDefinition:
@@ -103,8 +109,6 @@ def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
 
 
 def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, frames: str) -> MessageDefinition:
-    from .examples import example_of  # polyfactory is slow to import, and the start does not wait for it
-
     kind = member.annotation
     summary, description = docstring(kind) if hasattr(kind, "__struct_fields__") else (None, None)
     is_correlated = handler.codec.is_json and member.annotation not in {str, bytes, Ping, Pong}
@@ -141,3 +145,39 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
 def _description(field: FieldDefinition | None) -> str | None:
     """Return the description of a parameter, as in `Annotated[str, PathParameter(description="The room.")]`."""
     return getattr(field and field.kwarg_definition, "description", None)
+
+
+class Examples(MsgspecFactory[msgspec.Struct]):
+    """Makes examples of any type. A plain text is the name of its field, and a plain number is 1."""
+
+    __is_base_factory__ = True
+    __random_seed__ = 1
+    __use_defaults__ = True
+    __use_examples__ = True
+
+    @classmethod
+    def get_field_value(cls, field_meta: FieldMeta, *args: Any, **kwargs: Any) -> Any:
+        plain: dict[Any, Any] = {str: field_meta.name or "text", int: 1}
+        if field_meta.annotation in plain and not field_meta.constraints and not field_meta.examples:
+            return plain[field_meta.annotation]
+        return super().get_field_value(field_meta, *args, **kwargs)
+
+
+def example_of(kind: Any, encode: Callable[[Any], Any]) -> Any:
+    """Make an example of a message.
+
+    A field gives one of its own by `Annotated[str, Meta(examples=["hi"])]`.
+
+    Args:
+        kind: The type of the message.
+        encode: Called with what msgspec cannot encode, as `enc_hook`.
+
+    Returns:
+        The example as decoded JSON, or `msgspec.UNSET` where none can be made.
+    """
+    holder = msgspec.defstruct("Holder", [("text", kind)])
+    try:
+        example = Examples.create_factory(holder).build()
+        return msgspec.json.decode(msgspec.json.encode(example, enc_hook=encode))["text"]
+    except NO_EXAMPLE:
+        return msgspec.UNSET
