@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, get_origin
 
-from ..errors import ConfigurationError, source_location
+from ..errors import ConfigurationError
 from ..sessions.info import ConnectionInfo
 from .injection import check_parameters, is_subclass, name_of, resolve_hints
 
@@ -41,13 +41,13 @@ def check_connection_class(connection: Callable[[], Any]) -> None:
         instance = connection()
     except TypeError as error:
         raise ConfigurationError(
-            source_location(connection),
+            connection,
             f"cannot be made for a new connection: {error}",
             "give each of its fields a default, or a field(default_factory=...)",
         ) from None
     if not isinstance(instance, ConnectionInfo):
         raise ConfigurationError(
-            source_location(connection),
+            connection,
             "is the state of a connection and not a ConnectionInfo, so it has no id",
             "let it inherit: class Connection(ConnectionInfo)",
         )
@@ -55,9 +55,7 @@ def check_connection_class(connection: Callable[[], Any]) -> None:
         for name in [*inspect.get_annotations(cls), *vars(cls)]:
             if not name.startswith("_") and hasattr(ConnectionInfo, name):
                 raise ConfigurationError(
-                    source_location(connection),
-                    f"has {name!r}, which hides what every connection has under that name",
-                    "rename it",
+                    connection, f"has {name!r}, which hides what every connection has under that name", "rename it"
                 )
 
 
@@ -77,7 +75,7 @@ def check_hooks(hooks: Any) -> None:
             continue
         if close := get_close_matches(name, known, n=1, cutoff=0.8):
             raise ConfigurationError(
-                source_location(function),
+                function,
                 "is never called",
                 f"rename it to {close[0]}, or begin its name with an underscore; the hooks are {', '.join(known)}",
             )
@@ -87,7 +85,7 @@ def check_hooks(hooks: Any) -> None:
             continue
         if not callable(hook):
             fix = f"add `async def {name}({', '.join(arguments)}) -> None: ...`"
-            raise ConfigurationError(source_location(hooks), f"has no function {name}", fix)
+            raise ConfigurationError(hooks, f"has no function {name}", fix)
         check_hook(hook, *arguments)
 
 
@@ -102,13 +100,13 @@ def check_hook(hook: Callable[..., Any], *arguments: str) -> None:
         ConfigurationError: The hook is wrong.
     """
     if not inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(source_location(hook), "is a hook and not an async function", "write `async def`")
+        raise ConfigurationError(hook, "is a hook and not an async function", "write `async def`")
     if arguments:
         try:
             inspect.signature(hook).bind(*arguments)
         except TypeError as error:
             raise ConfigurationError(
-                source_location(hook),
+                hook,
                 f"cannot be called as {getattr(hook, '__name__', 'hook')}({', '.join(arguments)}): {error}",
                 f"let it take exactly ({', '.join(arguments)})",
             ) from None
@@ -126,7 +124,7 @@ def check_ready(function: Callable[..., Any]) -> None:
         is_right = False
     if not is_right:
         raise ConfigurationError(
-            source_location(function),
+            function,
             "is given as ready= and is not an async function without arguments",
             "write `async def`, without parameters; let it raise while the service is not ready",
         )
@@ -146,7 +144,7 @@ def check_lifespan(lifespan: Callable[..., Any]) -> None:
     function = inspect.unwrap(target)
     if mistake := _mistake_in(target, function):
         fix = FIX_LIFESPAN.format(name=getattr(function, "__name__", "lifespan"))
-        raise ConfigurationError(source_location(function), mistake, fix)
+        raise ConfigurationError(function, mistake, fix)
     if function is not target:
         _check_return_annotation(function)
     check_parameters(function, "lifespan")
@@ -174,12 +172,10 @@ def _mistake_in(target: Any, function: Any) -> str | None:
 def _check_return_annotation(function: Callable[..., Any]) -> None:
     returned = resolve_hints(function, "lifespan").get("return")
     if returned is None:
-        raise ConfigurationError(source_location(function), "is a lifespan without a return annotation", FIX_RETURN)
+        raise ConfigurationError(function, "is a lifespan without a return annotation", FIX_RETURN)
     if (get_origin(returned) or returned) not in ITERATORS:
         raise ConfigurationError(
-            source_location(function),
-            f"is a lifespan annotated to return {name_of(returned)}, and it is an async generator",
-            FIX_RETURN,
+            function, f"is a lifespan annotated to return {name_of(returned)}, and it is an async generator", FIX_RETURN
         )
 
 

@@ -45,13 +45,11 @@ def check_parameters(function: Callable[..., Any], kind: str, passed: Collection
         if name not in hints:
             if name in passed:
                 continue
-            raise ConfigurationError(
-                source_location(function), f"has a parameter {name!r} without an annotation", f"annotate {name}"
-            )
+            raise ConfigurationError(function, f"has a parameter {name!r} without an annotation", f"annotate {name}")
         annotation = get_origin(hints[name]) or hints[name]
         if name == "socket" and not (annotation is Any or is_subclass(annotation, WebSocket)):
             raise ConfigurationError(
-                source_location(function),
+                function,
                 f"has its parameter 'socket' annotated as {name_of(hints[name])}",
                 "annotate it as socket: Socket, which realtime exports; it is Litestar's WebSocket",
             )
@@ -91,7 +89,7 @@ def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) ->
     for name, provider in given.items():
         if dependencies[name] is not provider:
             raise ConfigurationError(
-                source_location(getattr(provider, "dependency", provider)),
+                getattr(provider, "dependency", provider),
                 f"is provided as {name!r}, which Realtime provides",
                 "give it another name",
             )
@@ -137,7 +135,7 @@ def _check_caches(handler: BaseRouteHandler) -> None:
         # Litestar's own plugins cache the plugin itself, which belongs to no connection.
         if provider.use_cache and not is_provided_by(provider, "litestar") and not is_allowed(handler.opt, name):
             raise ConfigurationError(
-                source_location(function_of(handler)),
+                function_of(handler),
                 f"depends on {name!r}, provided by {source_location(provider.dependency)} with use_cache=True: "
                 "the first connection's value goes to every later one",
                 "leave use_cache out; one connection gets one value all the same. To share it, add "
@@ -188,7 +186,7 @@ def resolve_hints(function: Callable[..., Any], kind: str) -> dict[str, Any]:
         return get_type_hints(innermost(function), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
-            source_location(function),
+            function,
             f"is a {kind} annotated with {error.name!r}, which does not exist at run time",
             f"import {error.name} outside of `if TYPE_CHECKING:`; Litestar reads the annotations",
         ) from None

@@ -9,7 +9,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -19,8 +18,8 @@ from litestar.typing import FieldDefinition
 
 from ..fanout.messages import Gap
 from ..handlers.messages import End, ErrorMessage, Pong
-from ..handlers.route_handler import ListenerRouteHandler, listener_routes
-from ..internals import fields_of, function_of, query_of
+from ..handlers.route_handler import ListenerRouteHandler, description_of, given_type, listener_routes
+from ..internals import fields_of, query_of
 from ..parts import load_app
 from ..settings import PACKAGE
 
@@ -73,29 +72,23 @@ def write_client(app: Litestar) -> str:
     """
     routes = sorted(listener_routes(app), key=lambda found: found[0].path_format)
     messages = [each for _, handler in routes for each in (*handler.taken_types(), *handler.sent_types())]
-    queries = [_given(field) for route, _ in routes for _, field, _ in query_of(route)]
+    queries = [given_type(field) for route, _ in routes for _, field, _ in query_of(route)]
     kinds = {repr(kind): kind for kind in [*(message.raw for message in _json_of(messages)), *queries]}
     schemas, components = msgspec.json.schema_components(
         kinds.values(), schema_hook=lambda _: {}, ref_template="{name}"
     )
-    names = _Names()
-    types = {name: names.unique(_pascal(_short(name, components))) for name in sorted(components)}
+    taken_names: set[str] = {*WORDS.split()}
+    types = {name: _unique(_pascal(_short(name, components)), taken_names) for name in sorted(components)}
     writer = _Writer(types, dict(zip(kinds, schemas, strict=True)))
     parts = [HEADER.format(package=PACKAGE)]
     parts += [writer.component(name, components[name]) for name in sorted(components, key=lambda name: types[name])]
-    parts += [writer.listener(route, handler, names) for route, handler in routes]
+    parts += [writer.listener(route, handler, taken_names) for route, handler in routes]
     return "\n".join(parts)
 
 
 def _json_of(kinds: Iterable[FieldDefinition]) -> list[FieldDefinition]:
     """Return the messages that are JSON, without those that client.js keeps to itself."""
     return [kind for kind in kinds if kind.annotation not in {str, bytes, End, Pong}]
-
-
-def _given(field: FieldDefinition) -> Any:
-    """Return the type of a parameter that is given: without the None that stands for one that is not."""
-    kinds = [inner.raw for inner in field.inner_types if inner.annotation is not NoneType]
-    return kinds[0] if field.is_optional and len(kinds) == 1 else field.raw
 
 
 def _short(name: str, components: dict[str, Any]) -> str:
@@ -109,17 +102,11 @@ def _pascal(name: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in words)
 
 
-class _Names:
-    """The names of a module, each once."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = {*WORDS.split()}
-
-    def unique(self, name: str) -> str:
-        """Take a name, with a number behind it where it is taken already."""
-        found = next(each for each in (name, *(f"{name}{n}" for n in range(2, 1000))) if each not in self._taken)
-        self._taken.add(found)
-        return found
+def _unique(name: str, taken: set[str]) -> str:
+    """Take a name, with a number behind it where it is taken already."""
+    found = next(each for each in (name, *(f"{name}{n}" for n in range(2, 1000))) if each not in taken)
+    taken.add(found)
+    return found
 
 
 class _Writer:
@@ -145,12 +132,10 @@ class _Writer:
         ]
         return f"{comment}{_interface(self._types[name], fields)}"
 
-    def listener(self, route: WebSocketRoute, handler: ListenerRouteHandler, names: _Names) -> str:
+    def listener(self, route: WebSocketRoute, handler: ListenerRouteHandler, taken_names: set[str]) -> str:
         """Write the types of a listener, and the function that connects to it."""
-        function = function_of(handler)
-        listener: Any = type(function.__self__) if inspect.ismethod(function) else function
-        base = _pascal(listener.__name__)
-        function_name = names.unique(base[0].lower() + base[1:])
+        base = _pascal(handler.source.__name__)
+        function_name = _unique(base[0].lower() + base[1:], taken_names)
         base = _pascal(function_name)  # with its number, where two have one name
         taken, answers = self._union(handler.taken_types()), self._union(handler.answer_types())
         incoming, outgoing = f"{base}Incoming", f"{base}Outgoing"
@@ -163,7 +148,7 @@ class _Writer:
             *self._parameters(f"{base}Parameters", route, handler, query),
             _alias(outgoing, [f'Untagged<{taken[0]}, "{tag[0]}">'] if tag else taken or ["never"]),
             _alias(incoming, self._incoming(handler.sent_types(), resumes=resumes)),
-            _generic(f"{base}Socket", "ReconnectingWebSocket", arguments),
+            _listing(f"export type {base}Socket = ReconnectingWebSocket<", arguments, "", ">;\n"),
         ]
         settings = ["after: parameters.after,"] if resumes else []
         others = [name for name, _, _ in query if name != "after"]
@@ -179,8 +164,8 @@ class _Writer:
             needed = route.path_parameters or any(required for *_, required in query)
             parameters.insert(0, f"parameters: {base}Parameters{'' if needed else ' = {}'}")
         lines.append(
-            f"{_comment(inspect.cleandoc(listener.__doc__ or ''))}"
-            f"{_signature(f'export function {function_name}', parameters, f': {base}Socket {{')}\n"
+            f"{_comment(handler.source.__doc__)}"
+            f"{_listing(f'export function {function_name}(', parameters, ',', f'): {base}Socket {{')}\n"
             f"  const path = {f'`{path}`' if '$' in path else json.dumps(path)};\n"
             f"  const socket: {base}Socket = new ReconnectingWebSocket(path, {{\n"
             f"{''.join(f'    {setting}{chr(10)}' for setting in settings)}"
@@ -196,9 +181,9 @@ class _Writer:
         lines: list[str] = []
         for each, parameter in route.path_parameters.items():
             kind = "number" if parameter.type in {int, float} else "string"
-            lines.append(f"{_comment(_description(fields.get(each)), '  ')}  {_key(each)}: {kind};\n")
+            lines.append(f"{_comment(description_of(fields.get(each)), '  ')}  {_key(each)}: {kind};\n")
         for each, field, required in query:
-            described = {**self._schemas[repr(_given(field))], "description": _description(field)}
+            described = {**self._schemas[repr(given_type(field))], "description": description_of(field)}
             lines.append(self._field(each, described, "" if required else "?", *(() if required else ("undefined",))))
         return [_interface(name, lines)] if lines else []
 
@@ -258,10 +243,6 @@ def _tag(taken: list[FieldDefinition]) -> tuple[str, Any] | None:
     return (info.tag_field, info.tag) if info and info.tag_field and not info.array_like else None
 
 
-def _description(field: FieldDefinition | None) -> str | None:
-    return getattr(field and field.kwarg_definition, "description", None)
-
-
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z_$][\w$]*", name) else json.dumps(name)
 
@@ -294,13 +275,7 @@ def _interface(name: str, fields: list[str]) -> str:
     return f"export interface {name} {{\n{''.join(fields)}}}\n"
 
 
-def _generic(name: str, generic: str, arguments: list[str]) -> str:
-    line = f"export type {name} = {generic}<{', '.join(arguments)}>;"
-    if len(line) <= WIDTH:
-        return f"{line}\n"
-    return f"export type {name} = {generic}<\n  " + ",\n  ".join(arguments) + "\n>;\n"
-
-
-def _signature(start: str, parameters: list[str], end: str) -> str:
-    line = f"{start}({', '.join(parameters)}){end}"
-    return line if len(line) <= WIDTH else f"{start}(\n  " + ",\n  ".join(parameters) + f",\n){end}"
+def _listing(start: str, items: list[str], comma: str, end: str) -> str:
+    """Write a list between a start and an end, in one line where it fits; else with a comma behind the last item."""
+    line = f"{start}{', '.join(items)}{end}"
+    return line if len(line) <= WIDTH else f"{start}\n  {f',{chr(10)}  '.join(items)}{comma}\n{end}"

@@ -10,7 +10,7 @@ from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 
 from ..checks.listeners import check_keywords
-from ..errors import ConfigurationError, source_location
+from ..errors import ConfigurationError
 from ..internals import owner_of
 from ..sessions.session import Socket
 from .injection import Scope
@@ -154,7 +154,7 @@ class Listener(WebsocketListener):
         """
         if self._serves:
             raise ConfigurationError(
-                source_location(type(self)),
+                type(self),
                 f"sets self.{name} while it serves; the listener is one object for all connections, "
                 "so each of them would see it",
                 f"make {name} a field of Connection in state.py and set connection.{name}",

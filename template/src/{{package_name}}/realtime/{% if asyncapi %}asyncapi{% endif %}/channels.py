@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,7 +17,7 @@ from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.field_meta import FieldMeta
 
 from ..handlers.messages import Ping, Pong
-from ..handlers.route_handler import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler, description_of, given_type
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
@@ -42,8 +41,6 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
         handler: Its listener.
         security: The names of the ways to authenticate, of which a handler that is not public accepts any.
     """
-    function = function_of(handler)
-    listener: Any = type(function.__self__) if inspect.ismethod(function) else function
     fields = fields_of(handler)
     messages = _messages(handler)
     key = route.path_format
@@ -54,8 +51,8 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     ]
     reply = Reply(channel=Reference(_channel(key)), messages=answers)
     directions = [
-        (OperationAction.RECEIVE, "Messages the service receives", function, handler.received_types()),
-        (OperationAction.SEND, "Messages the service sends", listener, handler.sent_types()),
+        (OperationAction.RECEIVE, "Messages the service receives", function_of(handler), handler.received_types()),
+        (OperationAction.SEND, "Messages the service sends", handler.source, handler.sent_types()),
     ]
     wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
@@ -63,7 +60,7 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
         address=key,
         parameters={
             name: Parameter(
-                description=_description(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
+                description=description_of(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
             )
             for name, each in route.path_parameters.items()
         },
@@ -71,7 +68,7 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
         operations=[
             OperationDefinition(
                 action=action,
-                operation_id=f"{listener.__name__}_{action.value}",
+                operation_id=f"{handler.source.__name__}_{action.value}",
                 title=title,
                 summary=docstring(documented)[0],
                 messages=[message for message in messages if message.payload in members],
@@ -131,20 +128,13 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, field, is_required in query_of(route):
-        kinds = [inner.raw for inner in field.inner_types if inner.annotation is not NoneType]
-        kind = kinds[0] if field.is_optional and len(kinds) == 1 else field.raw
-        (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+        (schema,), components = msgspec.json.schema_components([given_type(field)], ref_template="{name}")
         properties[name] = components.get(schema.get("$ref", ""), schema)
-        if description := _description(field):
+        if description := description_of(field):
             properties[name]["description"] = description
         if is_required:
             required.append(name)
     return {"type": "object", "properties": properties, "required": required} if properties else None
-
-
-def _description(field: FieldDefinition | None) -> str | None:
-    """Return the description of a parameter, as in `Annotated[str, PathParameter(description="The room.")]`."""
-    return getattr(field and field.kwarg_definition, "description", None)
 
 
 class Examples(MsgspecFactory[msgspec.Struct]):
