@@ -71,7 +71,7 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
-                where = _place_of_parameter(name, handler) or source_location(function)
+                where = _taking(name, handler) or function
                 _check_type(where, name, types[name])
                 _check_name(where, field, handler)
 
@@ -96,7 +96,7 @@ def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) ->
 
 
 def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
-    where = _place_of_parameter("connection", handler)
+    where = _taking("connection", handler)
     provider = handler.resolve_dependencies().get("connection")
     is_ours = provider is not None and is_provided_by(provider, PACKAGE)
     if where is None or not is_ours or is_allowed(handler.opt, "connection"):
@@ -113,21 +113,19 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
 
 
 def _check_state(handler: BaseRouteHandler) -> None:
-    where = _place_of_parameter("state", handler)
-    if where is None or is_allowed(handler.opt, "state"):
-        return
-    raise ConfigurationError(
-        where,
-        "takes `state` by injection: that is the application's state, and every connection shares it",
-        "take `connection: NamedDependency[Connection]` and add a field to Connection in state.py, or keep it with "
-        f"{opt_out_hint('state')}",
-    )
+    where = _taking("state", handler)
+    if where and not is_allowed(handler.opt, "state"):
+        raise ConfigurationError(
+            where,
+            "takes `state` by injection: that is the application's state, and every connection shares it",
+            "take `connection: NamedDependency[Connection]` and add a field to Connection in state.py, or keep it with "
+            f"{opt_out_hint('state')}",
+        )
 
 
-def _place_of_parameter(name: str, handler: BaseRouteHandler) -> str | None:
-    """Return where a handler, its lifespan or one of its hooks has a parameter; None where none of them has it."""
-    functions = (function for function in functions_of(handler) if name in inspect.signature(function).parameters)
-    return next(map(source_location, functions), None)
+def _taking(name: str, handler: BaseRouteHandler) -> Callable[..., Any] | None:
+    """Return the function, the lifespan or the hook of a handler that has a parameter; None where none of them has."""
+    return next((each for each in functions_of(handler) if name in inspect.signature(each).parameters), None)
 
 
 def _check_caches(handler: BaseRouteHandler) -> None:
@@ -143,7 +141,7 @@ def _check_caches(handler: BaseRouteHandler) -> None:
             )
 
 
-def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -> None:
+def _check_name(where: Callable[..., Any], field: FieldDefinition, handler: BaseRouteHandler) -> None:
     """Refuse a parameter that Litestar would look for in the query, and that no query can hold."""
     if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS or not field.is_required:
         return
@@ -156,7 +154,7 @@ def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -
         )
 
 
-def _check_type(where: str, name: str, annotation: Any) -> None:
+def _check_type(where: Callable[..., Any], name: str, annotation: Any) -> None:
     """Refuse a parameter whose type Litestar cannot validate: each handshake would fail."""
     try:
         msgspec.convert(object(), annotation, dec_hook=lambda _, value: value)

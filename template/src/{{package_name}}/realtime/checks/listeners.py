@@ -24,11 +24,16 @@ STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 
-def check_listener_function(function: Callable[..., Any]) -> None:
+def check_listener_function(function: Callable[..., Any], concurrency: int, sends: Any) -> None:
     """Refuse a function that cannot be a listener: synchronous, without `data`, or without annotations.
 
+    Args:
+        function: The function.
+        concurrency: What it was given as such: 1 or more, and 1 for a function that yields.
+        sends: What it was given as such: None, a Struct, or several with `|` between.
+
     Raises:
-        ConfigurationError: The function is wrong.
+        ConfigurationError: The function is wrong, or one of the two.
     """
     if inspect.isasyncgenfunction(function):
         if get_origin(resolve_hints(function, "listener").get("return")) not in STREAMS:
@@ -50,33 +55,17 @@ def check_listener_function(function: Callable[..., Any]) -> None:
             "is a listener without a parameter 'data'",
             "add `data: Say`, annotated with the type of its messages",
         )
-
-
-def check_concurrency(concurrency: int, listener: Callable[..., Any]) -> None:
-    """Refuse a concurrency that is no positive number, or that of a function that yields.
-
-    Raises:
-        ConfigurationError: It is wrong.
-    """
     if concurrency < 1:
-        raise ConfigurationError(listener, f"has concurrency={concurrency}", "give it 1 or more")
-    if concurrency > 1 and inspect.isasyncgenfunction(listener):
+        raise ConfigurationError(function, f"has concurrency={concurrency}", "give it 1 or more")
+    if concurrency > 1 and inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            listener,
+            function,
             f"yields and has concurrency={concurrency}; streams run side by side as they are",
             "leave concurrency out; the setting MAX_STREAMS bounds the streams of a connection",
         )
-
-
-def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
-    """Refuse `sends` unless it is a Struct, or several with `|` between.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if not all(is_subclass(kind, Struct) for kind in get_args(sends) or [sends]):
+    if sends is not None and not all(is_subclass(kind, Struct) for kind in get_args(sends) or [sends]):
         raise ConfigurationError(
-            listener,
+            function,
             f"has sends={name_of(sends)}, which is not a message",
             "name a Struct, or several with | between, as in: sends=Joined | Left",
         )
@@ -183,11 +172,8 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
     for name, factory in scopes.items():
         if name in provided:
             place = source_location(provided[name].dependency)
-            raise ConfigurationError(
-                function,
-                f"has per_message={{{name!r}: ...}}, and a dependency of that name: {place}",
-                "rename one of them",
-            )
+            mistake = f"has per_message={{{name!r}: ...}}, and a dependency of that name: {place}"
+            raise ConfigurationError(function, mistake, "rename one of them")
         for each in inspect.signature(factory).parameters:
             if each in provided and yields(handler, each) and not is_allowed(handler.opt, each):
                 raise ConfigurationError(

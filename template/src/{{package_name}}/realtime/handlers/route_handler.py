@@ -17,14 +17,7 @@ from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook, check_lifespan
 from ..checks.injection import check_parameters
-from ..checks.listeners import (
-    check_concurrency,
-    check_listener_function,
-    check_reserved,
-    check_scopes,
-    check_sends,
-    warn_of_sessions,
-)
+from ..checks.listeners import check_listener_function, check_reserved, check_scopes, warn_of_sessions
 from ..errors import ConfigurationError
 from ..internals import function_of, set_function
 from ..sessions.lifespan import HookPair, connection_context
@@ -81,10 +74,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self.dependencies = {**(dependencies or {})}  # without Litestar's own for the hooks
 
     def __call__(self, fn: AnyCallable) -> Self:
-        check_listener_function(fn)
-        check_concurrency(self.concurrency, fn)
-        if self.sends is not None:
-            check_sends(self.sends, fn)
+        check_listener_function(fn, self.concurrency, self.sends)
         self.streams = inspect.isasyncgenfunction(fn)
         loop = MessageLoop(self, fn, self._per_message)
         super().__call__(injectable(fn, self._per_message, self._around))
