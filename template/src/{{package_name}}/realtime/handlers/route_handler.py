@@ -16,7 +16,7 @@ from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook, check_lifespan
-from ..checks.injection import check_parameters
+from ..checks.injection import check_names, check_parameters
 from ..checks.listeners import check_listener_function, check_reserved, check_scopes, warn_of_sessions
 from ..errors import ConfigurationError
 from ..internals import function_of, set_function
@@ -93,6 +93,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         return [function_of(self), *self._per_message.values(), *filter(None, self._around)]
 
     def on_registration(self, app: Litestar) -> None:
+        check_names(self)
         super().on_registration(app)
         function = function_of(self)
         check_scopes(self, function, self._per_message)
