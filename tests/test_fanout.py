@@ -50,7 +50,7 @@ ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgre
 SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 """For tests that look into the one server of an engine."""
 ONE_ENGINE = pytest.mark.parametrize("engine", params([*ENGINES, "cluster"], {"redis"}), indirect=True)
-"""For tests that take so long that the other engines are `exhaustive`."""
+"""For tests that take long, or in which the engines differ little: those with the other engines are `exhaustive`."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -223,6 +223,7 @@ def test_a_room_is_one_room_on_three_nodes(engine: EngineServer, nodes: Nodes) -
         assert [text for text in one if text[0] == name] == [f"{name} {number}" for number in range(20)]
 
 
+@ONE_ENGINE
 def test_a_sender_can_leave_itself_out_and_leave(engine: EngineServer, nodes: Nodes) -> None:
     async def talk() -> None:
         async with Crowd() as crowd:
@@ -282,6 +283,7 @@ def test_200_clients_receive_again_when_the_engine_was_killed(engine: EngineServ
         assert ends == {"client_closed"}, "a client had to come back"
 
 
+@ONE_ENGINE
 def test_while_the_engine_is_frozen_a_message_fails_loudly_and_then_all_is_well(
     engine: EngineServer, nodes: Nodes
 ) -> None:
@@ -491,6 +493,7 @@ def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineSe
     asyncio.run(mourn())
 
 
+@ONE_ENGINE
 def test_states_are_listed_first_on_every_node_and_end_with_a_node_that_dies(
     engine: EngineServer, nodes: Nodes
 ) -> None:
@@ -514,6 +517,7 @@ def test_states_are_listed_first_on_every_node_and_end_with_a_node_that_dies(
     asyncio.run(meet())
 
 
+@ONE_ENGINE
 def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer, guarded: Nodes) -> None:
     async def receive_nothing_before(client: Client, text: str) -> None:
         while (message := await client.receive()).get("text") != text:
