@@ -45,12 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@pytest.fixture(autouse=True)
-def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is telemetry, no stop waits for a collector."""
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-
-
 class Circle: ...
 
 

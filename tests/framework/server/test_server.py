@@ -130,10 +130,10 @@ def test_a_slow_reader_in_a_room_delays_nobody(start: Start) -> None:
         assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
         open_and_read_nothing(service, stack, "/ws/rooms/lobby")
         assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
-        heard = {"joined": 1, "said": 0, "left": 0}
-        while not heard["left"]:
+        received = {"joined": 1, "said": 0, "left": 0}
+        while not received["left"]:
             speaker.send(LARGE)
-            heard[json.loads(speaker.recv(timeout=TIMEOUT))["type"]] += 1
+            received[json.loads(speaker.recv(timeout=TIMEOUT))["type"]] += 1
         line = service.wait_for("connection closed")
         assert (line["reason"], line["code"]) == ("limit_exceeded", 1013)
 

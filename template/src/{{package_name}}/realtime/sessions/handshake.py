@@ -127,9 +127,13 @@ class RoutingMiddleware:
                 log.warning("request rejected", path=path, client=client, reason="host", **hints)
                 body = "this host is not one of the service; its log says which setting admits it"
                 return ASGIResponse(body=body.encode(), status_code=403, media_type="text/plain")(scope, receive, send)
-            is_get = isinstance(error, MethodNotAllowedException) and scope["method"] == "GET"
-            if is_get and error and "websocket" in (error.headers or {}).get("allow", ""):
-                return self._answer_get(app, scope, receive, send)
+            if isinstance(error, MethodNotAllowedException) and "websocket" in (error.headers or {}).get("allow", ""):
+                cors_headers = self._policy.cors_headers(scope)
+                send_cors = _with_headers(send, cors_headers)
+                if scope["method"] == "GET":
+                    return self._answer_get(app, scope, receive, send_cors)
+                if scope["method"] == "OPTIONS" and cors_headers:
+                    return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)(scope, receive, send_cors)
             return app(scope, receive, send)
 
         return middleware
@@ -195,6 +199,15 @@ class RoutingMiddleware:
             if each != "/" and re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
                 return each
         return next(iter(get_close_matches(path, known, n=1)), "")
+
+
+def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
+    async def send_with_headers(event: Any) -> None:
+        if event["type"] == "http.response.start":
+            event["headers"] = [*event["headers"], *more]
+        await send(event)
+
+    return send_with_headers
 
 
 def _limited(receive: Receive, send: Send, limit: int) -> Receive:

@@ -74,6 +74,19 @@ class OriginPolicy:
         names = [_name_and_port(host)[0] for host in _headers(scope, b"host")]
         return all(_is_address(name) or self._is_own_host(scope, name) for name in names)
 
+    def cors_headers(self, scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        """Return the headers by which a page that may connect reads why its handshake was rejected (Fetch, 3.3)."""
+        origins = _headers(scope, b"origin")
+        if not origins or self.problem(scope):
+            return []
+        origin = (b"access-control-allow-origin", origins[0].encode("latin-1"))
+        return [
+            origin,
+            (b"access-control-allow-credentials", b"true"),  # a handshake has the cookies, too
+            (b"access-control-allow-headers", b"authorization"),
+            (b"vary", b"origin"),
+        ]
+
     def explain(self, scope: dict[str, Any], problem: str) -> dict[str, Any]:
         """Return what was compared, where it came from, and what to change: for the log, or for a developer."""
         hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")

@@ -99,7 +99,8 @@ class Supervisor:
             raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
     async def _run(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        while task and not task.cancelling():  # a driver, or a TaskGroup with errors of its own, may swallow it
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
                     backend = await self._backend_class.connect(self._settings, self._node)
