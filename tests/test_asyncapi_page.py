@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from .browser import MILLISECONDS
-from .npm import install
 from .service import Service, running
 
 expect.set_options(timeout=MILLISECONDS)
@@ -25,11 +24,6 @@ EXPAND = """() => {
 def service(default_project: Path) -> Iterator[Service]:
     with running(default_project) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(244, 245, 249)"), ("dark", "rgb(12, 15, 21)")])

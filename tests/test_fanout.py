@@ -8,10 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
@@ -31,13 +31,29 @@ from websockets.sync.client import connect as connect_now
 
 from .browser import network
 from .crowd import CROWD
-from .engines import EngineServer, Pooler, PostgresReplica, PostgresServer, RedisCluster, RedisServer, free_port
+from .engines import (
+    Certificates,
+    EngineServer,
+    Pooler,
+    PostgresReplica,
+    PostgresServer,
+    RedisCluster,
+    RedisSentinels,
+    RedisServer,
+    free_port,
+)
 from .rendering import Renders, compile_package, environment, render
 from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
 
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 """For tests that look into the one server of an engine."""
+ONE_ENGINE = pytest.mark.parametrize(
+    "engine",
+    ["redis", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("postgres", "cluster"))],
+    indirect=True,
+)
+"""For tests that take so long that the other engines are `exhaustive`."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -389,6 +405,77 @@ def test_a_pooler_is_refused_by_name(crowded: Crowded) -> None:
         server.remove()
 
 
+@pytest.fixture
+def certificates() -> Iterator[Certificates]:
+    made = Certificates()
+    yield made
+    made.remove()
+
+
+TLS: dict[str, Callable[[Certificates], RedisServer | PostgresServer]] = {
+    "redis": lambda certificates: RedisServer(password="secret", certificates=certificates),  # noqa: S106
+    "sentinels": lambda certificates: RedisSentinels(password="secret", certificates=certificates),  # noqa: S106
+    "cluster": lambda certificates: RedisCluster(certificates=certificates),
+    "postgres": lambda certificates: PostgresServer(certificates=certificates),
+}
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_over_tls_two_nodes_talk_and_a_wrong_certificate_is_one_line(
+    kind: str, certificates: Certificates, nodes: Nodes, crowded: Crowded
+) -> None:
+    async def talk() -> None:
+        async with Crowd() as crowd:
+            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two]
+            await ears[0].say("hi")
+            assert {(await ear.hear("said"))["text"] for ear in ears} == {"hi"}
+
+    server = TLS[kind](certificates)
+    try:
+        begin(server)
+        two = nodes(2, server.url)
+        asyncio.run(talk())
+        project, authority = crowded(kind_of(server.url)), str(certificates.authority)
+        wrong = Certificates()
+        try:
+            assert re.search(
+                "certificate.verify.failed", refused(project, server.url.replace(authority, str(wrong.authority)))
+            )
+        finally:
+            wrong.remove()
+        missing = refused(project, server.url.replace(authority, "/nowhere.pem"))
+        assert "ssl_ca_certs" in missing or "nowhere.pem" in missing
+    finally:
+        server.remove()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_certificate_for_another_host_is_named_in_the_log(kind: str, nodes: Nodes) -> None:
+    certificates = Certificates("192.0.2.1")
+    server = TLS[kind](certificates)
+    try:
+        [node] = nodes(1, server.url)  # the engine starts later, and so the service does
+        server.answers = lambda: True  # type: ignore[method-assign]  # nobody but the service is to trust it
+        begin(server)
+        line = node.wait_for("engine refuses the connection")
+        assert "certificate" in line["detail"].lower()
+        assert "secret" not in line["detail"]
+        assert up(node) == (503, False)
+    finally:
+        server.remove()
+        certificates.remove()
+
+
+def test_a_name_that_no_sentinel_knows_is_one_line(crowded: Crowded) -> None:
+    sentinels = RedisSentinels()
+    try:
+        begin(sentinels)
+        wrong = sentinels.url.replace("/kitchen/", "/cellar/")
+        assert "no Sentinel knows 'cellar'" in refused(crowded("redis"), wrong)
+    finally:
+        sentinels.remove()
+
+
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
@@ -468,7 +555,7 @@ def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer,
 
 
 @SINGLE_SERVERS
-@pytest.mark.parametrize("history", [0, 100])
+@pytest.mark.parametrize("history", [0, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_a_node_that_was_cut_off_or_starts_later_knows_who_was_logged_out(
     engine: EngineServer, guarded: Nodes, history: int
 ) -> None:
@@ -836,6 +923,7 @@ async def pour_over_a_restart(
     return [each[0].messages for each in crowds]
 
 
+@ONE_ENGINE
 def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
     engine: EngineServer, nodes: Nodes
 ) -> None:
@@ -845,6 +933,7 @@ def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_
         assert [message["text"] for message in heard[1:]] == [f"{number} " for number in range(10_000)]
 
 
+@pytest.mark.exhaustive
 def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer, nodes: Nodes) -> None:
     settings = {"history": 0, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, redis.url, **settings)
@@ -864,9 +953,9 @@ def cluster() -> Iterator[RedisCluster]:
         server.remove()
 
 
-async def fail_over(cluster: RedisCluster, nodes: list[Service], key: str) -> None:
-    """Kill the primary of a key, and wait until all nodes use its replica."""
-    await asyncio.to_thread(cluster.primary_of(key).kill)
+async def fail_over(nodes: list[Service], primary: RedisServer) -> None:
+    """Kill a primary, and wait until all nodes use its replica."""
+    await asyncio.to_thread(primary.kill)
     for node in nodes:
         await asyncio.to_thread(node.wait_for, "engine unavailable")
         await asyncio.to_thread(node.wait_for, "engine available again")
@@ -891,7 +980,7 @@ def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluste
                 if text == "before":
                     assert len(primaries) == 3, "one of them has nothing to do"
                     before = sequences
-                    await fail_over(cluster, two, "{0}")
+                    await fail_over(two, cluster.primary_of("{0}"))
             assert all(later > earlier for earlier, later in zip(before, sequences, strict=True))
             late = await crowd.join(two[1], f"/ws/rooms/0?after={before[0]}")
             assert (await late.hear())["type"] in {"said", "gap"}
@@ -921,38 +1010,48 @@ async def hear_until_last(ear: Ear) -> list[dict[str, Any]]:
     return heard
 
 
+async def pour_over(three: list[Service], rooms: int, *disturbances: Callable[[], Awaitable[None]]) -> None:
+    """Publish into rooms, disturb the engine meanwhile, and check what the listeners on all nodes heard."""
+    done, acknowledged = asyncio.Event(), asyncio.Semaphore(0)
+    async with Crowd() as crowd:
+        paths = [f"/ws/crowd/{room}" for room in range(rooms)]
+        ears = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
+        senders = [await crowd.join(three[number % 3], path) for number, path in enumerate(paths)]
+        listening = [asyncio.gather(*[hear_until_last(ear) for ear in each]) for each in ears]
+        publishing = [asyncio.create_task(publish_numbers(ear, acknowledged, done)) for ear in senders]
+        for disturb in disturbances:
+            for _ in range(1000):
+                await acknowledged.acquire()
+            await disturb()
+        done.set()
+        for published, heard in zip(publishing, listening, strict=True):
+            for each in await heard:
+                check_heard(each, await published)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("disturbance", ["failover", "resharding"])
 def test_what_is_acknowledged_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes, disturbance: str) -> None:
-    rooms = range(12)
-
-    async def disturb(room: int) -> None:
+    async def disturb(key: str) -> None:
         if disturbance == "failover":
-            await fail_over(cluster, three, shard_of(str(room)))
+            await fail_over(three, cluster.primary_of(key))
             return
-        await asyncio.to_thread(cluster.move_slot_of, shard_of(str(room)))
+        await asyncio.to_thread(cluster.move_slot_of, key)
         for node in three:
             await asyncio.to_thread(node.wait_for, "engine available again")
 
-    async def pour() -> None:
-        done, acknowledged = asyncio.Event(), asyncio.Semaphore(0)
-        async with Crowd() as crowd:
-            paths = [f"/ws/crowd/{room}" for room in rooms]
-            ears = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
-            senders = [await crowd.join(three[number % 3], path) for number, path in enumerate(paths)]
-            listening = [asyncio.gather(*[hear_until_last(ear) for ear in each]) for each in ears]
-            publishing = [asyncio.create_task(publish_numbers(ear, acknowledged, done)) for ear in senders]
-            for room in (0, 1):
-                for _ in range(1000):
-                    await acknowledged.acquire()
-                await disturb(room)
-            done.set()
-            for published, heard in zip(publishing, listening, strict=True):
-                for each in await heard:
-                    check_heard(each, await published)
-
     three = nodes(3, cluster.url, publish_seconds=TIMEOUT)
-    asyncio.run(pour())
+    asyncio.run(pour_over(three, 12, *[partial(disturb, shard_of(room)) for room in "01"]))
+
+
+def test_what_is_acknowledged_is_heard_or_told_as_a_gap_when_sentinels_promote_a_replica(nodes: Nodes) -> None:
+    sentinels = RedisSentinels()
+    try:
+        begin(sentinels)
+        three = nodes(3, sentinels.url, publish_seconds=TIMEOUT)
+        asyncio.run(pour_over(three, 3, partial(fail_over, three, sentinels)))
+    finally:
+        sentinels.remove()
 
 
 def check_heard(heard: list[dict[str, Any]], acknowledged: list[int]) -> None:

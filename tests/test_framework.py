@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .cases import params
 from .rendering import FRAMEWORK, NEEDED_ANSWERS, Renders, check, run_pytest
 
 DEFAULTS = {"auth": "none", "fanout": "memory"}
@@ -18,6 +19,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 WITH_PROCESSES = {"auth", "engine", "fanout", "server"}
 """The folders whose tests start processes, so that each of them takes as long as all others together."""
+QUICK = {
+    ("defaults", "all others"),
+    ("defaults", "fanout"),
+    ("defaults", "server"),
+    ("everything", "auth"),
+    ("everything", "engine"),
+    ("redis, nothing else", "engine"),
+}
+"""Those that run every time: each folder once, the engines once each. The others are `exhaustive`."""
 FOLDERS = {path.name for path in FRAMEWORK.iterdir() if (path / "__init__.py").exists()}
 
 
@@ -44,7 +54,10 @@ def cases() -> Iterator[tuple[str, str]]:
                 yield name, folder
 
 
-@pytest.mark.parametrize(("answers", "folder"), [*cases()])
+@pytest.mark.parametrize(
+    ("answers", "folder"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.exhaustive) for case in cases()],
+)
 def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     chosen = {folder} if folder in WITH_PROCESSES else FOLDERS - WITH_PROCESSES
     places = [f"tests/framework/{each}" for each in sorted(chosen) if (overlaid / "tests/framework" / each).exists()]
@@ -53,7 +66,7 @@ def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     assert "skipped" not in written
 
 
-@pytest.mark.parametrize("answers", ANSWERS)
+@pytest.mark.parametrize("answers", params({name: name for name in ANSWERS}, {"everything"}))
 def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "check", "tests")
     check(overlaid, "ruff", "format", "--check", "tests")

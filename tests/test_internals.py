@@ -23,7 +23,14 @@ from .rendering import ROOT, Renders, environment
 EVERYTHING = {"auth": "jwt", "fanout": "redis", "telemetry": "opentelemetry"}
 
 PRIVATE = {
-    "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_receive_mode", "_send_mode"},
+    "realtime/internals.py": {
+        "_connection_lifespan",
+        "_decoder",
+        "_fn",
+        "_receive_mode",
+        "_send_mode",
+        "litestar._asgi.utils",
+    },
     "realtime/server/drain.py": {"_exit"},  # of `os`, and documented
     "realtime/server/websocket_protocol.py": {"uvicorn._types"},
     "realtime/testing/dialogue.py": {"_exit"},

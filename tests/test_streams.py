@@ -88,7 +88,7 @@ def test_a_slow_client_pauses_the_generator(start: Start) -> None:
     assert 0 < numbers[0] < 20_000  # of 1 kB each; what the buffers of both sides hold
 
 
-def test_a_cancel_is_heard_while_a_stream_sends_as_fast_as_it_can(start: Start) -> None:
+def test_a_cancel_is_received_while_a_stream_sends_as_fast_as_it_can(start: Start) -> None:
     service = start()
     with open_stream(service, to=-1) as client:
         client.send(json.dumps({"type": "cancel", "ref": 1}))

@@ -14,6 +14,7 @@ from litestar.typing import FieldDefinition
 from ..errors import ConfigurationError, innermost, is_allowed, opt_out_hint, source_location
 from ..internals import (
     PACKAGE,
+    fields_of,
     function_of,
     functions_of,
     has_decoder,
@@ -28,7 +29,7 @@ NAMES: dict[str, type] = {"socket": WebSocket, "connection": ConnectionInfo}
 
 
 def check_parameters(function: Callable[..., Any], kind: str, passed: Collection[str] = ()) -> None:
-    """Refuse parameters into which Litestar cannot inject: without an annotation, or a `socket` of another type.
+    """Refuse parameters into which nothing can be injected: without annotation or name, or a `socket` of another type.
 
     Args:
         function: The function whose parameters are checked.
@@ -40,8 +41,14 @@ def check_parameters(function: Callable[..., Any], kind: str, passed: Collection
     """
     hints = resolve_hints(function, kind)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} or (name, kind) == ("self", "listener"):
+        if (name, kind) == ("self", "listener"):
             continue
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+            raise ConfigurationError(
+                source_location(function),
+                f"has a parameter {name!r} that cannot be passed by its name",
+                "write it without `*` and `/`; where a decorator has it, give that functools.wraps",
+            )
         if name not in hints:
             if name in passed:
                 continue
@@ -74,8 +81,8 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
                 where = _place_of_parameter(name, handler) or source_location(function)
-                _check_type(where, name, types[name])
                 _check_name(where, field, handler)
+                _check_type(where, name, types[name])
 
 
 def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) -> None:
@@ -109,7 +116,7 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         raise ConfigurationError(
             where,
             "asks for `connection` outside connection_lifespan, so there is none",
-            "use @listener, or pass connection_lifespan=connection_lifespan. If its own lifespan enters "
+            "use @listener or Listener, or pass connection_lifespan=connection_lifespan. If its own lifespan enters "
             f"connection_lifespan, add {opt_out_hint('connection')}",
         )
 
@@ -145,12 +152,27 @@ def _check_caches(handler: BaseRouteHandler) -> None:
             )
 
 
+def check_names(handler: BaseRouteHandler) -> None:
+    """Refuse parameters of a listener and its hooks with another name than what is injected.
+
+    Args:
+        handler: A handler of which Litestar has not read the signature yet; its error would not say where.
+
+    Raises:
+        ConfigurationError: A parameter has a name under which nothing is injected.
+    """
+    for name, field in fields_of(handler).items():
+        if where := _place_of_parameter(name, handler):
+            _check_name(where, field, handler)
+
+
 def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -> None:
     """Refuse a parameter that Litestar would look for in the query, and that no query can hold."""
-    if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS or not field.is_required:
+    if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS:
         return
-    name = next((name for name, kind in NAMES.items() if field.is_subclass_of(kind)), None)
-    if name or _is_opaque(field.annotation):
+    kinds = field.inner_types if field.is_union else [field]
+    name = next((name for name, kind in NAMES.items() if any(each.is_subclass_of(kind) for each in kinds)), None)
+    if name or (field.is_required and _is_opaque(field.annotation)):
         raise ConfigurationError(
             where,
             f"has a parameter {field.name!r} of a type that is not injected by that name",

@@ -274,7 +274,7 @@ def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[
     raise ConfigurationError(
         source_location(function_of(handler)),
         f"handles {path} without connection_lifespan, so no hook runs for its connections",
-        "use @listener, or pass connection_lifespan=connection_lifespan. To go without, add "
+        "use @listener or Listener, or pass connection_lifespan=connection_lifespan. To go without, add "
         f"{opt_out_hint('unmanaged')}, or unmanaged=[{path!r}] to Realtime(...) where a plugin registers it",
     )
 

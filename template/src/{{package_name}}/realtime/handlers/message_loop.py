@@ -7,12 +7,12 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from litestar.exceptions import HTTPException, WebSocketDisconnect
+from litestar.exceptions import WebSocketDisconnect
 from litestar.types import AnyCallable
 
 from ..sessions.session import Exchange, Session, Socket
 from .injection import binder
-from .messages import End, ErrorMessage, MessageError, error_answer
+from .messages import REFUSALS, End, ErrorMessage, error_answer
 from .scopes import MessageScopes, Scope
 
 MAX_BURST: Final = 32
@@ -38,10 +38,11 @@ class MessageLoop:
         self._streams: bool = handler.streams
         self._cancels: bool = handler.cancel_on_disconnect
 
-    async def __call__(self, socket: Socket, **injected: Any) -> None:
-        """Serve a connection until it ends."""
+    async def __call__(self, *controller: Any, socket: Socket, **injected: Any) -> None:
+        """Serve a connection until it ends; for a method of a controller, with the controller."""
         handler, session = self._handler, Session.of(socket)
-        injected |= {"socket": socket, "connection": session.ensure_connection()} | injected
+        injected = {"connection": session.ensure_connection()} | injected
+        injected |= {"socket": socket, **dict(zip(["self"], controller, strict=False))}
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
@@ -59,7 +60,7 @@ class MessageLoop:
                 data = await receive(session)
                 try:
                     answer = await function(data=data, **arguments)
-                except (MessageError, HTTPException) as error:
+                except REFUSALS as error:
                     answer = error_answer(error)
                 if answer is not None:
                     await session.send_message(answer, session.ref)
@@ -106,7 +107,7 @@ class MessageLoop:
         exchange.begun = True
         try:
             answer = await call()
-        except (MessageError, HTTPException) as error:
+        except REFUSALS as error:
             answer = error_answer(error)
         await session.send_message(answer, ref)
 
@@ -120,7 +121,7 @@ class MessageLoop:
             if not exchange.cancelled:
                 raise
             last = End(cancelled=True)
-        except (MessageError, HTTPException) as error:
+        except REFUSALS as error:
             last = error_answer(error)
         session.exchanges.pop(exchange.key, None)  # the client may use the `ref` again as soon as it receives the end
         await session.send_message(last, ref)

@@ -16,7 +16,7 @@ from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
 from ..checks.hooks import check_hook
-from ..checks.injection import check_parameters
+from ..checks.injection import check_names, check_parameters
 from ..checks.lifespans import check_lifespan
 from ..checks.listeners import (
     check_concurrency,
@@ -100,6 +100,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         return [function_of(self), *self._per_message.values(), *filter(None, self._around)]
 
     def on_registration(self, app: Litestar) -> None:
+        check_names(self)
         super().on_registration(app)
         provider = self.resolve_dependencies().get("connection")
         if provider and is_provided_by(provider, PACKAGE):  # for Litestar it takes a twentieth of a handshake

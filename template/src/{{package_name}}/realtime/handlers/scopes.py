@@ -41,7 +41,7 @@ class MessageScopes:
             self._scopes.append((name, binder(asynccontextmanager(factory) if is_plain else factory)))
 
     @asynccontextmanager
-    async def enter(self, **arguments: Any) -> AsyncGenerator[Callable[[], Any], None]:
+    async def enter(self, /, **arguments: Any) -> AsyncGenerator[Callable[[], Any], None]:
         """Enter the scopes, and yield the function, with what it takes of the arguments and of the scopes.
 
         Raises:
@@ -60,7 +60,7 @@ class MessageScopes:
             log.exception("commit failed", listener=self._name)
             raise MessageError("commit_failed", "the message was handled, and its changes could not be kept") from error
 
-    async def call(self, **arguments: Any) -> Any:
+    async def call(self, /, **arguments: Any) -> Any:
         """Call the function in its scopes, and publish once they have been left."""
         with hold_publishes():
             async with self.enter(**arguments) as function:

@@ -86,6 +86,7 @@ def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
         sockets: Sockets that listen already.
     """
     Logging(settings).configure()
+    structlog.get_logger(__name__).warning("pages of localhost may connect from any port", because="--reload")
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
     ChangeReload(config, target=partial(_serve_until_changed, settings.for_reload()), sockets=sockets).run()
 

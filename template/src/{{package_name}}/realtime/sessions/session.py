@@ -21,7 +21,17 @@ from websockets.frames import CloseCode
 
 from ..internals import frames_of
 from ..settings import CoreSettings
-from .cause import LOST, Cause, Reason, Resolution, cause_of_disconnect, is_sendable, resolve_cause, truncate_reason
+from .cause import (
+    LOST,
+    Cause,
+    Reason,
+    Resolution,
+    cause_of_disconnect,
+    held_exceptions,
+    is_sendable,
+    resolve_cause,
+    truncate_reason,
+)
 from .fast_path import EXTENSION, FrameWriter, encode_with, is_direct, text_frame
 from .info import ConnectionInfo, link
 from .limits import Client, TokenBucket, is_ping
@@ -518,7 +528,7 @@ class Session:
         """Forget a task; where it failed, close."""
         self._tasks.pop(task, None)
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, WebSocketDisconnect):
+        if error is None or all(isinstance(each, WebSocketDisconnect) for each in held_exceptions(error)):
             return
         cause = self._resolve(error)
         if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send

@@ -14,7 +14,7 @@ from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDef
 from litestar_asyncapi.spec import CorrelationId, OperationAction, Parameter, Reference, Reply
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
 
-from ..handlers.messages import Ping, Pong
+from ..handlers.messages import End, Ping, Pong
 from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
@@ -28,18 +28,28 @@ CORRELATION = CorrelationId(
 """Where answers say which message they answer."""
 
 
-def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Iterable[str]) -> ChannelDefinition:
+def describe(
+    route: WebSocketRoute,
+    handler: ListenerRouteHandler,
+    security: Iterable[str],
+    renewal: type[msgspec.Struct] | None = None,
+) -> ChannelDefinition:
     """Describe a path.
 
     Args:
         route: The path.
         handler: Its listener.
         security: The names of the ways to authenticate, of which a handler that is not public accepts any.
+        renewal: The message that authenticates anew on an open connection, if there is one. An `end` answers it.
     """
     function = function_of(handler)
     listener: Any = type(function.__self__) if inspect.ismethod(function) else function
     fields = fields_of(handler)
-    messages = _messages(handler)
+    wanted = () if handler.opt.get("public") else security
+    renewals = [FieldDefinition.from_annotation(each) for each in (renewal, End) if renewal and wanted]
+    received = [*handler.received_types(), *renewals[:1]]
+    sent = [*handler.sent_types(), *(each for each in renewals[1:] if not handler.streams)]
+    messages = _messages(handler, received, sent)
     key = route.path_format
     answers = [
         Reference(f"{_channel(key)}/messages/{message.name}")
@@ -48,10 +58,9 @@ def describe(route: WebSocketRoute, handler: ListenerRouteHandler, security: Ite
     ]
     reply = Reply(channel=Reference(_channel(key)), messages=answers)
     directions = [
-        (OperationAction.RECEIVE, "Messages the service receives", function, handler.received_types()),
-        (OperationAction.SEND, "Messages the service sends", listener, handler.sent_types()),
+        (OperationAction.RECEIVE, "Messages the service receives", function, received),
+        (OperationAction.SEND, "Messages the service sends", listener, sent),
     ]
-    wanted = () if handler.opt.get("public") else security
     return ChannelDefinition(
         key=key,
         address=key,
@@ -88,11 +97,13 @@ def docstring(thing: Any) -> tuple[str | None, str | None]:
     return " ".join(summary.split()) or None, description or None
 
 
-def _messages(handler: ListenerRouteHandler) -> list[MessageDefinition]:
+def _messages(
+    handler: ListenerRouteHandler, received: list[FieldDefinition], sent: list[FieldDefinition]
+) -> list[MessageDefinition]:
     """Describe the messages of both directions, each once, under a name of its own."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
-    for members, frames in ((handler.received_types(), received_in), (handler.sent_types(), sent_in)):
+    for members, frames in ((received, received_in), (sent, sent_in)):
         for member in members:
             if all(member != message.payload for message in messages.values()):
                 name = getattr(member.annotation, "__name__", "Message")
