@@ -465,16 +465,6 @@ def test_a_certificate_for_another_host_is_named_in_the_log(kind: str, nodes: No
         certificates.remove()
 
 
-def test_a_name_that_no_sentinel_knows_is_one_line(crowded: Crowded) -> None:
-    sentinels = RedisSentinels()
-    try:
-        begin(sentinels)
-        wrong = sentinels.url.replace("/kitchen/", "/cellar/")
-        assert "no Sentinel knows 'cellar'" in refused(crowded("redis"), wrong)
-    finally:
-        sentinels.remove()
-
-
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
@@ -1048,10 +1038,14 @@ def test_what_is_acknowledged_is_received_or_told_as_a_gap(
 
 
 @pytest.mark.exhaustive
-def test_what_is_acknowledged_is_received_or_told_as_a_gap_when_sentinels_promote_a_replica(nodes: Nodes) -> None:
+def test_what_is_acknowledged_is_received_or_told_as_a_gap_when_sentinels_promote_a_replica(
+    nodes: Nodes, crowded: Crowded
+) -> None:
     sentinels = RedisSentinels()
     try:
         begin(sentinels)
+        unknown = refused(crowded("redis"), sentinels.url.replace("/kitchen/", "/cellar/"))
+        assert "no Sentinel knows 'cellar'" in unknown
         three = nodes(3, sentinels.url, publish_seconds=TIMEOUT)
         asyncio.run(pour_over(three, 3, partial(fail_over, three, sentinels)))
     finally:
