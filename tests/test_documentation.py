@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from .cases import params
 from .rendering import HOSTILE, ROOT, Renders, answers_of, check
 
 EVERYTHING = {"auth": "jwt", "telemetry": "opentelemetry", "docker": True, "vscode": True, "dependency_bot": "renovate"}
@@ -47,7 +48,7 @@ with TestClient(create_app()) as client:
 """
 
 
-@pytest.fixture(params=PROJECTS)
+@pytest.fixture(params=params(PROJECTS.keys(), {"default", "nothing", "postgres"}))
 def documented(request: pytest.FixtureRequest, renders: Renders) -> Path:
     """A project, not to be changed."""
     return renders.of(**PROJECTS[request.param])
