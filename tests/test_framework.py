@@ -66,7 +66,7 @@ def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     assert "skipped" not in written
 
 
-@pytest.mark.parametrize("answers", params({name: name for name in ANSWERS}, {"everything"}))
+@pytest.mark.parametrize("answers", params(ANSWERS.keys(), {"everything"}))
 def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "check", "tests")
     check(overlaid, "ruff", "format", "--check", "tests")

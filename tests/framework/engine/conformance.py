@@ -5,9 +5,10 @@ import inspect
 import json
 import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -19,10 +20,9 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
-from my_service.realtime.fanout.channels import node_channel, room_channel, user_channel
-from my_service.realtime.fanout.engine.backend import Backend, PresenceState, Publish, ReadHistory
+from my_service.realtime.fanout.engine.backend import Backend, Event, PresenceJoin, PresenceState, Publish, ReadHistory
 from my_service.realtime.fanout.engine.broker import EngineBroker, choose_broker
-from my_service.realtime.fanout.messages import GapMarker, Members, Message
+from my_service.realtime.fanout.messages import GapMarker, Members, Message, node_channel, room_channel, user_channel
 from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
@@ -304,7 +304,7 @@ class EngineTests:
         asyncio.run(asyncio.wait_for(change(), TIMEOUT))
 
     def test_a_node_restores_its_states_and_not_over_newer_ones_of_others(self, engine: Server) -> None:
-        settings = Settings(fanout_url=engine.url, publish_seconds=0.2)
+        settings = Settings(fanout_url=engine.url, publish_seconds=1)
 
         async def outage() -> None:
             async with (
@@ -338,6 +338,46 @@ class EngineTests:
     async def forget(self, engine: Server, channel: str, member: str) -> None:
         """Let the engine know nothing of a member any more, as when it took its node for dead."""
         raise NotImplementedError
+
+    def test_many_members_of_a_dead_node_are_expired_bit_by_bit_and_if_it_returns_it_notices(
+        self, engine: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.modules[self.backend.__module__], "EXPIRE_SECONDS", 0, raising=False)
+        settings = Settings(fanout_url=engine.url, presence_seconds=1)
+
+        async def receive(events: AsyncIterator[Event | None]) -> None:
+            async for _ in events:
+                pass
+
+        async def expire() -> None:
+            nodes = [await self.backend.connect(settings, name) for name in ("dead", "alive")]
+            receiving = [asyncio.create_task(receive(events)) for node in nodes for events in node.events()]
+            dead, alive = nodes
+            try:
+                await dead.heartbeat()
+                for start in range(0, 600, 200):
+                    members = [f"{number}" for number in range(start, start + 200)]
+                    await dead.apply(
+                        [PresenceJoin(channel="hall", member=each, joined=b"", left=b"left") for each in members]
+                    )
+                while len(left := await dead.registered_members()) == 600:
+                    await alive.heartbeat()
+                assert left, "all at once"
+                assert not (await dead.heartbeat()).known
+                await alive.heartbeat()
+                assert await dead.registered_members() == left, "it lives again"
+                monkeypatch.undo()
+                while await dead.registered_members():
+                    await alive.heartbeat()
+                [history] = await alive.apply([ReadHistory(channel="hall", after=0)])
+                assert history.sequence - history.began == 600, "not each left once"
+            finally:
+                for task in receiving:
+                    task.cancel()
+                for node in nodes:
+                    await node.close()
+
+        asyncio.run(asyncio.wait_for(expire(), TIMEOUT * 3))
 
     @pytest.mark.parametrize("first", ["0", "1"])
     def test_a_sequence_that_the_engine_has_not_given_mutes_nobody(self, engine: Server, first: str) -> None:
@@ -441,7 +481,7 @@ class EngineTests:
     def test_a_secret_is_long_and_there_where_tokens_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{PREFIX}FANOUT_URL")
         for secrets in ("short", f"{'s' * 32},short"):
-            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: each secret needs 32 bytes"):
+            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes, and 32 are needed"):
                 Settings.load(fanout_secret=secrets)
         settings = Settings.load(fanout_secret=f"{'s' * 32}, {'t' * 32}")
         assert "ssss" not in repr(settings)

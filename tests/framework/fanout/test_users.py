@@ -13,7 +13,7 @@ from litestar.testing import TestClient
 from msgspec import Struct
 
 from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
-from my_service.realtime.fanout.channels import display_name, node_channel, room_channel, user_channel
+from my_service.realtime.fanout.messages import display_name, node_channel, room_channel, user_channel
 from my_service.realtime.fanout.plugin import REMOVALS
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
