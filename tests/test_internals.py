@@ -94,7 +94,7 @@ MOVING = {
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {
         "realtime/asyncapi/channels.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/commands/routes.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
@@ -115,7 +115,7 @@ MOVING = {
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/testing/strategies.py",

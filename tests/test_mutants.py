@@ -279,7 +279,7 @@ AUTH_MUTANTS: dict[str, Mistake] = {
     "the log holds what is refused": [
         ("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")
     ],
-    "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
+    "a short secret is enough": [("../secrets.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
         (

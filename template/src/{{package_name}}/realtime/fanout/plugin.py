@@ -25,12 +25,20 @@ from ..sessions.plugin import Sessions
 from ..sessions.registry import Registry
 from ..sessions.session import Session, Socket
 from ..settings import PACKAGE
-from .broker import Broker, Presence
-from .channels import check_name, display_name, is_node_channel, is_room, node_channel, room_channel, user_channel
+from .broker import Broker, FanoutSettings, Presence
 from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .messages import MAX_SEQUENCE, GapMarker
-from .settings import FanoutSettings
+from .messages import (
+    MAX_SEQUENCE,
+    GapMarker,
+    check_name,
+    display_name,
+    is_node_channel,
+    is_room,
+    node_channel,
+    room_channel,
+    user_channel,
+)
 from .subscription import Subscription
 
 log = structlog.get_logger(__name__)
@@ -274,7 +282,7 @@ class Fanout(InitPlugin):
         """Subscribe the service itself to a channel, on this node.
 
         Args:
-            channel: A channel as channels.py calls it.
+            channel: A channel as messages.py calls it.
             deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
                 not wait.
         """
