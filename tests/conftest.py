@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
 from .history import History
+from .npm import install
 from .rendering import Renders, compile_package, copy_of_the_template, names
 from .service import Service, Start, render_with_probe
 
@@ -28,6 +30,23 @@ def renders(template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
     """What is rendered, not to be changed."""
     folder = tmp_path_factory.getbasetemp()
     return Renders(template, folder if worker_id == "master" else folder.parent)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_compiled_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have Jinja compile each text of the template, and mypy read each library, once for all projects."""
+    compile_text, compiled = Environment.compile, dict[object, Any]()
+
+    def compile_once(environment: Environment, source: object, *names: object) -> Any:
+        key = (environment.lexer, source, *names)  # the lexer is one for all environments with the same syntax
+        if key not in compiled:
+            compiled[key] = compile_text(environment, source, *names)  # type: ignore[call-overload]
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "compile", compile_once)
+        patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +126,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     with browser.new_context() as context:
         context.set_default_timeout(MILLISECONDS)
         yield context
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core, which finds in a page what cannot be used by everybody."""
+    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture

@@ -3,17 +3,22 @@
 import os
 import pwd
 import random
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from shutil import chown, rmtree, which
 from time import monotonic, sleep
 from typing import Any, ClassVar, cast
+
+import trustme
 
 TIMEOUT = 30
 
@@ -24,6 +29,28 @@ def free_port() -> int:
         port = random.randrange(10_000, 30_000)  # noqa: S311
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+
+
+class Certificates:
+    """A certificate for servers on this machine, one for clients, and the authority of both, in files."""
+
+    def __init__(self, name: str = "127.0.0.1") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="certificates-"))
+        self.folder.chmod(0o755)
+        authority = trustme.CA()
+        self.authority = self.folder / "authority.pem"
+        authority.cert_pem.write_to_path(self.authority)
+        self.server, self.client = self._issue(authority, name), self._issue(authority, "service")
+
+    def _issue(self, authority: trustme.CA, name: str) -> tuple[Path, Path]:
+        issued = authority.issue_cert(name)
+        certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        issued.private_key_pem.write_to_path(key)
+        return certificate, key
+
+    def remove(self) -> None:
+        rmtree(self.folder)
 
 
 class EngineServer(ABC):
@@ -117,49 +144,158 @@ class EngineServer(ABC):
 
 
 class RedisServer(EngineServer):
+    """A Redis; with certificates it speaks nothing but TLS, with clients that have one of their own."""
+
     program = "redis-server"
     package = "redis-server"
 
-    def __init__(self, *, appends: bool = True, password: str = "") -> None:
+    def __init__(
+        self, *, appends: bool = True, password: str = "", certificates: Certificates | None = None, primary: int = 0
+    ) -> None:
         super().__init__()
         self.appends = appends
         self.password = password
+        self.certificates = certificates
+        self.primary = primary
+        """The port of the server that it follows, or 0."""
 
     @property
     def url(self) -> str:
-        return (
-            f"redis://:{self.password}@127.0.0.1:{self.port}/0" if self.password else f"redis://127.0.0.1:{self.port}/0"
-        )
+        return self.url_of(self)
 
-    def command(self) -> list[str]:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "daemonize": "no"}
-        options |= {"appendonly": "yes" if self.appends else "no"}
-        options |= {"requirepass": self.password} if self.password else {}
-        return [str(self.path()), *[str(part) for name, value in options.items() for part in (f"--{name}", value)]]
-
-    def answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(5) in {b"+PONG", b"-NOAU"}
-        except OSError:
-            return False
-
-
-class ClusterServer(RedisServer):
-    """One of the servers of a cluster."""
-
-    def command(self) -> list[str]:
-        options = {"cluster-enabled": "yes", "cluster-port": self.bus, "cluster-node-timeout": 1000}
-        return [*super().command(), *[str(part) for name, value in options.items() for part in (f"--{name}", value)]]
-
-    def prepare(self) -> None:
-        self.bus = free_port()
+    def url_of(self, *servers: EngineServer, path: str = "0", more: str = "") -> str:
+        """Return the URL that names servers which are reached as this one is."""
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        account = f":{self.password}@" if self.password else ""
+        if not self.certificates:
+            return f"redis{more}://{account}{hosts}/{path}"
+        certificate, key = self.certificates.client
+        trust = f"ssl_ca_certs={self.certificates.authority}&ssl_certfile={certificate}&ssl_keyfile={key}"
+        return f"rediss{more}://{account}{hosts}/{path}?{trust}"
 
     def client(self) -> Any:
         from redis import Redis
 
         return cast("Any", Redis).from_url(self.url)  # its types are partly unknown
+
+    def options(self) -> dict[str, object]:
+        """Return what stands on the command line."""
+        options: dict[str, object] = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder}
+        if self.certificates:
+            certificate, key = self.certificates.server
+            options |= {"port": 0, "tls-port": self.port, "tls-replication": "yes"}
+            options |= {"tls-cert-file": certificate, "tls-key-file": key}
+            options |= {"tls-ca-cert-file": self.certificates.authority}
+        if self.password:
+            options |= {"requirepass": self.password, "masterauth": self.password}
+        if self.primary:
+            options["replicaof"] = f"127.0.0.1 {self.primary}"
+        return options | {"save": "", "appendonly": "yes" if self.appends else "no"}
+
+    def command(self) -> list[str]:
+        return [str(self.path()), *self.arguments()]
+
+    def arguments(self) -> list[str]:
+        given = self.options().items()
+        return [part for name, value in given for part in (f"--{name}", *str(value).split(" "))]
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                if not self.certificates:
+                    connection.sendall(b"PING\r\n")
+                    return connection.recv(5) in {b"+PONG", b"-NOAU"}
+                context = ssl.create_default_context(cafile=str(self.certificates.authority))
+                context.check_hostname = False
+                context.load_cert_chain(*self.certificates.client)
+                with context.wrap_socket(connection) as encrypted:
+                    encrypted.sendall(b"PING\r\n")
+                    return encrypted.recv(5) in {b"+PONG", b"-NOAU"}
+        except OSError:
+            return False
+
+
+class SentinelServer(RedisServer):
+    """A Sentinel, which watches a primary of Redis, and has its replica promoted when it is gone."""
+
+    def __init__(self, primary: RedisServer, *, password: str = "") -> None:
+        super().__init__(password=password, certificates=primary.certificates)
+        self.watched = primary
+
+    def prepare(self) -> None:
+        lines = [
+            f"sentinel monitor kitchen 127.0.0.1 {self.watched.port} 2",
+            "sentinel down-after-milliseconds kitchen 500",
+            "sentinel failover-timeout kitchen 3000",
+        ]
+        if self.watched.password:
+            lines.append(f"sentinel auth-pass kitchen {self.watched.password}")
+        if self.password:
+            lines.append(f"sentinel sentinel-pass {self.password}")
+        (self.folder / "sentinel.conf").write_text("\n".join(lines))
+
+    def options(self) -> dict[str, object]:
+        return {
+            name: value for name, value in super().options().items() if name not in {"save", "appendonly", "masterauth"}
+        }
+
+    def command(self) -> list[str]:
+        return [str(self.path()), "sentinel.conf", "--sentinel", *self.arguments()]
+
+
+class RedisSentinels(RedisServer):
+    """A primary and its replica, with three Sentinels."""
+
+    def __init__(self, *, password: str = "", certificates: Certificates | None = None) -> None:
+        self.password, self.certificates = password, certificates
+        primary = RedisServer(password=password, certificates=certificates)
+        replica = RedisServer(password=password, certificates=certificates, primary=primary.port)
+        self.servers = [primary, replica]
+        self.sentinels = [SentinelServer(primary, password=password and "other") for _ in range(3)]
+
+    @property
+    def url(self) -> str:
+        url = self.url_of(*self.sentinels, path="kitchen/0", more="+sentinel")
+        return url + f"{'&' if '?' in url else '?'}sentinel_password=other" if self.password else url
+
+    def start(self) -> None:
+        for server in (*self.servers, *self.sentinels):
+            server.start()
+        for sentinel in self.sentinels:
+            client = sentinel.client()
+            wait_until(partial(self._knows_all, client), "a Sentinel does not know what it watches")
+
+    @staticmethod
+    def _knows_all(client: Any) -> bool:
+        """Return whether a Sentinel knows the others, and the replica that it may promote."""
+        replicas = client.sentinel_slaves("kitchen")
+        others = client.sentinel_master("kitchen")["num-other-sentinels"]
+        return others == 2 and [each["master-link-status"] for each in replicas] == ["ok"]
+
+    def kill(self) -> None:
+        """Kill the primary, whichever it is now."""
+        self.primary_server.kill()
+
+    @property
+    def primary_server(self) -> RedisServer:
+        _, port = self.sentinels[0].client().sentinel_get_master_addr_by_name("kitchen")
+        [server] = [server for server in self.servers if server.port == port]
+        return server
+
+    def remove(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.remove()
+
+
+class ClusterServer(RedisServer):
+    """One of the servers of a cluster."""
+
+    def options(self) -> dict[str, object]:
+        options = {"cluster-enabled": "yes", "cluster-port": self.bus, "cluster-node-timeout": 1000}
+        return super().options() | options | ({"tls-cluster": "yes"} if self.certificates else {})
+
+    def prepare(self) -> None:
+        self.bus = free_port()
 
     @property
     def slots(self) -> list[Any]:
@@ -169,15 +305,17 @@ class ClusterServer(RedisServer):
 
 
 class RedisCluster(RedisServer):
-    """Three primaries, and a replica of each."""
+    """Primaries, and a replica of each."""
 
-    def __init__(self) -> None:
-        self.servers = [ClusterServer() for _ in range(6)]
+    def __init__(self, primaries: int = 3, *, certificates: Certificates | None = None) -> None:
+        self.certificates = certificates
+        self.servers = [ClusterServer(certificates=certificates) for _ in range(2 * primaries)]
+        self.primaries, self.replicas = self.servers[:primaries], self.servers[primaries:]
 
     @property
     def url(self) -> str:
         """Names all servers, for each of them may be killed."""
-        return f"redis://{','.join(f'127.0.0.1:{server.port}' for server in self.servers)}/0"
+        return self.servers[0].url_of(*self.servers)
 
     @property
     def memory(self) -> int:
@@ -195,12 +333,16 @@ class RedisCluster(RedisServer):
         first, *others = self.servers
         for server in others:
             server.client().execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus)
-        for slots, primary in zip(SLOTS, self.servers[:3], strict=True):
+        share = SLOTS / len(self.primaries)
+        for number, primary in enumerate(self.primaries):
+            slots = round(number * share), round((number + 1) * share) - 1
             primary.client().execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
-        self._wait(lambda: all(len(server.client().cluster("NODES")) == 6 for server in self.servers))
-        for primary, replica in zip(self.servers[:3], self.servers[3:], strict=True):
+        wait_until(
+            lambda: all(len(server.client().cluster("NODES")) == len(self.servers) for server in self.servers), DISORDER
+        )
+        for primary, replica in zip(self.primaries, self.replicas, strict=True):
             replica.client().cluster("REPLICATE", primary.client().cluster("MYID"))
-        self._wait(lambda: all(len(slots) == 4 for server in self.servers for slots in server.slots))
+        wait_until(lambda: all(len(slots) == 4 for server in self.servers for slots in server.slots), DISORDER)
 
     def wait_until_whole(self) -> None:
         """Wait until all servers that run agree that the cluster is in order, and each replica follows its primary."""
@@ -212,7 +354,7 @@ class RedisCluster(RedisServer):
                 each["role"] == "master" or each["master_link_status"] == "up" for each in replicas
             )
 
-        self._wait(is_whole)
+        wait_until(is_whole, DISORDER)
 
     def primary_of(self, key: str) -> ClusterServer:
         """Return the server that has the slot of a key."""
@@ -227,7 +369,7 @@ class RedisCluster(RedisServer):
         from redis.crc import key_slot
 
         slot, source = key_slot(key.encode()), self.primary_of(key)
-        target = next(server for server in self.servers[:3] if server is not source)
+        target = next(server for server in self.primaries if server is not source)
         old, new = source.client(), target.client()
         target_name = new.cluster("MYID")
         new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old.cluster("MYID"))
@@ -239,7 +381,7 @@ class RedisCluster(RedisServer):
 
     def cut_off_replica_of(self, primary: ClusterServer) -> None:
         """Have its first replica lose the connection to it, and be refused when it connects again."""
-        replica = self.servers[self.servers.index(primary) + 3].client()
+        replica = self.replicas[self.primaries.index(primary)].client()
         replica.config_set("masteruser", "nobody")
         replica.config_set("masterauth", "wrong")
         primary.client().execute_command("CLIENT", "KILL", "TYPE", "replica")
@@ -260,15 +402,16 @@ class RedisCluster(RedisServer):
         for server in self.servers:
             server.remove()
 
-    @staticmethod
-    def _wait(happened: Callable[[], bool]) -> None:
-        deadline = monotonic() + TIMEOUT
-        while not happened():
-            assert monotonic() < deadline, "the cluster is not in order"
-            sleep(0.05)
+
+SLOTS = 16384
+DISORDER = "the cluster is not in order"
 
 
-SLOTS = [(0, 5460), (5461, 10922), (10923, 16383)]
+def wait_until(happened: Callable[[], bool], complaint: str) -> None:
+    deadline = monotonic() + TIMEOUT
+    while not happened():
+        assert monotonic() < deadline, complaint
+        sleep(0.05)
 
 
 class Pooler(EngineServer):
@@ -303,11 +446,14 @@ class Pooler(EngineServer):
 
 
 class PostgresServer(EngineServer):
+    """A PostgreSQL; with certificates it refuses whoever does not speak TLS."""
+
     program = "postgres"
     package = "postgresql"
 
-    def __init__(self) -> None:
+    def __init__(self, *, certificates: Certificates | None = None) -> None:
         super().__init__()
+        self.certificates = certificates
         if os.getuid() == 0:  # it refuses to run as root
             self.user = "postgres"
             pwd.getpwnam(self.user)
@@ -321,7 +467,8 @@ class PostgresServer(EngineServer):
 
     @property
     def url(self) -> str:
-        return f"postgresql://service:secret@127.0.0.1:{self.port}/postgres"
+        url = f"postgresql://service:secret@127.0.0.1:{self.port}/postgres"
+        return f"{url}?sslmode=verify-full&sslrootcert={self.certificates.authority}" if self.certificates else url
 
     def prepare(self) -> None:
         initdb = Path(str(self.path())).with_name("initdb")
@@ -330,9 +477,19 @@ class PostgresServer(EngineServer):
         options = ["--pgdata=data", "--username=service", "--pwfile=password", "--auth=scram-sha-256", "--no-sync"]
         command = [str(initdb), *options, "--encoding=UTF8", "--no-locale"]
         subprocess.run(command, check=True, capture_output=True, timeout=60, user=self.user, cwd=self.folder)
+        if self.certificates:
+            _, key = self.certificates.server
+            key.chmod(0o600)
+            if self.user:
+                chown(key, self.user)
+            access = self.folder / "data" / "pg_hba.conf"
+            access.write_text(re.sub(r"^host\b", "hostssl", access.read_text(), flags=re.MULTILINE))
 
     def command(self) -> list[str]:
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
+        if self.certificates:
+            certificate, key = self.certificates.server
+            options |= {"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key}
         return [str(self.path()), "-D", "data", *[f"--{name}={value}" for name, value in options.items()]]
 
     def answers(self) -> bool:

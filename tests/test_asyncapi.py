@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .npm import install
 from .rendering import HOSTILE, ROOT, answers_of, check, environment, render, replace
 
@@ -79,6 +81,7 @@ def written(project: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.exhaustive
 def test_every_document_is_valid(template: Path, tmp_path: Path) -> None:
     node = tmp_path / "node"
     install(node, "@asyncapi/parser", "ajv", "ajv-formats")

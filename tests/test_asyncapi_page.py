@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from .browser import MILLISECONDS
-from .npm import install
 from .service import Service, running
 
 expect.set_options(timeout=MILLISECONDS)
@@ -27,17 +26,13 @@ def service(default_project: Path) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
-
-
 @pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(244, 245, 249)"), ("dark", "rgb(12, 15, 21)")])
 def test_it_can_be_read_in_each_mode(browser: Browser, service: Service, axe: str, scheme: Any, ground: str) -> None:
     with browser.new_context(color_scheme=scheme, bypass_csp=True) as context:
         page = context.new_page()
         page.goto(f"http://{service.address}/asyncapi")
         expect(page.get_by_text("A client says something.").first).to_be_visible()
+        expect(page.get_by_text("My Service 0.1.0")).to_be_visible()
         page.evaluate(EXPAND)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
         page.evaluate(axe)

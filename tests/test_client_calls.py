@@ -4,7 +4,6 @@ In Chromium, and in Node, where there is no document, window or location.
 """
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from .browser import ELSEWHERE, missing
+from .browser import ELSEWHERE
+from .npm import install
 
 CLIENT = Path("src/my_service/realtime/client/client.js")
 
@@ -59,7 +59,8 @@ try {
 """
 NODE = """
 import { pathToFileURL } from "node:url";
-const [file, ...given] = process.argv.slice(1);
+const [ws, file, ...given] = process.argv.slice(1);
+globalThis.WebSocket ??= (await import(pathToFileURL(ws))).WebSocket; // before Node 22
 const client = await import(pathToFileURL(file));
 const run = Object.getPrototypeOf(async () => {}).constructor("url", "options", ...Object.keys(client), BODY);
 console.log(JSON.stringify(await run(...given.map(JSON.parse), ...Object.values(client))));
@@ -83,7 +84,8 @@ class Scripted:
         self.paths: list[str] = []
         self.refuses: list[tuple[int, str]] = []
         """The status and the body of the answers to what is no request for the page, one after the other; then none."""
-        self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond)
+        # Chromium opens connections in advance; shutting down waits for those that say nothing.
+        self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._respond, open_timeout=2)
         self._thread = Thread(target=self._server.serve_forever)
         self._thread.start()
         self.port: int = self._server.socket.getsockname()[1]
@@ -155,19 +157,23 @@ def chromium_page(context: BrowserContext, scripted: Scripted) -> Page:
     return page
 
 
+@pytest.fixture(scope="module")
+def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package `ws`, which brings a WebSocket to a Node without one."""
+    return install(tmp_path_factory.mktemp("node"), "ws") / "ws" / "wrapper.mjs"
+
+
 @pytest.fixture(params=["chromium", "node"])
 def run(request: pytest.FixtureRequest, scripted: Scripted, default_project: Path) -> Run:
     """Run code with a socket in each of the two; return what it leaves in `result`."""
     if request.param == "node":
-        if shutil.which("node") is None:
-            missing("Node.js", "nodejs")
+        ws: Path = request.getfixturevalue("ws")
 
         def run(code: str, **options: Any) -> Any:
-            command = ["node", "--experimental-websocket", "--no-warnings", "--input-type=module", "--eval"]
             script = NODE.replace("BODY", json.dumps(body(code)))
             given = json.dumps(f"ws://127.0.0.1:{scripted.port}/"), json.dumps(options)
             result = subprocess.run(
-                [*command, script, str(default_project / CLIENT), *given],
+                ["node", "--input-type=module", "--eval", script, str(ws), str(default_project / CLIENT), *given],
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -179,12 +185,6 @@ def run(request: pytest.FixtureRequest, scripted: Scripted, default_project: Pat
         return run
     page: Page = request.getfixturevalue("chromium_page")
     return lambda code, **options: run_in(page, scripted, code, **options)
-
-
-@pytest.fixture
-def run_in_chromium(chromium_page: Page, scripted: Scripted) -> Run:
-    """Run code there alone: the WebSocket of Node 20 does not tell that a handshake has failed."""
-    return lambda code, **options: run_in(chromium_page, scripted, code, **options)
 
 
 def body(code: str) -> str:
@@ -209,10 +209,10 @@ def run_in(page: Page, scripted: Scripted, code: str, **options: Any) -> Any:
     ],
 )
 def test_a_refusal_that_is_final_is_told_and_it_stays_closed(
-    run_in_chromium: Run, scripted: Scripted, status: int, body: str, detail: str
+    run: Run, scripted: Scripted, status: int, body: str, detail: str
 ) -> None:
     scripted.refuses = [(status, body)] * 2  # the handshake, and what is asked afterwards
-    result = run_in_chromium("""
+    result = run("""
         socket.open();
         await until(() => states.at(-1) === "closed");
         result = [refusals, socket.state.lastClose];
@@ -221,9 +221,9 @@ def test_a_refusal_that_is_final_is_told_and_it_stays_closed(
     assert scripted.handshakes == 1
 
 
-def test_a_refusal_that_passes_is_told_and_it_tries_again(run_in_chromium: Run, scripted: Scripted) -> None:
+def test_a_refusal_that_passes_is_told_and_it_tries_again(run: Run, scripted: Scripted) -> None:
     scripted.refuses = [(503, "about to stop")] * 2 + [(429, "too many")] * 2 + [(403, "not told")] + [(426, "a GET")]
-    result = run_in_chromium("""
+    result = run("""
         socket.open();
         await until(() => states.at(-1) === "open");
         result = refusals;
@@ -232,9 +232,9 @@ def test_a_refusal_that_passes_is_told_and_it_tries_again(run_in_chromium: Run, 
     assert scripted.handshakes == 4
 
 
-def test_another_token_is_tried_after_401(run_in_chromium: Run, scripted: Scripted) -> None:
+def test_another_token_is_tried_after_401(run: Run, scripted: Scripted) -> None:
     scripted.refuses = [(401, "expired")] * 2
-    result = run_in_chromium("""
+    result = run("""
         const tokens = ["old", "new"];
         const other = new ReconnectingWebSocket(url, {
           baseDelay: 1, pingInterval: 0, token: () => tokens.shift(), onRefused: ({ status }) => refusals.push(status),
@@ -246,9 +246,9 @@ def test_another_token_is_tried_after_401(run_in_chromium: Run, scripted: Script
     assert result == [[401], []]
 
 
-def test_closing_while_it_asks_is_final(run_in_chromium: Run, scripted: Scripted) -> None:
+def test_closing_while_it_asks_is_final(run: Run, scripted: Scripted) -> None:
     scripted.refuses = [(503, "")] * 2
-    result = run_in_chromium("""
+    result = run("""
         const other = new ReconnectingWebSocket(url, { baseDelay: 1, pingInterval: 0, onRefused: () => other.close() });
         other.open();
         await until(() => other.state.status === "closed");
@@ -259,10 +259,10 @@ def test_closing_while_it_asks_is_final(run_in_chromium: Run, scripted: Scripted
     assert scripted.handshakes == 1
 
 
-def test_messages_of_a_type_are_heard_until_that_is_ended(run: Run) -> None:
+def test_messages_of_a_type_are_received_until_that_is_ended(run: Run) -> None:
     result = run("""
-        const heard = [];
-        const stop = socket.on("said", ({ n }) => heard.push(n));
+        const numbers = [];
+        const stop = socket.on("said", ({ n }) => numbers.push(n));
         await opened();
         const say = (...said) => socket.send({ type: "ask", answers: said });
         say({ type: "said", n: 1 }, { type: "left", n: 2 });
@@ -270,7 +270,7 @@ def test_messages_of_a_type_are_heard_until_that_is_ended(run: Run) -> None:
         stop();
         say({ type: "said", n: 3 });
         await until(() => received.length === 3);
-        result = [heard, received.map(({ n }) => n)];
+        result = [numbers, received.map(({ n }) => n)];
     """)
     assert result == [[1], [1, 2, 3]]
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from .browser import Network
-from .client import becomes, first_close, open_socket, say, statuses, wait_for_text
+from .client import becomes, begin, first_close, open_socket, say, statuses, wait_for_text
 from .rendering import check, render
 from .service import Service, running
 
@@ -66,3 +66,18 @@ def test_it_stays_closed_where_there_is_no_other_token(page: Page, project: Path
     assert page.evaluate("asked") == 2
     page.evaluate("socket.open()")
     becomes(page, "open")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_page_of_another_origin_is_told_why_it_is_refused_where_it_may_connect(
+    browser: Browser, service: Service, project: Path, is_allowed: bool
+) -> None:
+    origin = f"http://{service.address}" if is_allowed else "https://app.example"
+    detail = "the token is not valid" if is_allowed else ""
+    with running(project, allowed_origins=origin) as other, browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(f"http://{service.address}/page/style.css")
+        begin(page, f"http://{other.address}/ws/echo", tokens=["a.bad.token"], baseDelay=60_000)
+        assert becomes(page, "closed" if is_allowed else "waiting")["lastClose"] == {"code": 1006, "reason": detail}
+        rejected = other.wait_for("handshake rejected", times=2 if is_allowed else 1)
+        assert rejected["reason"] == ("token" if is_allowed else "origin")

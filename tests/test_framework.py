@@ -18,6 +18,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 WITH_PROCESSES = {"auth", "engine", "fanout", "server"}
 """The folders whose tests start processes, so that each of them takes as long as all others together."""
+QUICK = {
+    ("defaults", "all others"),
+    ("defaults", "fanout"),
+    ("defaults", "server"),
+    ("everything", "auth"),
+    ("everything", "engine"),
+    ("redis, nothing else", "engine"),
+}
+"""Those that run every time: each folder once, the engines once each. The others are `exhaustive`."""
 FOLDERS = {path.name for path in FRAMEWORK.iterdir() if (path / "__init__.py").exists()}
 
 
@@ -44,7 +53,10 @@ def cases() -> Iterator[tuple[str, str]]:
                 yield name, folder
 
 
-@pytest.mark.parametrize(("answers", "folder"), [*cases()])
+@pytest.mark.parametrize(
+    ("answers", "folder"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.exhaustive) for case in cases()],
+)
 def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     chosen = {folder} if folder in WITH_PROCESSES else FOLDERS - WITH_PROCESSES
     places = [f"tests/framework/{each}" for each in sorted(chosen) if (overlaid / "tests/framework" / each).exists()]
@@ -53,6 +65,7 @@ def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     assert "skipped" not in written
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("answers", ANSWERS)
 def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "check", "tests")

@@ -23,7 +23,14 @@ from .rendering import ROOT, Renders, environment
 EVERYTHING = {"auth": "jwt", "fanout": "redis", "telemetry": "opentelemetry"}
 
 PRIVATE = {
-    "realtime/internals.py": {"_connection_lifespan", "_decoder", "_fn", "_receive_mode", "_send_mode"},
+    "realtime/internals.py": {
+        "_connection_lifespan",
+        "_decoder",
+        "_fn",
+        "_receive_mode",
+        "_send_mode",
+        "litestar._asgi.utils",
+    },
     "realtime/server/drain.py": {"_exit"},  # of `os`, and documented
     "realtime/server/websocket_protocol.py": {"uvicorn._types"},
     "realtime/testing/dialogue.py": {"_exit"},
@@ -87,7 +94,7 @@ MOVING = {
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {
         "realtime/asyncapi/channels.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/commands/routes.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
@@ -108,7 +115,7 @@ MOVING = {
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/testing/strategies.py",

@@ -3,17 +3,22 @@
 A mistake counts as found when a test fails or the service refuses to start; not when the code cannot be imported.
 """
 
+import ast
 import re
 import shutil
 from pathlib import Path, PurePath
 
 import pytest
 
-from .rendering import Renders, replace, run_pytest
+from .cases import params
+from .rendering import Renders, run_pytest
 
 PACKAGE = Path("src/my_service")
 
-USER_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+Mistake = list[tuple[str, str, str]]
+"""Replacements, in order: a file, what stands there, and what is planted in its place."""
+
+USER_MUTANTS: dict[str, Mistake] = {
     "state in a module global": [
         ("listeners/echo.py", "@listener(", 'counts = {"count": 0}\n\n\n@listener('),
         ("listeners/echo.py", "connection.count += 1", 'counts["count"] += 1'),
@@ -81,7 +86,7 @@ USER_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
 }
 """Mistakes of a user. The tests of the generated project alone have to find them."""
 
-MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+MUTANTS: dict[str, Mistake] = {
     "state in a cached dependency": [
         ("sessions/plugin.py", "Provide(_provide_connection,", "Provide(_provide_connection, use_cache=True,"),
     ],
@@ -99,9 +104,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("sessions/lifespan.py", "            await pair.on_accept(socket, connection)\n", ""),
         (
             "sessions/lifespan.py",
-            "            exit_stack.push_async_exit(partial(_disconnect",
-            "            await pair.on_accept(socket, connection)\n"
-            "            exit_stack.push_async_exit(partial(_disconnect",
+            "            exits.append(partial(_disconnect",
+            "            await pair.on_accept(socket, connection)\n            exits.append(partial(_disconnect",
         ),
     ],
     "clean-up twice": [
@@ -204,7 +208,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("fanout/dispatch.py", "            del self._subscribers[channel]", "            pass"),
     ],
     "channels are not left at the end": [
-        ("fanout/plugin.py", "exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])", "pass"),
+        ("fanout/plugin.py", "exits.append(partial(self._leave_all, state[CHANNELS_KEY]))", "pass"),
     ],
     "a message that is published is lost": [
         ("fanout/memory.py", "self._keep(kept", "kept.sequence % 100 and self._keep(kept"),
@@ -218,7 +222,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
-AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+AUTH_MUTANTS: dict[str, Mistake] = {
     "no token is needed": [("handshake.py", '.get("public")', '.get("public", True)')],
     "a token in the URL counts": [
         (
@@ -275,7 +279,7 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "the log holds what is refused": [
         ("handshake.py", "error.status_code, error.detail, **hints", "error.status_code, str(session.scope), **hints")
     ],
-    "a short secret is enough": [("settings.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
+    "a short secret is enough": [("../secrets.py", "MIN_SECRET_BYTES: Final = 32", "MIN_SECRET_BYTES: Final = 5")],
     "the secret is printed": [
         ("settings.py", 'SecretStr = Field(default=SecretStr(""), ', 'str = Field(default="", '),
         (
@@ -293,6 +297,21 @@ AUTH_MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
+QUICK = {
+    "state in a module global",
+    "state on the listener",
+    "a clean-up that needs what on_accept has acquired",
+    "one Connection for all",
+    "clean-up twice",
+    "the wrong cause",
+    "any origin may connect",
+    "messages are not validated",
+    "no token is needed",
+    "a cookie counts without an Origin",
+    "a token is good after its logout",
+}
+"""Those that are planted in every run; the others are `exhaustive`."""
+
 GENERATED = ("tests", "--ignore", "tests/framework")
 """The tests of a generated project, without those of the framework."""
 
@@ -307,10 +326,20 @@ def near(file: str) -> tuple[str, ...]:
     return (f"tests/framework/{PurePath(file).parent}",)
 
 
-def copy_with(mistake: list[tuple[str, str, str]], project: Path, target: Path, folder: str = "") -> Path:
+def plant(mistake: Mistake, package: Path) -> dict[Path, str]:
+    """Return the files of a package that a mistake changes, with their new text."""
+    planted: dict[Path, str] = {}
+    for name, old, new in mistake:
+        text = planted.get(file := package / name) or file.read_text()
+        assert old in text, f"{old!r} is not in {name}"
+        planted[file] = text.replace(old, new, 1)
+    return planted
+
+
+def copy_with(mistake: Mistake, project: Path, target: Path, folder: str = "") -> Path:
     copied = Path(shutil.copytree(project, target))
-    for file, old, new in mistake:
-        replace(copied / PACKAGE / folder / file, old, new)
+    for file, text in plant(mistake, copied / PACKAGE / folder).items():
+        file.write_text(text)
     return copied
 
 
@@ -326,6 +355,28 @@ def assert_found(project: Path, *tests: tuple[str, ...]) -> None:
     assert "SyntaxError" not in written
 
 
+def test_what_is_planted_in_every_run_is_among_the_mistakes() -> None:
+    assert {*USER_MUTANTS, *MUTANTS, *AUTH_MUTANTS} >= QUICK
+
+
+@pytest.mark.parametrize(
+    ("mutants", "folder", "answers"),
+    [(USER_MUTANTS, "", {}), (MUTANTS, "realtime", {}), (AUTH_MUTANTS, "realtime/auth", {"auth": "jwt"})],
+    ids=["user", "framework", "authentication"],
+)
+def test_every_mistake_can_be_planted(
+    renders: Renders, subtests: pytest.Subtests, mutants: dict[str, Mistake], folder: str, answers: dict[str, str]
+) -> None:
+    """What it replaces is still there, and what comes of it is still Python."""
+    package = renders.of(**answers) / PACKAGE / folder
+    for mutant, mistake in mutants.items():
+        with subtests.test(mutant):
+            for file, text in plant(mistake, package).items():
+                assert text != file.read_text()
+                ast.parse(text)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("answers", [{}, {"auth": "jwt"}], ids=["default", "jwt"])
 def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, answers: dict[str, str]) -> None:
     project = copy_with([], renders.compiled(**answers), tmp_path / "project")
@@ -333,21 +384,20 @@ def test_without_a_mistake_nothing_is_found(renders: Renders, tmp_path: Path, an
     assert status == 0, written[-3000:]
 
 
-@pytest.mark.parametrize("mutant", USER_MUTANTS)
-def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = copy_with(USER_MUTANTS[mutant], renders.compiled(), tmp_path / "project")
+@pytest.mark.parametrize("mistake", params(USER_MUTANTS, QUICK))
+def test_a_planted_mistake_of_a_user_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
+    project = copy_with(mistake, renders.compiled(), tmp_path / "project")
     shutil.rmtree(project / "tests" / "framework")
     assert_found(project, ("tests",))
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    mistake = MUTANTS[mutant]
+@pytest.mark.parametrize("mistake", params(MUTANTS, QUICK))
+def test_a_planted_mistake_in_the_framework_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
     project = copy_with(mistake, renders.compiled(), tmp_path / "project", "realtime")
     assert_found(project, near(mistake[0][0]), GENERATED, ("tests",))
 
 
-@pytest.mark.parametrize("mutant", AUTH_MUTANTS)
-def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mutant: str) -> None:
-    project = copy_with(AUTH_MUTANTS[mutant], renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
+@pytest.mark.parametrize("mistake", params(AUTH_MUTANTS, QUICK))
+def test_a_planted_mistake_in_the_authentication_is_found(renders: Renders, tmp_path: Path, mistake: Mistake) -> None:
+    project = copy_with(mistake, renders.compiled(auth="jwt"), tmp_path / "project", "realtime/auth")
     assert_found(project, WITHOUT_PROCESSES_OF_AUTH, ("tests/framework/auth",))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from .cases import params
 from .rendering import answers_of, check, names, replace, run
 
 LONG = "a_name_of_38_characters_and_not_more_a"
@@ -75,7 +76,7 @@ def contents(project: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in names(project)}
 
 
-@pytest.mark.parametrize("answers", PROJECTS.values(), ids=PROJECTS)
+@pytest.mark.parametrize("answers", params(PROJECTS, {"everything, and long names"}))
 def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path], answers: dict[str, Any]) -> None:
     project = rendered(**answers)
     listeners = {"a": "a", "chat10": "chat10", "chat9": "chat9", LONG: LONG}

@@ -97,7 +97,7 @@ def say(client: ClientConnection, text: str = "hi") -> None:
     client.send(json.dumps({"type": "say", "text": text}))
 
 
-def hear(client: ClientConnection, kind: str) -> dict[str, Any]:
+def receive(client: ClientConnection, kind: str) -> dict[str, Any]:
     """Wait for a message of a type; skip others."""
     while (message := json.loads(client.recv(timeout=TIMEOUT)))["type"] != kind:
         pass
@@ -107,19 +107,19 @@ def hear(client: ClientConnection, kind: str) -> dict[str, Any]:
 def echo(client: ClientConnection) -> dict[str, Any]:
     """Say something to /ws/echo; return what it answers."""
     say(client)
-    return hear(client, "said")
+    return receive(client, "said")
 
 
-def test_what_is_said_in_a_room_is_heard_on_the_other_node(deployment: Deployment) -> None:
+def test_what_is_said_in_a_room_is_received_on_the_other_node(deployment: Deployment) -> None:
     one, other, nginx = deployment.pair()
     speaker = deployment.connect(nginx, "/ws/rooms/nginx")
-    hear(speaker, "joined")
+    receive(speaker, "joined")
     one.wait_for("connection accepted")
     listener = deployment.connect(nginx, "/ws/rooms/nginx")
-    hear(listener, "joined")
+    receive(listener, "joined")
     other.wait_for("connection accepted")
     say(speaker, "over there?")
-    assert hear(listener, "said")["text"] == "over there?"
+    assert receive(listener, "said")["text"] == "over there?"
 
 
 def test_a_connection_goes_where_the_fewest_are(deployment: Deployment) -> None:
@@ -239,7 +239,7 @@ def test_the_access_log_has_each_connection_but_no_query(deployment: Deployment,
     assert "secret" not in line
 
 
-def heard_by_a_replica(deployment: Deployment, request: bytes) -> list[str]:
+def received_by_a_replica(deployment: Deployment, request: bytes) -> list[str]:
     """Send a request to nginx; return the lines that reach the replica behind it."""
     with socket.create_server(("127.0.0.1", 0)) as replica:
         replica.settimeout(TIMEOUT)
@@ -257,17 +257,19 @@ def heard_by_a_replica(deployment: Deployment, request: bytes) -> list[str]:
 
 
 def test_a_websocket_is_asked_for_as_the_client_asks(deployment: Deployment) -> None:
-    heard = heard_by_a_replica(deployment, handshake("/ws/echo").replace(b"Host: service", b"Host: chat.example:8443"))
-    assert {"upgrade: websocket", "connection: upgrade", "host: chat.example:8443"} < set(heard)
+    head = received_by_a_replica(
+        deployment, handshake("/ws/echo").replace(b"Host: service", b"Host: chat.example:8443")
+    )
+    assert {"upgrade: websocket", "connection: upgrade", "host: chat.example:8443"} < set(head)
 
 
 def test_no_other_protocol_is_asked_for(deployment: Deployment) -> None:
     lines = [b"GET / HTTP/1.1", b"Host: x", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"]
-    heard = heard_by_a_replica(
+    head = received_by_a_replica(
         deployment, b"\r\n".join([*lines, b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", b"", b""])
     )
-    assert "connection: close" in heard
-    assert not [line for line in heard if line.startswith("upgrade:")]
+    assert "connection: close" in head
+    assert not [line for line in head if line.startswith("upgrade:")]
 
 
 def test_pings_keep_an_idle_connection_longer_than_nginx_bears_silence(deployment: Deployment) -> None:
@@ -327,7 +329,7 @@ def test_a_node_that_comes_back_gets_connections_again(deployment: Deployment) -
     again.wait_for("connection accepted")
 
 
-def test_when_all_is_stopped_together_each_client_hears_1012(deployment: Deployment) -> None:
+def test_when_all_is_stopped_together_each_client_receives_1012(deployment: Deployment) -> None:
     one, other, nginx = deployment.pair(drain_seconds=1)
     clients = [deployment.connect(nginx) for _ in range(20)]
     assert nginx.process

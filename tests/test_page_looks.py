@@ -14,7 +14,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from .browser import MILLISECONDS, open_page
-from .npm import install
 from .rendering import ROOT
 from .service import Service, running
 
@@ -66,11 +65,6 @@ THREE_CLOSES = """async () => {
 def service(default_project: Path) -> Iterator[Service]:
     with running(default_project, max_messages_per_second=20) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return (install(tmp_path_factory.mktemp("axe"), "axe-core") / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture(params=["light", "dark"])

@@ -4,11 +4,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
 
 from . import forked
+from .cases import params
 from .rendering import HOSTILE, check, environment, replace, run
 
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -50,7 +52,12 @@ def assert_tests_pass(project: Path) -> None:
     assert re.fullmatch(r"\d+ passed(, \d+ subtests passed)? in .*", counts), result.stdout
 
 
-@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+each_project = pytest.mark.parametrize(
+    "answers", params(ANSWERS, {"defaults", "hostile text, longest names, everything"})
+)
+
+
+@each_project
 def test_it_is_clean_under_its_own_tools(rendered: Callable[..., Path], answers: dict[str, Any]) -> None:
     assert_clean(rendered(**answers))
 
@@ -61,12 +68,12 @@ def test_the_same_code_is_clean_for_each_python(project: Path, version: str) -> 
     check(project, "ruff", "format", "--check", "--target-version", version)
 
 
-@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+@each_project
 def test_its_own_tests_pass(rendered: Callable[..., Path], answers: dict[str, Any]) -> None:
     assert_tests_pass(rendered(**answers))
 
 
-@pytest.mark.parametrize("demo_page", [True, False])
+@pytest.mark.parametrize("demo_page", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_without_its_listeners_it_is_green(rendered: Callable[..., Path], demo_page: bool) -> None:
     """A user deletes echo, rooms and perhaps the page: files, lines in app.py, messages and tests."""
     project = rendered(demo_page=demo_page)
@@ -82,6 +89,7 @@ def test_without_its_listeners_it_is_green(rendered: Callable[..., Path], demo_p
     assert_tests_pass(project)
 
 
+@pytest.mark.exhaustive
 def test_its_tests_pass_in_a_subfolder(project: Path) -> None:
     """As in a repository of several services, from its root."""
     status, written = forked.run_pytest(
@@ -89,3 +97,10 @@ def test_its_tests_pass_in_a_subfolder(project: Path) -> None:
     )
     assert status == 0, written
     assert " passed" in written
+
+
+def test_an_editor_outside_of_the_environment_finds_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".venv").symlink_to(sys.prefix)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setenv("PATH", str(Path(which("node") or "/usr/bin/node").parent))
+    check(project, "pyright", "src/my_service/app.py")

@@ -16,6 +16,7 @@ from saq import Queue
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from .cases import params
 from .engines import EngineServer, PostgresServer, RedisServer
 from .rendering import compile_package, environment, render
 from .service import TIMEOUT, Service, add_listener
@@ -185,7 +186,7 @@ class Reach:
         """Connect; the service has done its `on_accept`."""
         client = self._stack.enter_context(connect(node.url(path), open_timeout=TIMEOUT))
         if path.startswith("/ws/kitchen/"):
-            while hear(client) != {"type": "note", "text": "here"}:
+            while receive(client) != {"type": "note", "text": "here"}:
                 pass
         return client
 
@@ -206,7 +207,7 @@ class Reach:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=params(ENGINES.keys(), {"redis"}))
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
     server = ENGINES[request.param]()
     try:
@@ -221,7 +222,7 @@ def reach(engine: EngineServer, project_of: Callable[[str], Path]) -> Iterator[R
         yield Reach(project_of(kind_of(engine.url)), engine.url, stack)
 
 
-def hear(client: ClientConnection, kind: str = "") -> dict[str, Any]:
+def receive(client: ClientConnection, kind: str = "") -> dict[str, Any]:
     """Return the next message, or the next of a kind."""
     while True:
         message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
@@ -230,10 +231,10 @@ def hear(client: ClientConnection, kind: str = "") -> dict[str, Any]:
 
 
 def texts(client: ClientConnection, number: int) -> list[str]:
-    return [hear(client, "note")["text"] for _ in range(number)]
+    return [receive(client, "note")["text"] for _ in range(number)]
 
 
-def test_all_devices_of_a_user_hear_on_every_node_and_resume(reach: Reach) -> None:
+def test_all_devices_of_a_user_receive_on_every_node_and_resume(reach: Reach) -> None:
     nodes = [reach.node(), reach.node()]
     devices = [reach.connect(node, "/ws/inbox/ada") for node in nodes]
     other = reach.connect(nodes[0], "/ws/inbox/user:ada")
@@ -320,7 +321,7 @@ def test_a_client_follows_the_progress_of_a_worker(project_of: Callable[[str], P
             inbox = reach.connect(reach.node(), "/ws/inbox/ada")
             with working(reach, server.url):
                 asyncio.run(enqueue(server.url))
-                assert [hear(inbox)["percent"] for _ in range(3)] == [0, 50, 100]
+                assert [receive(inbox)["percent"] for _ in range(3)] == [0, 50, 100]
     finally:
         server.remove()
 
@@ -332,8 +333,8 @@ def test_a_user_is_put_out_of_a_room_on_every_node_and_told_why(reach: Reach) ->
     eve = reach.connect(nodes[1], "/ws/kitchen/eve")
     reach.script('await fanout.remove("ada", "kitchen", "spam")', 'await fanout.remove("ada", "elsewhere")')
     told = {"type": "error", "code": "removed", "detail": "spam", "extra": {"channel": "kitchen"}}
-    assert [hear(tab, "error") for tab in tabs] == [told, told]
-    assert hear(eve, "went") == {"type": "went", "user": "ada"}
+    assert [receive(tab, "error") for tab in tabs] == [told, told]
+    assert receive(eve, "went") == {"type": "went", "user": "ada"}
     tabs[0].send('{"type":"say","text":"without me"}')
     assert texts(eve, 1) == ["without me"]
     reach.script('assert await fanout.present("kitchen") == ["eve"]', 'await fanout.publish_to_user(Note("hi"), "ada")')

@@ -71,13 +71,13 @@ def project_with_minutes(template: Path, folder: Path) -> Path:
 
 async def listen(client: ClientConnection) -> list[str]:
     """Return what is said until the end."""
-    heard: list[str] = []
-    while not heard or heard[-1] != "end":
+    received: list[str] = []
+    while not received or received[-1] != "end":
         async with asyncio.timeout(TIMEOUT):
             message = json.loads(await client.recv())
         assert message["type"] == "minute", message
-        heard.append(message["text"])
-    return heard
+        received.append(message["text"])
+    return received
 
 
 async def speak(client: ClientConnection, name: str, done: asyncio.Event) -> list[str]:
@@ -123,9 +123,9 @@ def test_200_late_joiners_on_two_nodes_have_everything_once(
 
     nodes = [Service(project, fanout_url=database.url) for _ in range(2)]
     try:
-        everything, all_heard = asyncio.run(meet(nodes))
-        for heard in all_heard:
-            assert sorted(heard) == everything
+        everything, all_received = asyncio.run(meet(nodes))
+        for received in all_received:
+            assert sorted(received) == everything
     finally:
         for node in nodes:
             node.stop()
@@ -215,11 +215,11 @@ def test_a_request_publishes_after_its_commit_and_only_then(
         db.execute(f"CREATE TABLE notes (id serial PRIMARY KEY, text text, {unique})")
         with connect_sync(service.url("/ws/rooms/notes?after=0")) as room:
             assert [add("one"), add("one"), add("two")] == [201, 500, 201]
-            heard: list[str] = []
-            while "two" not in heard:
+            received: list[str] = []
+            while "two" not in received:
                 message = json.loads(room.recv(timeout=TIMEOUT))
-                heard += [message["text"]] if message["type"] == "note_added" else []
-            assert heard == ["one", "two"]
+                received += [message["text"]] if message["type"] == "note_added" else []
+            assert received == ["one", "two"]
             assert db.execute("SELECT text FROM notes ORDER BY id").fetchall() == [("one",), ("two",)]
 
 
@@ -229,18 +229,18 @@ def test_a_room_shows_who_is_there_and_what_they_do(template: Path, tmp_path: Pa
     environment(project)
     with running(project) as service:
 
-        def hear(client: ClientConnectionSync) -> tuple[str, str, str]:
+        def receive(client: ClientConnectionSync) -> tuple[str, str, str]:
             message = json.loads(client.recv(timeout=TIMEOUT))
             return message["type"], message["name"], message.get("status", "")
 
         url = service.url("/ws/table/oak")
         with connect_sync(url) as one:
-            _, first, status = hear(one)
+            _, first, status = receive(one)
             assert status == "here"
             with connect_sync(url) as two:
-                assert hear(two) == ("member", first, "here")
-                _, second, _ = hear(two)
-                assert hear(one) == ("member", second, "here")
+                assert receive(two) == ("member", first, "here")
+                _, second, _ = receive(two)
+                assert receive(one) == ("member", second, "here")
                 two.send('{"type":"status","status":"typing"}')
-                assert hear(one) == hear(two) == ("member", second, "typing")
-            assert hear(one) == ("gone", second, "")
+                assert receive(one) == receive(two) == ("member", second, "typing")
+            assert receive(one) == ("gone", second, "")

@@ -121,6 +121,7 @@ def test_all_others_are_told_what_to_do_next_and_no_more(history: History, tmp_p
 # --- Networks ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_the_tests_pass_behind_a_proxy(project: Path) -> None:
     assert_it_is_tested(project, **PROXIES)
 
@@ -191,17 +192,20 @@ def test_what_the_developer_has_set_changes_no_test(project: Path) -> None:
     assert_it_is_tested(project, LITESTAR_DEBUG="1", MY_SERVICE_LOG_LEVEL="loud", MY_SERVICE_MAX_CONNECTIONS="1")
 
 
+@pytest.mark.exhaustive
 def test_a_long_folder_for_temporary_files_is_long_enough(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     assert_it_is_tested(project, TMPDIR=str(folder))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("plugin", ["xdist", "cacheprovider"])
 def test_the_tests_need_no_plugin_that_only_makes_them_fast(project: Path, plugin: str) -> None:
     assert_it_is_tested(project, "-p", f"no:{plugin}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="takes the rights of root away, as Linux does")
 def test_a_checkout_may_be_read_only(project: Path) -> None:
     (project / "tests" / "test_served.py").write_text(SERVED)
@@ -251,6 +255,7 @@ def two_services(template: Path, repository: Path) -> list[Path]:
     return services
 
 
+@pytest.mark.exhaustive
 def test_one_pytest_tests_two_services(template: Path, tmp_path: Path) -> None:
     """Their tests have the same names, and are no package."""
     services = two_services(template, tmp_path)

@@ -46,14 +46,14 @@ export async function use(base: string): Promise<unknown> {
   const options = { base, pingInterval: 0 };
 
   const room = rooms({ room: "the lobby?", after: 0 }, options);
-  const heard = new Promise<string>((resolve) => {
+  const received = new Promise<string>((resolve) => {
     const stop = room.on("said", (message) => {
       stop();
       resolve(`${message.text} in ${message.room} ${typeof message.sequence}`);
     });
   });
   room.send({ text: "hi" });
-  found.push(await heard);
+  found.push(await received);
   room.close();
 
   const one = echo(options);

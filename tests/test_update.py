@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from . import history as history_module
+from .cases import params
 from .edits import EDITS, PACKAGE, Edit, NotHereError
 from .history import AFTER, ANSWERS, EARLIER, FUTURE, PRESENT, History, change_everything, commit, contents, git, update
 from .ownership import TEMPLATE, YOURS, whose
@@ -38,6 +39,9 @@ OTHER_ANSWERS: list[dict[str, Any]] = [
     {"ci": "gitlab", "dependency_bot": "renovate", "vscode": False},
 ]
 """Each of them differs from the answers of the history; an update goes there, and another comes back."""
+
+QUICK_ANSWERS = OTHER_ANSWERS[1:3]
+"""Those that are changed every time; the others are `exhaustive`."""
 
 DEFAULTS = {
     name: question["default"]
@@ -120,6 +124,7 @@ def test_every_edit_stays_in_its_place_and_every_change_of_the_template_arrives(
     assert_in_either_order(edited, expected, made)
 
 
+@pytest.mark.exhaustive
 def test_version_by_version_it_comes_to_the_same(history: History, tmp_path: Path) -> None:
     versions = [*EARLIER, PRESENT, FUTURE, AFTER]
     each_one, at_once = (history.render(versions[0], tmp_path / name) for name in ("each", "once"))
@@ -131,6 +136,7 @@ def test_version_by_version_it_comes_to_the_same(history: History, tmp_path: Pat
     assert contents(each_one) == contents(at_once)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(300 + 30 * TRIES)
 @settings(
     max_examples=TRIES, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
@@ -153,7 +159,9 @@ def test_no_edits_ever_conflict_between_any_two_versions(history: History, data:
         assert_in_either_order(edited, expected, made, among=both)
 
 
-@pytest.mark.parametrize("answers", OTHER_ANSWERS, ids=str)
+@pytest.mark.parametrize(
+    "answers", params({str(answers): answers for answers in OTHER_ANSWERS}, {str(answers) for answers in QUICK_ANSWERS})
+)
 @pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
 def test_an_answer_may_change_later(history: History, answers: dict[str, Any], back: bool, tmp_path: Path) -> None:
     """An update brings all that the new answer asks for, and takes all that it no longer asks for.
@@ -169,6 +177,7 @@ def test_an_answer_may_change_later(history: History, answers: dict[str, Any], b
     assert_in_either_order(edited, expected, made, among=both)
 
 
+@pytest.mark.exhaustive
 def test_a_project_that_was_edited_and_updated_passes_its_tests(history: History, tmp_path: Path) -> None:
     """From the oldest version to a later one. Edits that name what is nowhere are left out."""
     project = history.render([*EARLIER, PRESENT][0], tmp_path)

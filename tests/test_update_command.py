@@ -348,6 +348,7 @@ def test_the_environment_of_this_machine_is_left_alone(project: Path) -> None:
     assert (project / ".env").read_text() == "MY_SERVICE_PORT=1\n"
 
 
+@exhaustive
 def test_uv_runs_it_with_a_copier_of_its_own(project: Path) -> None:
     """The real command, with the real tests of the project; of those, one file."""
     uv = [sys.executable, "-m", "uv", "run"]

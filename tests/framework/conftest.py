@@ -19,6 +19,12 @@ def log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.fixture(autouse=True)
+def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is telemetry, no stop waits for a collector."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+
+
 @pytest.fixture
 def hooks() -> Hooks:
     return Hooks()

@@ -1,4 +1,4 @@
-"""What any listener says about itself stands in the document; what it lets clients hear and does not say is found."""
+"""What a listener says about itself stands in the document; what clients receive and it does not say is found."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -201,7 +201,7 @@ class Open(Quiet):
 
 
 @pytest.mark.parametrize(("handler", "complaints"), [(Quiet, 1), (Open, 0)])
-def test_what_is_heard_and_not_documented_is_found(handler: type[Listener], complaints: int) -> None:
+def test_what_is_received_and_not_documented_is_found(handler: type[Listener], complaints: int) -> None:
     app = build(Hooks(), handler)
     undocumented = UndocumentedMessages(app)
     with TestClient(app) as client, client.websocket_connect("/") as socket:

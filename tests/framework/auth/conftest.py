@@ -26,11 +26,6 @@ async def public(data: str, connection: NamedDependency[ConnectionInfo]) -> str:
 
 
 @pytest.fixture
-def hooks() -> Hooks:
-    return Hooks()
-
-
-@pytest.fixture
 def auth(request: pytest.FixtureRequest) -> Auth:
     """The authentication; a test sets other settings by parametrizing it."""
     return Auth(Settings.load(**getattr(request, "param", {})))

@@ -5,6 +5,7 @@ from litestar import Litestar
 from my_service.realtime import listener
 from my_service.realtime.asyncapi.plugin import Documentation
 from my_service.realtime.asyncapi.security import security_schemes
+from my_service.realtime.auth.handshake import Authenticate
 from my_service.settings import Settings
 
 
@@ -35,3 +36,15 @@ def test_every_path_wants_a_token_unless_it_is_public() -> None:
 def test_the_service_documents_it(app: Litestar) -> None:
     document = app.plugins.get(Documentation).get_asyncapi_schema(app)
     assert document["components"]["securitySchemes"].keys() == {"header", "subprotocol", "cookie"}
+    assert {"Say", "Authenticate", "End"} < document["channels"]["/ws/echo"]["messages"].keys()
+
+
+def test_a_renewal_is_a_message_of_every_path_but_the_public_ones() -> None:
+    documentation = Documentation("service", "1", security_schemes(Settings.load()), Authenticate)
+    app = Litestar([members, public], plugins=[documentation])
+    document = app.plugins.get(Documentation).get_asyncapi_schema(app)
+    names = {path: {*channel["messages"]} for path, channel in document["channels"].items()}
+    assert names == {"/members": {"str", "Authenticate", "ErrorMessage", "End"}, "/public": {"str", "ErrorMessage"}}
+    [received, sent] = [document["operations"][f"members_{each}"]["messages"] for each in ("receive", "send")]
+    assert [each["$ref"].rpartition("/")[2] for each in received] == ["str", "Authenticate"]
+    assert [each["$ref"].rpartition("/")[2] for each in sent] == ["ErrorMessage", "End"]

@@ -364,6 +364,15 @@ class TestListener:
             @listener("/")
             async def deaf() -> None: ...
 
+    def test_takes_all_by_name(self) -> None:
+        async def positional(data: str, /) -> None: ...
+
+        async def several(data: str, *words: str) -> None: ...
+
+        for function, name in ((positional, "data"), (several, "words")):
+            with pytest.raises(ConfigurationError, match=f"parameter '{name}' that cannot be passed by its name"):
+                listener("/")(function)
+
     def test_has_no_mutable_attribute(self) -> None:
         class Sharing(Listener):
             path = "/"

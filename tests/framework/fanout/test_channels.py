@@ -91,11 +91,6 @@ def fanout(limitless: Settings) -> Fanout:
 
 
 @pytest.fixture
-def hooks() -> Hooks:
-    return Hooks()
-
-
-@pytest.fixture
 def rooms(limitless: Settings, fanout: Fanout, hooks: Hooks) -> Iterator[TestClient[Litestar]]:
     sessions = Sessions(limitless, ConnectionInfo, hooks)
     app = Litestar([Room, tell], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
@@ -123,7 +118,7 @@ def who(socket: WebSocketTestSession) -> str:
     return answer
 
 
-def hear(socket: WebSocketTestSession) -> dict[str, Any]:
+def receive(socket: WebSocketTestSession) -> dict[str, Any]:
     while (text := socket.receive_text(timeout=20)) == "done":
         pass
     message: dict[str, Any] = json.loads(text)
@@ -131,20 +126,20 @@ def hear(socket: WebSocketTestSession) -> dict[str, Any]:
 
 
 def texts(socket: WebSocketTestSession, number: int) -> list[str]:
-    return [hear(socket)["text"] for _ in range(number)]
+    return [receive(socket)["text"] for _ in range(number)]
 
 
-def test_a_channel_is_heard_from_when_it_is_joined_until_it_is_left(rooms: TestClient[Litestar]) -> None:
+def test_a_channel_is_received_from_the_moment_it_is_joined_until_it_is_left(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall") as one, enter(rooms, "/yard") as other:
         assert say(one, "join yard") == "done"
         other.send_text("first")
-        assert hear(one)["text"] == hear(other)["text"] == "first"
+        assert receive(one)["text"] == receive(other)["text"] == "first"
         assert say(one, "leave yard") == "done"
         other.send_text("second")
-        assert hear(other)["text"] == "second"
+        assert receive(other)["text"] == "second"
         assert say(one, "join yard") == "done"
         other.send_text("third")
-        assert hear(one)["text"] == "third"
+        assert receive(one)["text"] == "third"
 
 
 def test_joining_twice_is_joining_once(rooms: TestClient[Litestar]) -> None:
@@ -174,7 +169,7 @@ def test_the_order_is_that_of_publishing_also_where_nobody_awaits_it(rooms: Test
 def test_a_request_can_publish_too(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall") as one:
         sequence = rooms.post("/tell/hall").json()["sequence"]
-        assert hear(one) == {"type": "said", "text": "from outside"}
+        assert receive(one) == {"type": "said", "text": "from outside"}
         assert rooms.post("/tell/hall").json()["sequence"] == sequence + 1
 
 
@@ -182,32 +177,32 @@ def test_a_client_that_resumes_receives_what_it_missed_in_order_and_once(rooms: 
     with enter(rooms, "/hall") as speaker:
         say(speaker, "1")
         with enter(rooms, "/hall?after=0") as client:
-            last = hear(client)
+            last = receive(client)
             assert last == {"type": "said", "text": "1", "sequence": last["sequence"]}
         for text in "234":
             say(speaker, text)
         with enter(rooms, f"/hall?after={last['sequence']}") as client:
             say(speaker, "5")
-            heard = [hear(client) for _ in range(4)]
-        assert [message["text"] for message in heard] == ["2", "3", "4", "5"]
-        assert [message["sequence"] - last["sequence"] for message in heard] == [1, 2, 3, 4]
-        with enter(rooms, f"/hall?after={heard[-1]['sequence']}") as client:
+            messages = [receive(client) for _ in range(4)]
+        assert [message["text"] for message in messages] == ["2", "3", "4", "5"]
+        assert [message["sequence"] - last["sequence"] for message in messages] == [1, 2, 3, 4]
+        with enter(rooms, f"/hall?after={messages[-1]['sequence']}") as client:
             say(speaker, "6")
-            assert hear(client)["text"] == "6"
+            assert receive(client)["text"] == "6"
 
 
 def test_a_client_that_resumes_too_late_is_told_how_much_is_missing(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall") as speaker:
         say(speaker, "first")
         with enter(rooms, "/hall?after=0") as client:
-            last = hear(client)["sequence"]
+            last = receive(client)["sequence"]
         for each in range(HISTORY + 2):
             say(speaker, str(each))
         with enter(rooms, f"/hall?after={last}") as client:
-            assert hear(client) == {"type": "gap", "channel": "hall", "missed": 2}
+            assert receive(client) == {"type": "gap", "channel": "hall", "missed": 2}
             assert texts(client, HISTORY) == [str(each) for each in range(2, HISTORY + 2)]
         with enter(rooms, f"/never-seen?after={last}") as client:
-            assert hear(client) == {"type": "gap", "channel": "never-seen", "missed": None}
+            assert receive(client) == {"type": "gap", "channel": "never-seen", "missed": None}
 
 
 @pytest.mark.parametrize("path", ["/hall?after=-1", f"/{'x' * 256}"])
@@ -219,16 +214,16 @@ def test_a_wrong_path_or_query_closes_with_1008(rooms: TestClient[Litestar], pat
 
 def test_a_user_comes_once_and_goes_once(rooms: TestClient[Litestar]) -> None:
     with enter(rooms, "/hall?user=eve") as eve:
-        assert hear(eve) == {"type": "came", "user": "eve"}
+        assert receive(eve) == {"type": "came", "user": "eve"}
         with enter(rooms, "/hall?user=ada"):
-            assert hear(eve) == {"type": "came", "user": "ada"}
+            assert receive(eve) == {"type": "came", "user": "ada"}
             with enter(rooms, "/hall?user=ada") as other_tab:
                 other_tab.send_text("two tabs")
                 assert texts(eve, 1) == ["two tabs"], "she came twice"
             eve.send_text("one tab")
             assert texts(eve, 1) == ["one tab"], "she went too early"
             assert who(eve) == "ada eve"
-        assert hear(eve) == {"type": "went", "user": "ada"}
+        assert receive(eve) == {"type": "went", "user": "ada"}
         assert who(eve) == "eve"
 
 

@@ -20,13 +20,10 @@ from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings
 
 from ..recording import Hooks
+from .test_channels import Said
 
 TIMEOUT = 20
 NO_SEQUENCE = "`after` is the sequence of a message, or 0 for all that is kept"
-
-
-class Said(Struct, tag="said"):
-    text: str
 
 
 class Point(Struct, tag="point"):

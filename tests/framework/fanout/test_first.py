@@ -74,10 +74,10 @@ def rooms() -> Iterator[TestClient[Litestar]]:
 def test_what_is_sent_first_is_not_sent_again(rooms: TestClient[Litestar], query: str) -> None:
     with rooms.websocket_connect(f"/hall{query}") as client:
         client.send_text("go on")
-        heard = [client.receive_json(timeout=TIMEOUT) for _ in range(6)]
-    kinds = [(each["type"], UUID(each["id"]).int) for each in heard if "id" in each]
+        messages = [client.receive_json(timeout=TIMEOUT) for _ in range(6)]
+    kinds = [(each["type"], UUID(each["id"]).int) for each in messages if "id" in each]
     assert kinds == [("old", 1), ("old", 3), ("said", 2), ("said", 4)]
-    assert [each for each in heard if "id" not in each][1] == ["points", [1]]
+    assert [each for each in messages if "id" not in each][1] == ["points", [1]]
 
 
 def test_a_key_that_is_not_there_is_named(rooms: TestClient[Litestar], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,20 +11,17 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.testing import TIMEOUT, Service, Start
 
+from ..recording import receive
+
 ROOM = "/ws/rooms/hall"
 LARGE = "x" * 60_000
 MESSAGES = 300
 SMALL_BUFFERS = {"max_pending_bytes": 1000, "max_backlog": 10, "max_messages_per_second": 0, "send_seconds": 0}
 
 
-def hear(client: ClientConnection) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
-    return message
-
-
 def enter(service: Service, stack: ExitStack, path: str = ROOM, **options: Any) -> ClientConnection:
     client = stack.enter_context(service.connect(path, **options))
-    assert hear(client)["type"] == "joined"
+    assert receive(client)["type"] == "joined"
     return client
 
 
@@ -39,12 +36,12 @@ def enter_and_read_nothing(service: Service, stack: ExitStack) -> ClientConnecti
 
 
 def fill(speaker: ClientConnection) -> None:
-    """Say much, and hear all of it: the slow one delays nobody."""
+    """Say much, and receive all of it: the slow one delays nobody."""
     for number in range(MESSAGES):
         speaker.send(json.dumps({"type": "say", "text": f"{number} {LARGE}"}))
-        while (heard := hear(speaker))["type"] != "said":
+        while (received := receive(speaker))["type"] != "said":
             pass
-        assert heard["text"].startswith(f"{number} ")
+        assert received["text"].startswith(f"{number} ")
 
 
 def read_to_the_end(client: ClientConnection) -> None:
@@ -66,7 +63,7 @@ def test_the_oldest_are_dropped_and_the_client_is_told_how_many(start: Start) ->
         numbers: list[int] = []
         missed = 0
         while not numbers or numbers[-1] < MESSAGES - 1:
-            message = hear(slow)
+            message = receive(slow)
             if message["type"] == "gap":
                 assert message["channel"] == "hall"
                 missed += message["missed"]

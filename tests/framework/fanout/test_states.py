@@ -106,7 +106,7 @@ def rooms(broker: ListedBroker) -> Iterator[TestClient[Litestar]]:
         yield client
 
 
-def hear(client: Any) -> tuple[str, str]:
+def receive(client: Any) -> tuple[str, str]:
     """Return what kind of message came, and what it says."""
     message = client.receive_json(timeout=TIMEOUT)
     if message["type"] == "done":
@@ -122,20 +122,20 @@ def test_many_tabs_are_one_member_with_the_latest_state_until_the_last_ends(
         with rooms.websocket_connect("/hall?user=ada") as one, rooms.websocket_connect("/hall?user=ada") as two:
             for tab, status in ((one, "here"), (two, "typing"), (two, "typing"), (one, "away")):
                 tab.send_json({"type": "do", "what": "track", "status": status})
-                while (heard := hear(tab))[0] != "done":
+                while (received := receive(tab))[0] != "done":
                     pass
-                assert heard == ("done", f"ada:{status}")
+                assert received == ("done", f"ada:{status}")
             for tab in (one, two):
                 if end != "close":
                     tab.send_json({"type": "do", "what": end})
-        assert [hear(eve) for _ in range(4)] == [
+        assert [receive(eve) for _ in range(4)] == [
             ("member", "here"),
             ("member", "typing"),
             ("member", "away"),
             ("left", "ada"),
         ]
         eve.send_json({"type": "do", "what": "untrack"})
-        assert hear(eve) == ("done", "")
+        assert receive(eve) == ("done", "")
 
 
 @pytest.mark.parametrize("query", ["", "&after=1"])
@@ -144,22 +144,22 @@ def test_who_joins_receives_the_list_first_without_a_gap_and_without_a_double(
 ) -> None:
     with rooms.websocket_connect("/hall?user=ada") as ada:
         ada.send_json({"type": "do", "what": "track", "status": "before"})
-        assert {hear(ada), hear(ada)} == {("member", "before"), ("done", "ada:before")}
+        assert {receive(ada), receive(ada)} == {("member", "before"), ("done", "ada:before")}
         broker.listing = True
         with rooms.websocket_connect(f"/hall?user=eve{query}") as eve:
-            assert hear(eve) == ("member", "in the list")
+            assert receive(eve) == ("member", "in the list")
             if query:
                 assert eve.receive_json(timeout=TIMEOUT)["type"] == "gap"
-                assert [hear(eve)[1] for _ in range(3)] == ["before", "early", "in the list"]
-            assert hear(eve) == ("member", "after the list")
+                assert [receive(eve)[1] for _ in range(3)] == ["before", "early", "in the list"]
+            assert receive(eve) == ("member", "after the list")
 
 
 def test_a_state_that_is_too_large_is_refused_and_changes_nothing(rooms: TestClient[Litestar]) -> None:
     with rooms.websocket_connect("/hall?user=ada") as ada:
         ada.send_json({"type": "do", "what": "track", "status": "x" * 4096})
-        assert hear(ada) == ("error", "the state of a user has at most 4096 bytes")
+        assert receive(ada) == ("error", "the state of a user has at most 4096 bytes")
         ada.send_json({"type": "do", "what": "untrack"})
-        assert hear(ada) == ("done", "")
+        assert receive(ada) == ("done", "")
 
 
 def test_of_many_changes_the_first_is_told_and_the_latest_when_the_time_has_come() -> None:

@@ -35,6 +35,8 @@ REFUSALS: dict[str, Exception] = {
     "teapot": HTTPException("short", status_code=418),
     "broken": HTTPException("it is us", status_code=500),
     "bug": ValueError("secret"),
+    "group": ExceptionGroup("of a task group", [ExceptionGroup("", [MessageError("name_taken")])]),
+    "mixed": ExceptionGroup("of a task group", [MessageError("name_taken"), ValueError("a bug")]),
 }
 
 
@@ -194,6 +196,7 @@ def test_binary_json_has_a_ref(serve: Serve) -> None:
         ("denied", {"code": "permission_denied", "detail": "not you"}),
         ("missing", {"code": "not_found", "detail": "nobody", "extra": {"name": "x"}}),
         ("teapot", {"code": "http", "detail": "short"}),
+        ("group", {"code": "name_taken", "detail": ""}),
     ],
 )
 def test_a_refused_message_is_answered_and_the_connection_stays_open(
@@ -217,7 +220,7 @@ def test_a_listener_that_answers_nothing_refuses_too(serve: Serve) -> None:
         assert socket.receive_json(timeout=20) == {"type": "error", "code": "no", "detail": "", "ref": 0}
 
 
-@pytest.mark.parametrize("name", ["bug", "broken"])
+@pytest.mark.parametrize("name", ["bug", "broken", "mixed"])
 def test_a_bug_still_closes_with_1011(serve: Serve, hooks: Hooks, name: str) -> None:
     with serve(rename) as client, client.websocket_connect("/") as socket:
         socket.send_json({"type": "rename", "name": name, "ref": 1})

@@ -98,7 +98,7 @@ class Client:
     def leave(self) -> None:
         self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1000, "reason": ""})
 
-    async def hear(self, kind: str) -> None:
+    async def receive(self, kind: str) -> None:
         async with asyncio.timeout(20):
             while True:
                 message = await self.outgoing.get()
@@ -166,10 +166,10 @@ def test_each_cause_at_each_point(hooks: Hooks, cause: Callable[[Client], Awaita
             client = Client(app)
             if point != "idle":
                 client.say(type="run", what=point, ref=1)
-                await client.hear("end" if point == "task" else "item")
+                await client.receive("end" if point == "task" else "item")
             else:
                 client.say(type="ping")
-                await client.hear("pong")
+                await client.receive("pong")
             if point == "task":
                 events.clear()
             await cause(client)

@@ -45,12 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@pytest.fixture(autouse=True)
-def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is telemetry, no stop waits for a collector."""
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-
-
 class Circle: ...
 
 
@@ -189,6 +183,10 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
             seen.append(connection)
             yield
 
+    async def unit(connection: NamedDependency[Connection]) -> AsyncGenerator[int, None]:
+        seen.append(connection)
+        yield 1
+
     class Grouped(Controller):
         path = "/controller"
 
@@ -196,6 +194,16 @@ def handlers(connection: type[ConnectionInfo]) -> list[Any]:
         async def grouped(self, data: str, connection: NamedDependency[Connection]) -> str:
             seen.append(connection)
             return data
+
+        @listener("/method", per_message={"unit": unit})
+        async def method(self, data: str, connection: NamedDependency[Connection], unit: int) -> str:
+            seen.append(connection)
+            return data
+
+        @listener("/stream")
+        async def stream(self, data: str, connection: NamedDependency[Connection]) -> AsyncGenerator[str, None]:
+            seen.append(connection)
+            yield data
 
     return [function, Class, plain, Grouped]
 
@@ -211,7 +219,8 @@ def test_the_same_connection_is_everywhere_whatever_its_fields_are(shape: Any) -
     connection = make_connection(shape)
     function, listener_class, *_ = handlers(connection)  # Litestar's own do not work in a router (2.25)
     app = start(connection, *handlers(connection), Router("/router", route_handlers=[function, listener_class]))
-    counts = {"/function": 5, "/class": 6, "/plain": 4, "/controller": 3, "/router/function": 5, "/router/class": 6}
+    counts = {"/function": 5, "/class": 6, "/plain": 4, "/router/function": 5, "/router/class": 6}
+    counts |= {"/controller": 3, "/controller/method": 3, "/controller/stream": 2}
     seen.clear()
     with TestClient(app) as client:
         for path in counts:
@@ -293,7 +302,9 @@ def test_a_dependency_that_litestar_cannot_validate_never_starts(shape: Any) -> 
     ("annotation", "fix"),
     [
         (Socket, "Fix: rename it to 'socket'"),
+        (Socket | None, "Fix: rename it to 'socket'"),
         (ConnectionInfo, "Fix: rename it to 'connection'"),
+        (NamedDependency[ConnectionInfo], "Fix: rename it to 'connection'"),
         (Fanout, "Fix: provide it with dependencies={'misnamed': Provide(...)}"),
         (Circle, "Fix: provide it with dependencies={'misnamed': Provide(...)}"),
     ],

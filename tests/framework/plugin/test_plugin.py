@@ -46,12 +46,6 @@ class Plugin(InitPlugin):
         return app_config
 
 
-@pytest.fixture(autouse=True)
-def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is telemetry, no stop waits for a collector."""
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-
-
 def realtime(**options: Any) -> Realtime:
     return Realtime(Settings(log_format="json"), Connection, hooks, **options)
 

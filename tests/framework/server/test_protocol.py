@@ -117,7 +117,7 @@ class Connection:
         assert not self.transport.paused
         self.protocol.data_received(data)
 
-    async def settle(self) -> None:
+    async def run_callbacks(self) -> None:
         """Let the application do all that it can."""
         for _ in range(8):
             await asyncio.sleep(0)
@@ -153,7 +153,7 @@ def test_a_disconnect_is_told_while_the_handler_is_busy_with_earlier_messages() 
         connection.protocol.notify_disconnect(told.append)
         for _ in range(10):
             connection.receive(frame(TEXT, b"hi"))
-            await connection.settle()
+            await connection.run_callbacks()
         assert told == []
         connection.receive(frame(CLOSE, b"\x0f\xa1bye"))
         assert told == [{"type": "websocket.disconnect", "code": 4001, "reason": "bye"}]
@@ -210,10 +210,10 @@ def test_reading_pauses_beyond_the_window_and_goes_on_when_it_is_taken_over() ->
         while not connection.transport.paused:
             connection.receive(frame(TEXT, b"x" * 1000))
             sent += 1
-            await connection.settle()
+            await connection.run_callbacks()
         assert READ_AHEAD_BYTES < sent * 1300 < 2 * READ_AHEAD_BYTES
         free.set()
-        await connection.settle()
+        await connection.run_callbacks()
         assert not connection.transport.paused
         connection.receive(frame(CLOSE))
         await connection.lose()
@@ -236,14 +236,14 @@ def test_a_busy_handler_with_a_full_window_does_not_get_a_living_client_killed()
         await connection.open()
         while not connection.transport.paused:
             connection.receive(frame(TEXT, b"x" * 60_000))
-            await connection.settle()
+            await connection.run_callbacks()
         await until(lambda: bool(connection.transport.written))  # the ping
         _, size, *payload = bytes(connection.transport.written)
         deadline = connection.protocol.pong_timer
         await until(lambda: connection.protocol.pong_timer is not deadline)  # it is due, and waits anew
         assert not connection.transport.closed
         free.set()
-        await connection.settle()
+        await connection.run_callbacks()
         connection.receive(frame(PONG, bytes(payload[:size])))
         assert connection.protocol.pong_timer is None
         assert not connection.transport.closed
@@ -274,7 +274,7 @@ def test_so_many_frames_are_read_in_one_turn_of_the_loop_and_the_others_later(
             assert connection.transport.written.count(answer) <= turns * MAX_FRAMES_AT_ONCE
             await asyncio.sleep(0)
         await until(lambda: connection.transport.closed or not connection.transport.paused)
-        await connection.settle()
+        await connection.run_callbacks()
         assert connection.transport.written.count(answer) == 3 * MAX_FRAMES_AT_ONCE + (after == before)
         await connection.lose()
 
@@ -287,7 +287,7 @@ def test_frames_that_are_no_message_have_a_rate(first: bytes, again: bytes) -> N
         connection = Connection(echo, max_frames_per_second=1, max_messages_per_second=0)
         await connection.open()
         connection.receive(first + again * 9 + frame(TEXT, b"hi") * (not first))
-        await connection.settle()
+        await connection.run_callbacks()
         assert not connection.protocol.close_sent
         connection.receive(again * 10)
         assert connection.transport.written.endswith(b"\x03\xf0too many frames")  # 1008
@@ -334,7 +334,7 @@ def test_the_time_of_a_message_begins_with_it() -> None:
         connection.receive(whole[:3])
         while loop.time() < end:  # there is always one that is not complete, and never the same
             connection.receive(whole[3:] + whole[:3])
-            await connection.settle()
+            await connection.run_callbacks()
         assert not connection.protocol.close_sent
         await connection.lose()
 
@@ -354,7 +354,7 @@ def test_after_our_close_nothing_is_looked_at_but_a_close() -> None:
         connection = Connection(close)
         await connection.open()
         connection.receive(frame(TEXT, b"hi"))
-        await connection.settle()
+        await connection.run_callbacks()
         closed = b"\x88\x08\x03\xf0enough"
         assert connection.transport.written == closed
         timer = connection.protocol.close_timer
@@ -362,7 +362,7 @@ def test_after_our_close_nothing_is_looked_at_but_a_close() -> None:
         assert timer.when() - asyncio.get_running_loop().time() <= OFFENDER_CLOSE_SECONDS
         connection.receive(frame(TEXT, b"hi") + frame(PING) + BEGUN + frame(PONG) + frame(TEXT, b"\xff"))
         connection.receive(frame(CLOSE, b"\x03\xf0")[:5])
-        await connection.settle()
+        await connection.run_callbacks()
         assert connection.transport.written == closed
         assert not connection.transport.closed
         connection.receive(frame(CLOSE, b"\x03\xf0")[5:])
@@ -393,7 +393,7 @@ def test_a_large_message_is_gathered_in_one_buffer() -> None:
         for at in range(0, len(wire), 65536):
             connection.receive(wire[at : at + 65536])
             buffers.add(id(connection.protocol._rest))  # pyright: ignore[reportPrivateUsage]
-        await connection.settle()
+        await connection.run_callbacks()
         assert lengths == [size]
         assert len(buffers) <= 3  # no copy for each segment
         await connection.lose()

@@ -130,10 +130,10 @@ def test_a_slow_reader_in_a_room_delays_nobody(start: Start) -> None:
         assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
         open_and_read_nothing(service, stack, "/ws/rooms/lobby")
         assert json.loads(speaker.recv(timeout=TIMEOUT))["type"] == "joined"
-        heard = {"joined": 1, "said": 0, "left": 0}
-        while not heard["left"]:
+        received = {"joined": 1, "said": 0, "left": 0}
+        while not received["left"]:
             speaker.send(LARGE)
-            heard[json.loads(speaker.recv(timeout=TIMEOUT))["type"]] += 1
+            received[json.loads(speaker.recv(timeout=TIMEOUT))["type"]] += 1
         line = service.wait_for("connection closed")
         assert (line["reason"], line["code"]) == ("limit_exceeded", 1013)
 
@@ -356,13 +356,19 @@ def test_an_address_has_so_many_tcp_connections_and_no_more(start: Start) -> Non
         assert read_all(clients[0]).startswith(b"HTTP/1.1 200")
 
 
-def test_a_cookie_that_is_too_long_is_refused_in_the_log_too(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [([("Cookie", "a=" + "x" * 9000)], 431), ([("Origin", "http://xxx.example")] * 2, 400)],
+)
+def test_a_header_that_the_server_refuses_is_in_the_log_too(
+    start: Start, headers: list[tuple[str, str]], status: int
+) -> None:
     service = start()
-    with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers={"cookie": "a=" + "x" * 9000}):
+    with pytest.raises(InvalidStatus) as refused, service.connect(additional_headers=headers):
         pass
-    assert refused.value.response.status_code == 431
+    assert refused.value.response.status_code == status
     line = service.wait_for("handshake rejected")
-    assert (line["reason"], line["status"]) == ("head", 431)
+    assert (line["reason"], line["status"]) == ("head", status)
     assert "xxx" not in str(line)
 
 

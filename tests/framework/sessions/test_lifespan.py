@@ -84,12 +84,12 @@ async def plain(data: str) -> str:
 
 @pytest.mark.parametrize("form", [function, Class, plain])
 def test_a_context_variable_belongs_to_its_connection(serve: Serve, form: Any) -> None:
-    def hear(socket: WebSocketTestSession, text: str) -> str:
+    def ask(socket: WebSocketTestSession, text: str) -> str:
         socket.send_text(text)
         return socket.receive_text(timeout=20)
 
     with serve(form) as client, client.websocket_connect("/") as one, client.websocket_connect("/") as other:
-        assert [hear(one, "a"), hear(other, "b"), hear(one, "c"), hear(other, "d")] == ["nothing", "nothing", "a", "b"]
+        assert [ask(one, "a"), ask(other, "b"), ask(one, "c"), ask(other, "d")] == ["nothing", "nothing", "a", "b"]
 
 
 def test_a_client_that_closes_is_cleaned_up_once_with_its_code(serve: Serve, hooks: Hooks) -> None:

@@ -306,6 +306,15 @@ def refused(app: Litestar, path: str, *headers: tuple[bytes, bytes]) -> tuple[in
     return sent[0]["status"], sent[1]["body"].decode()
 
 
+@pytest.mark.parametrize("host", [b"a b", b"a/b", b"<a>", b"\xfc"])
+def test_a_host_that_cannot_be_read_is_a_400(host: bytes) -> None:
+    app = create_app()
+    with capture_logs() as lines:
+        assert refused(app, "/ws/echo", (b"host", host)) == (400, "the Host header cannot be read")
+    [line] = [line for line in lines if line["event"] == "handshake rejected"]
+    assert (line["reason"], line["status"]) == ("host", 400)
+
+
 @pytest.mark.parametrize("in_development", [False, True])
 def test_only_in_development_the_response_says_why(in_development: bool) -> None:
     settings = Settings.load()
@@ -321,6 +330,34 @@ def test_only_in_development_the_response_says_why(in_development: bool) -> None
     assert "ALLOWED_ORIGINS=https://chat.example" in first["fix"]
     assert (second["path"], second["reason"], second["status"]) == ("/api/ws/rooms/lobby", "path", 404)
     assert "SECRET" not in str(lines) + body + answer
+
+
+LOCAL = [
+    "http://localhost:5173",
+    "https://localhost:3000",
+    "http://127.0.0.1:8080",
+    "http://[::1]:1",
+    "http://a.localhost:4",
+]
+FOREIGN = [
+    "http://localhost.evil.net:5173",
+    "http://evil.net:5173",
+    "http://127.0.0.1.evil.net:1",
+    "http://10.0.0.1:5173",
+]
+
+
+@pytest.mark.parametrize("in_development", [False, True])
+def test_only_in_development_pages_of_localhost_connect_from_any_port(in_development: bool) -> None:
+    settings = Settings.load()
+    policy = OriginPolicy(settings.for_reload() if in_development else settings)
+
+    def problem(origin: str) -> str:
+        headers = [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode())]
+        return policy.problem({"scheme": "ws", "headers": headers, "state": {}, "server": ("127.0.0.1", 8000)})
+
+    assert {problem(origin) for origin in LOCAL} == {"" if in_development else "origin"}
+    assert {problem(origin) for origin in FOREIGN} == {"origin"}
 
 
 @pytest.mark.parametrize(

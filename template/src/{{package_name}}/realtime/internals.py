@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from litestar import Controller, Litestar, Router
+from litestar._asgi.utils import is_valid_host
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, WebsocketListener
@@ -163,6 +164,11 @@ def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | None:
     except HTTPException as error:
         return error
     return None
+
+
+def has_readable_host(scope: dict[str, Any]) -> bool:
+    """Return whether the router takes the Host; else it answers a handshake with a bare 403. 2.25: `is_valid_host`."""
+    return is_valid_host(next((value for name, value in scope["headers"] if name == b"host"), b""))
 
 
 def websocket_paths(app: Litestar) -> list[str]:

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .errors import ConfigurationError, SettingsError, source_location
+from .errors import ConfigurationError, SettingsError
 
 PACKAGE: Final = __name__.removesuffix(".realtime.settings")
 """The package of the service, in which this folder stands."""
@@ -196,8 +196,9 @@ class CoreSettings(SettingsGroup):
         return self._is_development
 
     def for_reload(self) -> Self:
-        """Return the settings for a service that restarts whenever its code changes."""
-        settings = self.model_copy(update={"drain_seconds": 0.0, "grace_seconds": 1.0})
+        """Return the settings for a service that restarts whenever its code changes, beside a dev server."""
+        origins = (*self.allowed_origins, *LOCAL_ORIGINS)
+        settings = self.model_copy(update={"allowed_origins": origins, "drain_seconds": 0.0, "grace_seconds": 1.0})
         settings._is_development = True
         return settings
 
@@ -206,6 +207,13 @@ NAME: Final = r"\*|(?:\*\.)?[^\s/@?#*:\[\],]+|\[[0-9A-Fa-f:.]+\]"
 HOST: Final = re.compile(NAME)
 ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NAME})(?::[0-9]{{1,5}})?")
 """An origin, in which `*` may stand for the sub-domains or, with the scheme of an application, for any name."""
+
+LOCAL_ORIGINS: Final = tuple(
+    f"{scheme}://{name}:*"
+    for scheme in ("http", "https")
+    for name in ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+)
+"""Pages of this machine, on any port, which is where dev servers are."""
 
 
 def normal_origin(origin: str) -> str:
@@ -275,7 +283,7 @@ def _check_redefined_fields(group: type[SettingsGroup]) -> None:
             if setting is not None and cls.model_fields[name].annotation != setting.annotation:
                 kind = getattr(setting.annotation, "__name__", None) or str(setting.annotation)
                 raise ConfigurationError(
-                    source_location(cls),
+                    cls,
                     f"has a field {name!r}, and the setting {PREFIX}{name.upper()} has another type: {kind}",
                     f"rename the field, or annotate it as {kind} to change only the default",
                 )

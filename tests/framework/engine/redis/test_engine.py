@@ -95,10 +95,10 @@ class TestRedis(conformance.EngineTests):
                 engine_broker.subscribe("other")
                 await engine_broker.wait_subscribed("other")
                 await engine_broker.publish("other", b"5")
-                heard = [(await received.get()).data]
-                while heard[-1] != b"5":
-                    heard.append((await received.get()).data)
-                assert b"4" in heard
+                messages = [(await received.get()).data]
+                while messages[-1] != b"5":
+                    messages.append((await received.get()).data)
+                assert b"4" in messages
                 assert "fanout_engine_connections_lost=0.0" in conformance.counted(engine_broker)
 
         asyncio.run(asyncio.wait_for(harm(), TIMEOUT))

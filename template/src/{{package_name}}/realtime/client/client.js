@@ -444,6 +444,7 @@ export class ReconnectingWebSocket {
     try {
       const answer = await fetch(this.#address().replace(/^ws/, "http"), {
         headers: token ? { authorization: `Bearer ${token}` } : {},
+        credentials: "include", // a handshake has the cookies, too
         signal: AbortSignal.timeout(this.#options.timeout),
       });
       if (answer.status < 400 || answer.status === UPGRADE_REQUIRED) return undefined;
@@ -454,7 +455,7 @@ export class ReconnectingWebSocket {
         return { status: answer.status, detail: text };
       }
     } catch {
-      return undefined; // there is no service, or it is of another origin and does not tell
+      return undefined; // there is no service, or this page is of another origin that may not connect
     }
   }
 

@@ -7,13 +7,12 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from litestar.exceptions import HTTPException, WebSocketDisconnect
+from litestar.exceptions import WebSocketDisconnect
 from litestar.types import AnyCallable
 
 from ..sessions.session import Exchange, Session, Socket
-from .injection import binder
-from .messages import End, ErrorMessage, MessageError, error_answer
-from .scopes import MessageScopes, Scope
+from .injection import MessageScopes, Scope, binder
+from .messages import REFUSALS, End, ErrorMessage, error_answer
 
 MAX_BURST: Final = 32
 """Messages of a stream that are sent, and written together, before other tasks have their turn."""
@@ -38,14 +37,15 @@ class MessageLoop:
         self._streams: bool = handler.streams
         self._cancels: bool = handler.cancel_on_disconnect
 
-    async def __call__(self, socket: Socket, **injected: Any) -> None:
-        """Serve a connection until it ends."""
-        handler = self._handler
-        injected["socket"] = socket
+    async def __call__(self, *controller: Any, socket: Socket, **injected: Any) -> None:
+        """Serve a connection until it ends; for a method of a controller, with the controller."""
+        handler, session = self._handler, Session.of(socket)
+        injected = {"connection": session.ensure_connection()} | injected
+        injected |= {"socket": socket, **dict(zip(["self"], controller, strict=False))}
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
-            await answer_all(Session.of(socket), handler.codec.receive, injected)
+            await answer_all(session, handler.codec.receive, injected)
 
     def _caller(self, injected: dict[str, Any]) -> partial[Any]:
         """Return what calls the function with `data`, in its scopes."""
@@ -59,7 +59,7 @@ class MessageLoop:
                 data = await receive(session)
                 try:
                     answer = await function(data=data, **arguments)
-                except (MessageError, HTTPException) as error:
+                except REFUSALS as error:
                     answer = error_answer(error)
                 if answer is not None:
                     await session.send_message(answer, session.ref)
@@ -106,7 +106,7 @@ class MessageLoop:
         exchange.begun = True
         try:
             answer = await call()
-        except (MessageError, HTTPException) as error:
+        except REFUSALS as error:
             answer = error_answer(error)
         await session.send_message(answer, ref)
 
@@ -120,7 +120,7 @@ class MessageLoop:
             if not exchange.cancelled:
                 raise
             last = End(cancelled=True)
-        except (MessageError, HTTPException) as error:
+        except REFUSALS as error:
             last = error_answer(error)
         session.exchanges.pop(exchange.key, None)  # the client may use the `ref` again as soon as it receives the end
         await session.send_message(last, ref)

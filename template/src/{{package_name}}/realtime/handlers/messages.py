@@ -13,8 +13,9 @@ from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..internals import frames_of
+from ..sessions.cause import held_exceptions
 from ..sessions.fast_path import split_fields
-from ..sessions.limits import PONGS
+from ..sessions.limits import PLAIN_PING, PLAIN_PONG, is_ping
 from ..sessions.session import Session
 
 MAX_DETAIL: Final = 200
@@ -92,23 +93,33 @@ class Pong(Struct, tag="pong"):
 
 
 OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
-PING: Final = msgspec.json.encode(Ping())
-"""A ping that had a `ref`, without it; those that had none are in `PONGS`."""
 
 
-def error_answer(error: MessageError | HTTPException) -> ErrorMessage:
-    """Return what answers a message that a listener refuses.
+REFUSALS: Final[tuple[type[Exception], ...]] = (MessageError, HTTPException, ExceptionGroup)
+"""What may refuse a message: a group does where all that it holds does."""
+
+
+def error_answer(error: Exception) -> ErrorMessage:
+    """Return what answers a message that a listener refuses, in a group of exceptions or without.
 
     Raises:
-        HTTPException: Its status is 500 or more: the service has failed, or is not available.
+        Exception: The same, where it is more than a refusal: a bug, or an HTTP exception with a status of 500 or more.
     """
-    if isinstance(error, MessageError):
-        return ErrorMessage(error.code, error.detail, UNSET if error.extra is None else error.extra)
-    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    held = held_exceptions(error)
+    if not all(map(_refuses, held)):
         raise error
-    name = type(error).__name__.removesuffix("Exception")
+    refusal = held[0]
+    if isinstance(refusal, MessageError):
+        return ErrorMessage(refusal.code, refusal.detail, UNSET if refusal.extra is None else refusal.extra)
+    name = type(refusal).__name__.removesuffix("Exception")
     code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() or "http"
-    return ErrorMessage(code, error.detail, error.extra if isinstance(error.extra, dict) else UNSET)
+    extra: dict[str, Any] | list[Any] | None = refusal.extra
+    return ErrorMessage(code, refusal.detail, extra if isinstance(extra, dict) else UNSET)
+
+
+def _refuses(error: Any) -> bool:
+    is_http = isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_http or isinstance(error, MessageError)
 
 
 class Codec:
@@ -138,7 +149,7 @@ class Codec:
         """A `ping` in JSON is answered here, because it is not a message that the listener takes."""
         if self.is_json and not self._receives_binary:
             try:
-                self._decode(PING)
+                self._decode(msgspec.json.encode(Ping()))
             except msgspec.DecodeError:
                 self.answers_pings = True
 
@@ -173,9 +184,9 @@ class Codec:
                 detail = "nested too deeply"
             except (msgspec.DecodeError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if self.answers_pings and (frame == PING or frame in PONGS):
+                if self.answers_pings and is_ping(frame):
                     await session.count_ping()
-                    await session.send_message(PONGS[frame] if frame == "ping" else Pong(), session.ref)
+                    await session.send_message(PLAIN_PONG if frame == PLAIN_PING else Pong(), session.ref)
                     continue
                 detail = str(error)
             await session.count_bad_message()

@@ -21,7 +21,7 @@ from ..errors import ConfigurationError
 from ..fanout.plugin import Fanout
 from ..observability.logs import Logging, LogStream
 from ..parts import load_app
-from ..sessions.origin import PEER, Peer
+from ..sessions.origin import FORWARDED, PEER, Peer
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
@@ -86,6 +86,7 @@ def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
         sockets: Sockets that listen already.
     """
     Logging(settings).configure()
+    structlog.get_logger(__name__).warning("pages of localhost may connect from any port", because="--reload")
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
     ChangeReload(config, target=partial(_serve_until_changed, settings.for_reload()), sockets=sockets).run()
 
@@ -156,8 +157,9 @@ class TrustedProxies(ProxyHeadersMiddleware):
             address = scope["client"][0] if scope["client"] else ""
             trusted = address in self.trusted_hosts
             scope.setdefault("state", {})[PEER] = Peer(address, trusted)
-            if trusted:
-                scope["headers"] = _effective(scope["headers"])
+            if not trusted or not any(name in FORWARDED for name, _ in scope["headers"]):
+                return self.app(scope, receive, send)  # uvicorn's would keep a coroutine for as long as it lasts
+            scope["headers"] = _effective(scope["headers"])
         return super().__call__(scope, receive, send)
 
 

@@ -6,6 +6,7 @@ websockets 17.
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
 
@@ -145,11 +146,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         elif not self.handshake_initiated:  # else it has ended, and what follows is ignored (RFC 6455, 7.1.7)
             super().data_received(bytes(data))
-            if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
-                answer = b"".join(self.conn.data_to_send())
-                status = int(answer[9:12]) if answer else 0
-                client, detail = self.client[0] if self.client else "", "a header is too long, or cannot be read"
+            answer = b"" if self.handshake_initiated else b"".join(self.conn.data_to_send())
+            status = self.response.status_code if self.handshake_initiated else int(answer[9:12] or 0)
+            if status != HTTPStatus.SWITCHING_PROTOCOLS:
+                client, detail = self.client[0] if self.client else "", "a header is too long, or is wrong"
                 log.warning("handshake rejected", client=client, reason="head", status=status, detail=detail)
+            if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
                 self.transport.write(answer)
                 self.transport.close()
 
@@ -379,7 +381,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.close_timeout = OFFENDER_CLOSE_SECONDS
         await super().send(message)
         if message["type"] == "websocket.accept":
-            del self.request, self.response  # not needed any more, and kept for as long as the connection lasts
+            self.request.headers.clear()  # the parser keeps them for as long as the connection lasts
+            del self.request, self.response
             self._reads_frames = self.handshake_complete and not (self.close_sent or self.disconnected)
             if self._rest:
                 self.transport.resume_reading()

@@ -4,7 +4,7 @@ from asyncio import CancelledError
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from litestar.exceptions import HTTPException, ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.types import ReceiveMessage
@@ -135,6 +135,12 @@ def resolve_cause(error: BaseException | None, *, initializing: bool = False, dr
                 error,
                 is_bug=True,
             )
+
+
+def held_exceptions(error: Any) -> list[Any]:
+    """Return the exceptions in a group, those in groups inside of it included, or the one that is no group."""
+    is_group = issubclass(error.__class__, BaseExceptionGroup)
+    return [each for inner in error.exceptions for each in held_exceptions(inner)] if is_group else [error]
 
 
 def _tells(resolution: Resolution) -> int:

@@ -19,9 +19,9 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import CloseCode
 
-from ..internals import routing_error, websocket_paths
+from ..internals import has_readable_host, routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
-from .limits import TokenBucket
+from .limits import Client, TokenBucket
 from .origin import OriginPolicy, own_origin
 from .registry import Registry
 from .runtime import DENIAL_RESPONSE, Runtime, client_address
@@ -58,7 +58,8 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
-        if denial := self._denial(handshake):
+        client = self._registry.client_of(client_address(handshake))
+        if denial := self._denial(handshake, client):
             reason, status, detail = denial
             hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
             await self._runtime.reject(handshake, send, reason, status, detail, **hints)
@@ -70,7 +71,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
-        self._registry.add(session)
+        self._registry.count(session, client)
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
@@ -81,7 +82,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             session.leave()
             self._registry.remove(session, writer)
 
-    def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
+    def _denial(self, handshake: dict[str, Any], client: Client) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
         settings, registry = self._runtime.settings, self._registry
         if self._runtime.draining:
@@ -90,7 +91,6 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
-        client = registry.client_of(client_address(handshake))
         if 0 < settings.max_connections_per_address <= client.sessions:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         if client.exceeded():
@@ -119,16 +119,21 @@ class RoutingMiddleware:
                 scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
             error = routing_error(scope["litestar_app"], scope)
             if scope["type"] == ScopeType.WEBSOCKET:
-                return app(scope, receive, send) if error is None else self._answer_unknown(scope, send)
+                is_known = error is None and has_readable_host(scope)
+                return app(scope, receive, send) if is_known else self._answer_unknown(scope, send)
             if self._is_foreign(scope):
                 hints = self._policy.explain(scope, "host")
                 path, client = quote(scope["path"]), client_address(scope)
                 log.warning("request rejected", path=path, client=client, reason="host", **hints)
                 body = "this host is not one of the service; its log says which setting admits it"
                 return ASGIResponse(body=body.encode(), status_code=403, media_type="text/plain")(scope, receive, send)
-            is_get = isinstance(error, MethodNotAllowedException) and scope["method"] == "GET"
-            if is_get and error and "websocket" in (error.headers or {}).get("allow", ""):
-                return self._answer_get(app, scope, receive, send)
+            if isinstance(error, MethodNotAllowedException) and "websocket" in (error.headers or {}).get("allow", ""):
+                cors_headers = self._policy.cors_headers(scope)
+                send_cors = _with_headers(send, cors_headers)
+                if scope["method"] == "GET":
+                    return self._answer_get(app, scope, receive, send_cors)
+                if scope["method"] == "OPTIONS" and cors_headers:
+                    return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)(scope, receive, send_cors)
             return app(scope, receive, send)
 
         return middleware
@@ -138,6 +143,9 @@ class RoutingMiddleware:
         return path not in PROBES and not self._policy.may_ask(scope)
 
     async def _answer_unknown(self, scope: Any, send: Send) -> None:
+        if not has_readable_host(scope):
+            await self._runtime.reject(scope, send, "host", HTTPStatus.BAD_REQUEST, "the Host header cannot be read")
+            return
         nearest = self._nearest(scope["litestar_app"], scope["path"])
         hint, detail = {"nearest": nearest} if nearest else {}, "there is no WebSocket at this path"
         await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)
@@ -191,6 +199,15 @@ class RoutingMiddleware:
             if each != "/" and re.search(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(each)) + "/?$", path):
                 return each
         return next(iter(get_close_matches(path, known, n=1)), "")
+
+
+def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
+    async def send_with_headers(event: Any) -> None:
+        if event["type"] == "http.response.start":
+            event["headers"] = [*event["headers"], *more]
+        await send(event)
+
+    return send_with_headers
 
 
 def _limited(receive: Receive, send: Send, limit: int) -> Receive:

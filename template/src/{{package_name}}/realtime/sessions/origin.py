@@ -74,6 +74,19 @@ class OriginPolicy:
         names = [_name_and_port(host)[0] for host in _headers(scope, b"host")]
         return all(_is_address(name) or self._is_own_host(scope, name) for name in names)
 
+    def cors_headers(self, scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        """Return the headers by which a page that may connect reads why its handshake was rejected (Fetch, 3.3)."""
+        origins = _headers(scope, b"origin")
+        if not origins or self.problem(scope):
+            return []
+        origin = (b"access-control-allow-origin", origins[0].encode("latin-1"))
+        return [
+            origin,
+            (b"access-control-allow-credentials", b"true"),  # a handshake has the cookies, too
+            (b"access-control-allow-headers", b"authorization"),
+            (b"vary", b"origin"),
+        ]
+
     def explain(self, scope: dict[str, Any], problem: str) -> dict[str, Any]:
         """Return what was compared, where it came from, and what to change: for the log, or for a developer."""
         hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")
@@ -107,7 +120,8 @@ def own_origin(scope: dict[str, Any]) -> str:
 def _fix(scope: dict[str, Any], problem: str, hosts: list[str], origins: list[str], peer: Peer | None) -> str:
     """Return the setting, or the line for a proxy, that would let a handshake in."""
     if problem == "host":
-        return f"set {PREFIX}ALLOWED_HOSTS={_quote(_name_and_port(hosts[0])[0]) if len(hosts) == 1 else '<the name>'}"
+        name = _name_and_port(hosts[0])[0] if len(hosts) == 1 else ""
+        return f"set {PREFIX}ALLOWED_HOSTS={_quote(name)}" if name else "send one Host, with a name or an address"
     if not origins:
         return f"set {PREFIX}REQUIRE_ORIGIN=false, or send an Origin"
     if len(origins) > 1 or len(hosts) != 1 or not origins[0] or not hosts[0]:

@@ -18,7 +18,6 @@ from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server,
 from ..handlers.route_handler import listener_routes
 from ..http import NOTHING
 from ..sessions.cause import CLOSE_CODES
-from .channels import describe
 
 DESCRIPTION: Final = """\
 Messages are JSON, and the field `type` names the kind of each. An invalid message is answered with an error: no handler
@@ -60,9 +59,17 @@ class Documentation(AsyncAPIPlugin):
         version: Its version.
         security: The ways in which a client may authenticate, by name. Each path accepts any of them, unless its
             handler is public. Without any, no path asks for one.
+        renewal: The message that authenticates anew on an open connection.
     """
 
-    def __init__(self, title: str, version: str, security: Mapping[str, SecurityScheme] | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        version: str,
+        security: Mapping[str, SecurityScheme] | None = None,
+        renewal: type[msgspec.Struct] | None = None,
+    ) -> None:
+        self._renewal = renewal
         codes = "\n".join(
             f"| {code} | {each.closes} | {each.meaning} | {'yes' if each.reconnect else 'no'} |"
             for code, each in CLOSE_CODES.items()
@@ -100,6 +107,8 @@ class Documentation(AsyncAPIPlugin):
     def _read(self, app: Litestar) -> Litestar:
         """Describe the listeners when the document is first asked for, so that the start does not wait for it."""
         if not self.config.channels:
+            from .channels import describe  # polyfactory, which it needs, is slow to import
+
             security = list(self.config.components.security_schemes)
-            self.config.channels = [describe(route, handler, security) for route, handler in listener_routes(app)]
+            self.config.channels = [describe(*listener, security, self._renewal) for listener in listener_routes(app)]
         return app

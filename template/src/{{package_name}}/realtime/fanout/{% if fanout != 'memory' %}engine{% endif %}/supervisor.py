@@ -13,7 +13,7 @@ import structlog
 from ..broker import FanoutUnavailableError
 from .backend import Backend, EngineRefusedError, Event
 from .presence import RegisteredPresence
-from .send_queue import BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
+from .send_queue import ANSWER_SECONDS, BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
 from .settings import EngineSettings
 from .subscriptions import Subscriptions
 
@@ -99,7 +99,8 @@ class Supervisor:
             raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
     async def _run(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        while task and not task.cancelling():  # a driver, or a TaskGroup with errors of its own, may swallow it
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
                     backend = await self._backend_class.connect(self._settings, self._node)
@@ -167,12 +168,12 @@ class Supervisor:
 
     async def _heartbeat_loop(self, backend: Backend) -> None:
         while True:
-            await asyncio.sleep(min(ENGINE_SECONDS, self._settings.presence_seconds / 3))
+            await asyncio.sleep(min(ENGINE_SECONDS - ANSWER_SECONDS, self._settings.presence_seconds / 3))
             self.sync_soon()
             await self._heartbeat(backend)
 
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
-        async with asyncio.timeout(ENGINE_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             heartbeat = await backend.heartbeat()
         self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
