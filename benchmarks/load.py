@@ -243,7 +243,7 @@ async def ask(client: Client, words: bytes) -> float:
 
 
 async def churn(server: Server, seconds: float) -> list[Sample]:
-    """Connect, say something, hear the answer, close, for a while."""
+    """Connect, say something, receive the answer, close, for a while."""
     words = say(server.peer)
     latencies: list[float] = []
     end = perf_counter() + seconds
@@ -375,7 +375,7 @@ class Hall:
         self._size = len(clients)
         self._missing = 0
         self._said_at = 0.0
-        self._all_heard: asyncio.Future[None]
+        self._all_received: asyncio.Future[None]
         self.latencies: list[float] = []
         """Of each delivery."""
         for client in clients:
@@ -384,17 +384,17 @@ class Hall:
     def _hear(self, count: int) -> None:
         self.latencies += [perf_counter() - self._said_at] * count
         self._missing -= count
-        if self._missing <= 0 and not self._all_heard.done():  # what is compressed may be a late `joined`
-            self._all_heard.set_result(None)
+        if self._missing <= 0 and not self._all_received.done():  # what is compressed may be a late `joined`
+            self._all_received.set_result(None)
 
     async def say(self, words: bytes, count: int = 1) -> None:
         """Say so many messages at once, and wait until all have received all of them."""
-        self._all_heard = asyncio.get_running_loop().create_future()
+        self._all_received = asyncio.get_running_loop().create_future()
         self._missing = self._size * count
         self._said_at = perf_counter()
         self._speaker.write(words * count)
         async with asyncio.timeout(TIMEOUT):
-            await self._all_heard
+            await self._all_received
 
     async def say_for(self, seconds: float, server: Server, burst: int = 1) -> Sample:
         """Speak for a while; sample the CPU for each delivery."""

@@ -267,7 +267,7 @@ def stream(plan: Plan) -> Findings:
 
 def cancel(plan: Plan) -> Findings:
     """How long a client that cancels a stream waits for its end, while 64 other streams run."""
-    # What is written by hand in plain Litestar never suspends while its client reads, and so hears no cancel.
+    # What is written by hand in plain Litestar never suspends while its client reads, and so receives no cancel.
     ours = replace(plan.extended, path="/bench/stream")
     cancelled = {"pauses between messages": "/bench/paced", "runs as fast as its client reads": "/bench/stream"}
     running = partial(idlers, count=64, request=load.ask_stream(ours, load.ENDLESS))
