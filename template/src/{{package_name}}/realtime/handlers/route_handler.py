@@ -19,7 +19,7 @@ from ..checks.hooks import check_hook, check_lifespan
 from ..checks.injection import check_names, check_parameters
 from ..checks.listeners import check_listener_function, check_reserved, check_scopes, warn_of_sessions
 from ..errors import ConfigurationError
-from ..internals import PACKAGE, function_of, is_provided_by, set_function
+from ..internals import PACKAGE, function_of, is_provided_by, set_function, stop_injecting
 from ..sessions.lifespan import HookPair, connection_context
 from ..sessions.session import Session, Socket
 from .injection import PASSED, Scope, binder, injectable
@@ -97,7 +97,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         super().on_registration(app)
         provider = self.resolve_dependencies().get("connection")
         if provider and is_provided_by(provider, PACKAGE):  # for Litestar it takes a twentieth of a handshake
-            self.parsed_fn_signature.parameters.pop("connection", None)
+            stop_injecting(self, "connection")
         function = function_of(self)
         check_scopes(self, function, self._per_message)
         warn_of_sessions(self)
