@@ -39,13 +39,12 @@ class MessageLoop:
 
     async def __call__(self, *controller: Any, socket: Socket, **injected: Any) -> None:
         """Serve a connection until it ends; for a method of a controller, with the controller."""
-        handler, session = self._handler, Session.of(socket)
-        injected = {"connection": session.ensure_connection()} | injected
+        handler = self._handler
         injected |= {"socket": socket, **dict(zip(["self"], controller, strict=False))}
         in_order = not self._streams and handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with handler.lifespan(injected):
-            await answer_all(session, handler.codec.receive, injected)
+            await answer_all(Session.of(socket), handler.codec.receive, injected)
 
     def _caller(self, injected: dict[str, Any]) -> partial[Any]:
         """Return what calls the function with `data`, in its scopes."""

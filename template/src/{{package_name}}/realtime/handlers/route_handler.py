@@ -19,7 +19,7 @@ from ..checks.hooks import check_hook, check_lifespan
 from ..checks.injection import check_names, check_parameters
 from ..checks.listeners import check_listener_function, check_reserved, check_scopes, warn_of_sessions
 from ..errors import ConfigurationError
-from ..internals import PACKAGE, function_of, is_provided_by, set_function
+from ..internals import function_of, set_function
 from ..sessions.lifespan import HookPair, connection_context
 from ..sessions.session import Session, Socket
 from .injection import PASSED, Scope, binder, injectable
@@ -68,7 +68,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self._client_speaks_first = client_speaks_first
         self._per_message = dict(per_message or {})
         self._around = (*hooks, connection_lifespan)
-        self._hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
+        self.hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
         self._lifespan = connection_lifespan and binder(connection_lifespan)
         super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
         self.dependencies = {**(dependencies or {})}  # without Litestar's own for the hooks
@@ -95,9 +95,6 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     def on_registration(self, app: Litestar) -> None:
         check_names(self)
         super().on_registration(app)
-        provider = self.resolve_dependencies().get("connection")
-        if provider and is_provided_by(provider, PACKAGE):  # for Litestar it takes a twentieth of a handshake
-            self.parsed_fn_signature.parameters.pop("connection", None)
         function = function_of(self)
         check_scopes(self, function, self._per_message)
         warn_of_sessions(self)
@@ -126,7 +123,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             injected: What Litestar has injected, by name, and the socket.
         """
         socket: Socket = injected["socket"]
-        hooks = [HookPair(*(partial(_call, bind, injected) for bind in self._hooks))] if self._hooks else []
+        hooks = [HookPair(*(partial(_call, bind, injected) for bind in self.hooks))] if self.hooks else []
         inner = None
         if self._lifespan:
             inner = partial(_call, self._lifespan, injected, socket, Session.of(socket).ensure_connection())
