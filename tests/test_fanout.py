@@ -580,10 +580,10 @@ def test_a_node_behind_a_silent_partition_is_not_ready_and_heals_without_a_loss_
 ) -> None:
     there = f"127.0.0.1:{engine.port}"
 
-    async def texts_until(ear: Ear, last: str) -> list[str]:
+    async def texts_until(client: Client, last: str) -> list[str]:
         texts: list[str] = []
         while not texts or texts[-1] != last:
-            message = await ear.hear()
+            message = await client.receive()
             texts += [] if message["type"] == "answer" else [message.get("text", "gap")]
         return texts
 
