@@ -42,6 +42,9 @@ LAYERS = {"chanx", "Django Channels"}
 PINGS = 20
 """Seconds between two pings of a connection, by default."""
 
+RESERVED_DESCRIPTORS = 1500
+"""What the service keeps for HTTP, and what else a process has open."""
+
 SECRET = "not secret at all, for nobody is to be kept out"  # noqa: S105
 
 
@@ -383,7 +386,7 @@ async def busy(server: Server, seconds: float) -> list[load.Sample]:
 def idle(plan: Plan) -> Findings:
     """100,000 idle connections, from many loopback addresses: memory, CPU, and how long a busy one waits."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if (count := min(plan.idle, most - 500)) < plan.idle:
+    if (count := min(plan.idle, most - RESERVED_DESCRIPTORS)) < plan.idle:
         tell(f"  only {count:,}, for a process may open {most:,} files here\n")
 
     def talk(server: Server) -> load.Sample:
