@@ -26,7 +26,7 @@ from tests.crowd import CROWD
 from tests.engines import RedisCluster, RedisServer
 from tests.rendering import ROOT
 from tests.service import Service, add_listener
-from tests.test_fanout import Crowd, Ear, Listener
+from tests.test_fanout import Client, Crowd, Listener
 
 from .servers import cpu, rendered
 
@@ -139,11 +139,11 @@ async def through(nodes: list[Service], engine: Engine) -> Result:
             stack.callback(listener.transport.close)
             listeners.append(listener)
         await asyncio.gather(*[listener.joined for listener in listeners])
-        speakers: list[Ear] = []
+        speakers: list[Client] = []
         for number, name in enumerate(names):
             speaker = await crowd.join(nodes[number % 2], f"/ws/crowd/{name}")
             await speaker.tell(type="leave")
-            await speaker.hear("answer")
+            await speaker.receive("answer")
             speakers.append(speaker)
         pids = [node.process.pid for node in nodes]
         used, ours, began = engine.cpu(), cpu(*pids), monotonic()
