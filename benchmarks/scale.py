@@ -1,9 +1,10 @@
 """What more primaries buy: `uv run python -m benchmarks.scale [--short]` prints the tables of docs/scale.md.
 
 One Redis, and clusters of one, two and three primaries without replicas, in turns. First the engine alone: for each
-primary, redis-benchmark calls the script of the service as the service does, and three connections receive what is
-published, as three nodes would. Then two nodes of the service, with 16 rooms whose clients are on both. CPU time is
-that of the processes, from the operating system's accounting; each number is the median of some rounds.
+primary, redis-benchmark calls the script of the service as the service does, and three connections, or a hundred,
+receive what is published, as so many nodes would. Then two nodes of the service, with 16 rooms whose clients are on
+both. CPU time is that of the processes, from the operating system's accounting; each number is the median of some
+rounds.
 """
 
 import asyncio
@@ -32,8 +33,8 @@ from .servers import cpu, rendered
 SHORT = "--short" in sys.argv
 ROUNDS = 2 if SHORT else 5
 SHARDS = 16
-NODES = 3
-CALLS = 20_000 if SHORT else 50_000
+NODES, MANY_NODES = 3, 100
+CALLS = 10_000 if SHORT else 30_000
 """Messages for each primary."""
 LISTENERS = 20
 """Clients of each room."""
@@ -96,14 +97,14 @@ class Subscriber(Thread):
             self.received += len(data)
 
 
-def alone(engine: Engine) -> Result:
+def alone(engine: Engine, nodes: int = NODES) -> Result:
     """Call the script of the service on each primary, as fast as each one answers."""
     publish, subscribe = ("SPUBLISH", "SSUBSCRIBE") if engine.is_cluster else ("PUBLISH", "SUBSCRIBE")
     subscribers: list[Subscriber] = []
     commands: list[list[str]] = []
     for primary, prefix in engine.shards():
         script = primary.client().script_load(SCRIPT)
-        subscribers += [Subscriber(primary.port, subscribe, f"{prefix}channel:hall") for _ in range(NODES)]
+        subscribers += [Subscriber(primary.port, subscribe, f"{prefix}channel:hall") for _ in range(nodes)]
         options = [prefix, "100", "3600", str(64 << 20), str(8 << 20), "200", publish, "0"]
         call = ["EVALSHA", script, "2", f"{prefix}nodes", f"{prefix}sequence:hall", *options]
         load = ["redis-benchmark", "-p", str(primary.port), "-n", str(CALLS), "-c", "4", "-P", "50", "-q"]
@@ -120,7 +121,7 @@ def alone(engine: Engine) -> Result:
         subscriber.join(timeout=60)
         subscriber.socket.close()
     messages = CALLS * len(commands)
-    return Result(messages / seconds, NODES * messages / seconds, most / messages * 1e6, 0)
+    return Result(messages / seconds, nodes * messages / seconds, most / messages * 1e6, 0)
 
 
 async def through(nodes: list[Service], engine: Engine) -> Result:
@@ -158,7 +159,8 @@ async def through(nodes: list[Service], engine: Engine) -> Result:
 
 def compare(project: Path) -> dict[str, dict[str, list[Result]]]:
     """Measure all engines in turns."""
-    results: dict[str, dict[str, list[Result]]] = {"the engine alone": {}, "through two nodes": {}}
+    kinds = "the engine alone", f"the engine alone, {MANY_NODES} nodes", "through two nodes"
+    results: dict[str, dict[str, list[Result]]] = {kind: {} for kind in kinds}
     with ExitStack() as stack:
         engines = [Engine(primaries) for primaries in range(4)]
         services: list[list[Service]] = []
@@ -171,9 +173,9 @@ def compare(project: Path) -> dict[str, dict[str, list[Result]]]:
                 stack.callback(service.stop)
         for _ in range(ROUNDS):
             for engine, nodes in zip(engines, services, strict=True):
-                results["the engine alone"].setdefault(engine.name, []).append(alone(engine))
-                taken = asyncio.run(through(nodes, engine))
-                results["through two nodes"].setdefault(engine.name, []).append(taken)
+                taken = alone(engine), alone(engine, MANY_NODES), asyncio.run(through(nodes, engine))
+                for kind, result in zip(kinds, taken, strict=True):
+                    results[kind].setdefault(engine.name, []).append(result)
     return results
 
 
