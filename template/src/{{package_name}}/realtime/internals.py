@@ -57,11 +57,6 @@ def set_function(handler: WebsocketListenerRouteHandler, run: Any, function: Cal
     BaseRouteHandler.__call__(handler, run)
 
 
-def stop_injecting(handler: BaseRouteHandler, name: str) -> None:
-    """Have Litestar no longer inject a parameter into a registered handler. 2.25: it reads `parsed_fn_signature`."""
-    handler.parsed_fn_signature.parameters.pop(name, None)
-
-
 def functions_of(handler: BaseRouteHandler) -> list[Callable[..., Any]]:
     """Return the function, the lifespan and the hooks of a registered handler: all that Litestar injects into."""
     if functions := getattr(handler, "functions", None):  # of a listener of ours
