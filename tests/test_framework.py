@@ -16,7 +16,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "everything": {"auth": "jwt", "fanout": "postgres", "telemetry": "opentelemetry", "docker": True},
     "redis, nothing else": DEFAULTS | {"fanout": "redis", "asyncapi": False, "demo_page": False},
 }
-WITH_PROCESSES = {"auth", "engine", "fanout", "server"}
+WITH_PROCESSES = {"auth", "engine", "fanout", "independence", "server"}
 """The folders whose tests start processes, so that each of them takes as long as all others together."""
 QUICK = {
     ("defaults", "all others"),
