@@ -11,7 +11,7 @@ from time import monotonic
 from tests.crowd import CROWD
 from tests.engines import EngineServer, PostgresServer, RedisServer
 from tests.service import Service, add_listener
-from tests.test_fanout import Crowd, Ear, Listener
+from tests.test_fanout import Client, Crowd, Listener
 
 from .report import Findings
 from .rounds import tell
@@ -38,9 +38,9 @@ async def pour(service: Service, engine: EngineServer | None, listeners: int, me
             stack.callback(listener.transport.close)
             clients.append(listener)
         await asyncio.gather(*[listener.joined for listener in clients])
-        speaker: Ear = await crowd.join(service, "/ws/crowd/hall")
+        speaker: Client = await crowd.join(service, "/ws/crowd/hall")
         await speaker.tell(type="leave")
-        await speaker.hear("answer")
+        await speaker.receive("answer")
         pids = [service.process.pid], [engine.process.pid] if engine and engine.process else []
         before, began = [cpu(*each) for each in pids], monotonic()
         await speaker.tell(type="pour", messages=messages, size=size)
@@ -53,7 +53,7 @@ async def pour(service: Service, engine: EngineServer | None, listeners: int, me
 async def wander(service: Service, rooms: int) -> float:
     """Join, publish to and leave rooms, one after the other; return milliseconds for each."""
     async with Crowd() as crowd:
-        wanderer: Ear = await crowd.join(service, "/ws/crowd/hall")
+        wanderer: Client = await crowd.join(service, "/ws/crowd/hall")
         began = monotonic()
         await wanderer.tell(type="wander", rooms=rooms)
         await wanderer.connection.recv()

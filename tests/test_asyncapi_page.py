@@ -32,6 +32,7 @@ def test_it_can_be_read_in_each_mode(browser: Browser, service: Service, axe: st
         page = context.new_page()
         page.goto(f"http://{service.address}/asyncapi")
         expect(page.get_by_text("A client says something.").first).to_be_visible()
+        expect(page.get_by_text("My Service 0.1.0")).to_be_visible()
         page.evaluate(EXPAND)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
         page.evaluate(axe)

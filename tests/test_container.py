@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .cases import params
+
 UV = [sys.executable, "-m", "uv"]
 
 
-@pytest.mark.parametrize("fanout", ["memory", "redis", "postgres"])
+@pytest.mark.parametrize("fanout", params(["memory", "redis", "postgres"], {"postgres"}))
 def test_the_steps_of_the_dockerfile_give_a_service(rendered: Callable[..., Path], tmp_path: Path, fanout: str) -> None:
     project = rendered(docker=True, fanout=fanout)
     dockerfile = (project / "Dockerfile").read_text()

@@ -15,6 +15,7 @@ from threading import Thread
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from .cases import params
 from .npm import install
 from .rendering import Renders
 from .service import TIMEOUT, Service, running
@@ -88,10 +89,7 @@ TOOLS = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=["vite", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("next", "webpack"))],
-)
+@pytest.fixture(scope="module", params=params(TOOLS.keys(), {"vite"}))
 def tool(request: pytest.FixtureRequest) -> Tool:
     return TOOLS[str(request.param)]
 

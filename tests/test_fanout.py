@@ -30,6 +30,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_now
 
 from .browser import network
+from .cases import params
 from .crowd import CROWD
 from .engines import (
     Certificates,
@@ -48,12 +49,8 @@ from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset,
 ENGINES: dict[str, Callable[[], EngineServer]] = {"redis": RedisServer, "postgres": PostgresServer}
 SINGLE_SERVERS = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 """For tests that look into the one server of an engine."""
-ONE_ENGINE = pytest.mark.parametrize(
-    "engine",
-    ["redis", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("postgres", "cluster"))],
-    indirect=True,
-)
-"""For tests that take so long that the other engines are `exhaustive`."""
+ONE_ENGINE = pytest.mark.parametrize("engine", params([*ENGINES, "cluster"], {"redis"}), indirect=True)
+"""For tests that take long, or in which the engines differ little: those with the other engines are `exhaustive`."""
 Nodes = Callable[..., list[Service]]
 
 MAX_CHANNELS = 10_000
@@ -92,7 +89,7 @@ def begin(server: EngineServer) -> EngineServer:
     return server
 
 
-@pytest.fixture(params=[*ENGINES, pytest.param("cluster", marks=pytest.mark.exhaustive)])
+@pytest.fixture(params=params([*ENGINES, "cluster"], ENGINES))
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
     server = RedisCluster() if request.param == "cluster" else ENGINES[request.param]()
     try:
@@ -161,14 +158,14 @@ def guarded(renders: Renders) -> Iterator[Nodes]:
         yield guarded
 
 
-class Ear:
+class Client:
     """A client of one room."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self._early: list[dict[str, Any]] = []
 
-    async def hear(self, kind: str = "") -> dict[str, Any]:
+    async def receive(self, kind: str = "") -> dict[str, Any]:
         """Return the next message, or the next of a kind."""
         async with asyncio.timeout(TIMEOUT):
             while True:
@@ -193,11 +190,11 @@ class Ear:
 class Crowd(AsyncExitStack):
     """Clients that leave together."""
 
-    async def join(self, service: Service, path: str, **options: Any) -> Ear:
-        ear = Ear(await self.enter_async_context(connect(service.url(path), **options)))
+    async def join(self, service: Service, path: str, **options: Any) -> Client:
+        client = Client(await self.enter_async_context(connect(service.url(path), **options)))
         if path.startswith("/ws/crowd/"):
-            await ear.wait_until_joined()
-        return ear
+            await client.wait_until_joined()
+        return client
 
 
 def up(service: Service) -> tuple[int, bool]:
@@ -213,60 +210,61 @@ def counted(service: Service, name: str) -> float:
 def test_a_room_is_one_room_on_three_nodes(engine: EngineServer, nodes: Nodes) -> None:
     async def talk() -> list[list[str]]:
         async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall") for node in three]
+            clients = [await crowd.join(node, "/ws/crowd/hall") for node in three]
             for number in range(20):
-                for name, ear in zip("abc", ears, strict=True):
-                    await ear.say(f"{name} {number}")
-            return [[(await ear.hear("said"))["text"] for _ in range(60)] for ear in ears]
+                for name, client in zip("abc", clients, strict=True):
+                    await client.say(f"{name} {number}")
+            return [[(await client.receive("said"))["text"] for _ in range(60)] for client in clients]
 
     three = nodes(3, engine.url)
     one, *others = asyncio.run(talk())
-    assert [one, one] == others, "not all heard the same, in the same order"
+    assert [one, one] == others, "not all received the same, in the same order"
     for name in "abc":
         assert [text for text in one if text[0] == name] == [f"{name} {number}" for number in range(20)]
 
 
+@ONE_ENGINE
 def test_a_sender_can_leave_itself_out_and_leave(engine: EngineServer, nodes: Nodes) -> None:
     async def talk() -> None:
         async with Crowd() as crowd:
             me, other = [await crowd.join(node, "/ws/crowd/hall") for node in two]
             await me.say("for others", alone=True)
             await me.say("for all")
-            assert (await other.hear("said"))["text"] == "for others"
-            assert [(await me.hear())["type"] for _ in range(3)].count("said") == 1, "it heard itself"
+            assert (await other.receive("said"))["text"] == "for others"
+            assert [(await me.receive())["type"] for _ in range(3)].count("said") == 1, "it received its own message"
             await me.tell(type="leave")
-            assert await me.hear() == {"type": "answer", "text": "done"}
+            assert await me.receive() == {"type": "answer", "text": "done"}
             await other.say("without you")
-            assert (await other.hear("said"))["text"] == "for all"
-            assert (await other.hear("said"))["text"] == "without you"
+            assert (await other.receive("said"))["text"] == "for all"
+            assert (await other.receive("said"))["text"] == "without you"
             await me.tell(type="join")
-            assert await me.hear() == {"type": "answer", "text": "done"}, "joined, and nothing of what came before"
+            assert await me.receive() == {"type": "answer", "text": "done"}, "joined, and nothing of what came before"
             await other.say("with you")
-            while (text := (await me.hear("said"))["text"]) != "with you":
+            while (text := (await me.receive("said"))["text"]) != "with you":
                 assert text == "without you"  # it may have been on its way
 
     two = nodes(2, engine.url)
     asyncio.run(talk())
 
 
-def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer, nodes: Nodes) -> None:
+def test_200_clients_receive_again_when_the_engine_was_killed(engine: EngineServer, nodes: Nodes) -> None:
     async def outlive() -> None:
         async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(100)]
-            await ears[0].say("before")
-            assert {(await ear.hear("said"))["text"] for ear in ears} == {"before"}
+            clients = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(100)]
+            await clients[0].say("before")
+            assert {(await client.receive("said"))["text"] for client in clients} == {"before"}
             engine.kill()
             for node in two:
                 await asyncio.to_thread(node.wait_for, "engine unavailable")
             assert [up(node) for node in two] == [(503, False)] * 2
-            await ears[0].say("meanwhile")  # it waits for the engine
+            await clients[0].say("meanwhile")  # it waits for the engine
             engine.start()
             for node in two:
                 await asyncio.to_thread(node.wait_for, "engine available again")
-            assert {(await ear.hear("said"))["text"] for ear in ears} == {"meanwhile"}
+            assert {(await client.receive("said"))["text"] for client in clients} == {"meanwhile"}
             late = await crowd.join(two[1], "/ws/crowd/hall")
             await late.say("after")
-            assert {(await ear.hear("said"))["text"] for ear in [*ears, late]} == {"after"}
+            assert {(await client.receive("said"))["text"] for client in [*clients, late]} == {"after"}
             assert [up(node) for node in two] == [(200, True)] * 2
             assert {counted(node, "gaps_total") for node in two} == {0}
 
@@ -285,16 +283,17 @@ def test_200_clients_hear_again_when_the_engine_was_killed(engine: EngineServer,
         assert ends == {"client_closed"}, "a client had to come back"
 
 
+@ONE_ENGINE
 def test_while_the_engine_is_frozen_a_message_fails_loudly_and_then_all_is_well(
     engine: EngineServer, nodes: Nodes
 ) -> None:
     async def thaw() -> None:
         async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two]
+            clients = [await crowd.join(node, "/ws/crowd/hall") for node in two]
             engine.freeze()
             try:
-                await ears[0].say("lost")
-                assert "unavailable" in (await ears[0].hear("answer"))["text"]
+                await clients[0].say("lost")
+                assert "unavailable" in (await clients[0].receive("answer"))["text"]
                 for node in two:
                     await asyncio.to_thread(node.wait_for, "engine unavailable")
                 assert [up(node) for node in two] == [(503, False)] * 2
@@ -302,11 +301,11 @@ def test_while_the_engine_is_frozen_a_message_fails_loudly_and_then_all_is_well(
                 engine.thaw()
             for node in two:
                 await asyncio.to_thread(node.wait_for, "engine available again")
-            await ears[0].say("heard")
-            heard = [(await ear.hear("said"))["text"] for ear in ears]
-            if heard != ["heard", "heard"]:  # what was frozen on its way was taken after all
-                assert heard == ["lost", "lost"]
-                assert [(await ear.hear("said"))["text"] for ear in ears] == ["heard", "heard"]
+            await clients[0].say("received")
+            received = [(await client.receive("said"))["text"] for client in clients]
+            if received != ["received", "received"]:  # what was frozen on its way was taken after all
+                assert received == ["lost", "lost"]
+                assert [(await client.receive("said"))["text"] for client in clients] == ["received", "received"]
 
     two = nodes(2, engine.url, publish_seconds=0.5, presence_seconds=1)
     asyncio.run(thaw())
@@ -324,7 +323,7 @@ def test_without_an_engine_the_service_waits_for_it(kind: str, nodes: Nodes) -> 
             await asyncio.to_thread(node.wait_for, "engine available again")
             late = await crowd.join(node, "/ws/crowd/hall")
             await late.say("hi")
-            assert (await late.hear("said"))["text"] == "hi"
+            assert (await late.receive("said"))["text"] == "hi"
 
     server = ENGINES[kind]()
     try:
@@ -420,15 +419,15 @@ TLS: dict[str, Callable[[Certificates], RedisServer | PostgresServer]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TLS)
+@pytest.mark.parametrize("kind", params(TLS.keys(), ENGINES))
 def test_over_tls_two_nodes_talk_and_a_wrong_certificate_is_one_line(
     kind: str, certificates: Certificates, nodes: Nodes, crowded: Crowded
 ) -> None:
     async def talk() -> None:
         async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two]
-            await ears[0].say("hi")
-            assert {(await ear.hear("said"))["text"] for ear in ears} == {"hi"}
+            clients = [await crowd.join(node, "/ws/crowd/hall") for node in two]
+            await clients[0].say("hi")
+            assert {(await client.receive("said"))["text"] for client in clients} == {"hi"}
 
     server = TLS[kind](certificates)
     try:
@@ -466,90 +465,82 @@ def test_a_certificate_for_another_host_is_named_in_the_log(kind: str, nodes: No
         certificates.remove()
 
 
-def test_a_name_that_no_sentinel_knows_is_one_line(crowded: Crowded) -> None:
-    sentinels = RedisSentinels()
-    try:
-        begin(sentinels)
-        wrong = sentinels.url.replace("/kitchen/", "/cellar/")
-        assert "no Sentinel knows 'cellar'" in refused(crowded("redis"), wrong)
-    finally:
-        sentinels.remove()
-
-
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
             widow, witness = [await crowd.join(lives, "/ws/rooms/hall") for _ in range(2)]
             dying = await crowd.join(dies, "/ws/rooms/hall")
-            lost = (await dying.hear("joined"))["connection"]
+            lost = (await dying.receive("joined"))["connection"]
             dies.stop()
-            for ear in (widow, witness):
-                assert (await ear.hear("left")) == {"type": "left", "room": "hall", "connection": lost}
-                await ear.say("still here")
-            for ear in (widow, witness):
-                heard = [(await ear.hear())["type"] for _ in range(2)]
-                assert heard == ["said", "said"], "it left twice"
+            for client in (widow, witness):
+                assert (await client.receive("left")) == {"type": "left", "room": "hall", "connection": lost}
+                await client.say("still here")
+            for client in (widow, witness):
+                received = [(await client.receive())["type"] for _ in range(2)]
+                assert received == ["said", "said"], "it left twice"
 
     lives, dies = nodes(2, engine.url, presence_seconds=1)
     asyncio.run(mourn())
 
 
+@ONE_ENGINE
 def test_states_are_listed_first_on_every_node_and_end_with_a_node_that_dies(
     engine: EngineServer, nodes: Nodes
 ) -> None:
     async def meet() -> None:
         async with Crowd() as crowd:
             staying, dying = await crowd.join(lives, "/ws/crowd/hall"), await crowd.join(dies, "/ws/crowd/hall")
-            for ear, status in ((staying, "here"), (dying, "there"), (dying, "typing")):
-                await ear.tell(type="be", status=status)
+            for client, status in ((staying, "here"), (dying, "there"), (dying, "typing")):
+                await client.tell(type="be", status=status)
                 for each in (staying, dying):
-                    assert await each.hear("member") == {"type": "member", "status": status}
+                    assert await each.receive("member") == {"type": "member", "status": status}
             for node, known in ((lives, {"here", "typing"}), (dies, {"here", "typing"}), (lives, {"here"})):
                 late = await crowd.join(node, "/ws/crowd/hall?states=true")
-                assert {(await late.hear("member"))["status"] for _ in known} == known
+                assert {(await late.receive("member"))["status"] for _ in known} == known
                 await staying.say(f"seen {len(known)}")
-                assert (await late.hear())["type"] == "said", "it came twice"
+                assert (await late.receive())["type"] == "said", "it came twice"
                 if node is dies:
                     dies.stop()
-                    await staying.hear("gone")
+                    await staying.receive("gone")
 
     lives, dies = nodes(2, engine.url, presence_seconds=1)
     asyncio.run(meet())
 
 
+@ONE_ENGINE
 def test_a_user_comes_and_goes_once_for_all_nodes_and_tabs(engine: EngineServer, guarded: Nodes) -> None:
-    async def hear_nothing_before(ear: Ear, text: str) -> None:
-        while (message := await ear.hear()).get("text") != text:
+    async def receive_nothing_before(client: Client, text: str) -> None:
+        while (message := await client.receive()).get("text") != text:
             assert message["type"] == "said", "one user came or went twice"
 
     async def come_and_go(one: Service, other: Service) -> None:
         async with Crowd() as crowd:
             watcher = await crowd.join(one, "/ws/rooms/hall", additional_headers=bearer("watcher"))
-            await watcher.hear("joined")
+            await watcher.receive("joined")
             ada = bearer("ada")
             async with Crowd() as tabs:
                 first = await tabs.join(one, "/ws/rooms/hall", additional_headers=ada)
-                joined = await first.hear("joined")
-                assert await watcher.hear() == joined
-                further: list[Ear] = []
+                joined = await first.receive("joined")
+                assert await watcher.receive() == joined
+                further: list[Client] = []
                 for name, node in (("second", one), ("third", other)):
                     tab = await tabs.join(node, "/ws/rooms/hall", additional_headers=ada)
-                    await tab.say(name)  # whoever hears itself has joined; nothing else tells of a further tab
-                    for ear in (watcher, tab):
-                        await hear_nothing_before(ear, name)
+                    await tab.say(name)  # whoever receives itself has joined; nothing else tells of a further tab
+                    for client in (watcher, tab):
+                        await receive_nothing_before(client, name)
                     further.append(tab)
                 second, third = further
                 await first.connection.close()
                 await third.say("still here")
-                for ear in (watcher, second, third):
-                    await hear_nothing_before(ear, "still here")
+                for client in (watcher, second, third):
+                    await receive_nothing_before(client, "still here")
                 assert await asyncio.to_thread(log_out, one, ada) == 204
-                for ear in (second, third):
+                for client in (second, third):
                     with pytest.raises(ConnectionClosed) as closed:
-                        await ear.hear("never")
+                        await client.receive("never")
                     assert closed.value.rcvd
                     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "logged out")
-            assert await watcher.hear() == {"type": "left", "room": "hall", "connection": joined["connection"]}
+            assert await watcher.receive() == {"type": "left", "room": "hall", "connection": joined["connection"]}
 
     asyncio.run(come_and_go(*guarded(2, engine.url)))
 
@@ -589,12 +580,19 @@ def test_a_node_behind_a_silent_partition_is_not_ready_and_heals_without_a_loss_
 ) -> None:
     there = f"127.0.0.1:{engine.port}"
 
+    async def texts_until(client: Client, last: str) -> list[str]:
+        texts: list[str] = []
+        while not texts or texts[-1] != last:
+            message = await client.receive()
+            texts += [] if message["type"] == "answer" else [message.get("text", "gap")]
+        return texts
+
     async def part() -> None:
         async with Crowd() as crowd:
             here, afar = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in (near, far)]
             for number in range(10):
                 await here.say(f"before {number}")
-            while (await afar.hear("said"))["text"] != "before 9":
+            while (await afar.receive("said"))["text"] != "before 9":
                 pass
             way.stall()
             await afar.say("from afar")  # it is on its way when nothing gets through any more
@@ -606,16 +604,11 @@ def test_a_node_behind_a_silent_partition_is_not_ready_and_heals_without_a_loss_
             way.flow()
             await asyncio.to_thread(far.wait_for, "engine available again")
             assert up(far) == (200, True)
+            first = await texts_until(here, "from afar")  # it is tried again
             await here.say("last")
-            heard = []
-            for ear in (here, afar):
-                texts: list[str] = []
-                while not texts or texts[-1] != "last":
-                    message = await ear.hear()
-                    texts += [] if message["type"] == "answer" else [message.get("text", "gap")]
-                heard.append(texts[-12:])
-            assert heard[0] == heard[1]
-            assert sorted(heard[0]) == ["from afar", "last", *(f"meanwhile {number}" for number in range(10))]
+            received = [[*first, *await texts_until(here, "last")][-12:], (await texts_until(afar, "last"))[-12:]]
+            assert received[0] == received[1]
+            assert sorted(received[0]) == ["from afar", "last", *(f"meanwhile {number}" for number in range(10))]
 
     with network(there) as way:
         [near] = nodes(1, engine.url, publish_seconds=60)
@@ -630,22 +623,22 @@ class Forger:
         self._channel: Any = "my_service"
         if url.startswith("redis"):
             self._client: Any = cast("Any", Redis).from_url(url)  # its types are partly unknown
-            self._heard: Any = self._client.pubsub(ignore_subscribe_messages=True)
-            self._heard.psubscribe("*")
-            self._heard.get_message(timeout=TIMEOUT)
+            self._received: Any = self._client.pubsub(ignore_subscribe_messages=True)
+            self._received.psubscribe("*")
+            self._received.get_message(timeout=TIMEOUT)
         else:
             self._client = psycopg.connect(url, autocommit=True)
             self._client.execute("LISTEN my_service")
-            self._heard = None
+            self._received = None
 
-    def hear(self, text: str) -> str:
+    def receive(self, text: str) -> str:
         """Return the next notification in which there is a text."""
         deadline = monotonic() + TIMEOUT
         while monotonic() < deadline:
-            if self._heard is None:
+            if self._received is None:
                 payloads = [each.payload for each in self._client.notifies(timeout=TIMEOUT, stop_after=1)]
             else:
-                message = self._heard.get_message(timeout=TIMEOUT) or {"channel": b"", "data": b""}
+                message = self._received.get_message(timeout=TIMEOUT) or {"channel": b"", "data": b""}
                 self._channel, payloads = message["channel"], [message["data"].decode()]
             for payload in payloads:
                 if text in payload:
@@ -654,7 +647,7 @@ class Forger:
 
     def say(self, payload: str) -> None:
         """Notify all nodes."""
-        if self._heard is None:
+        if self._received is None:
             self._client.execute("SELECT pg_notify(%s, %s)", [self._channel, payload])
         else:
             self._client.publish(self._channel, payload)
@@ -672,7 +665,7 @@ def test_a_forged_logout_is_dropped_and_a_real_one_is_not(engine: EngineServer, 
         connect_now(other.url("/ws/echo"), additional_headers=ada) as connection,
     ):
         assert log_out(one, bearer("eve")) == 204
-        [(sequence, head, signature, message)] = re.findall(r"^(\d+)( .* )(.*?)(\{.*)", forger.hear('"eve"'))
+        [(sequence, head, signature, message)] = re.findall(r"^(\d+)( .* )(.*?)(\{.*)", forger.receive('"eve"'))
         for number, signed in enumerate([signature, "", "x" * len(signature)], start=1):
             forger.say(f"{int(sequence) + number}{head}{signed}{message.replace('eve', 'ada')}")
         deadline = monotonic() + TIMEOUT
@@ -687,7 +680,7 @@ def test_a_forged_logout_is_dropped_and_a_real_one_is_not(engine: EngineServer, 
     assert counted(other, "engine_connections_lost_total") == 0
 
 
-def test_who_comes_back_to_another_node_hears_what_was_missed_once_and_in_order(
+def test_who_comes_back_to_another_node_receives_what_was_missed_once_and_in_order(
     engine: EngineServer, nodes: Nodes
 ) -> None:
     async def come_back() -> None:
@@ -695,21 +688,21 @@ def test_who_comes_back_to_another_node_hears_what_was_missed_once_and_in_order(
             speaker = await crowd.join(one, "/ws/crowd/hall")
             await speaker.tell(type="pour", messages=3)
             gone = await crowd.join(one, "/ws/crowd/hall?after=0")
-            before = [await gone.hear("said") for _ in range(3)]
+            before = [await gone.receive("said") for _ in range(3)]
             assert [message["text"] for message in before] == ["0 ", "1 ", "2 "], "not all that is kept"
             first = before[0]["sequence"]
             assert [message["sequence"] for message in before] == [first, first + 1, first + 2]
             await gone.connection.close()
             await speaker.tell(type="pour", messages=10)
-            assert [(await speaker.hear("answer"))["text"] for _ in range(2)] == ["done", "done"]
+            assert [(await speaker.receive("answer"))["text"] for _ in range(2)] == ["done", "done"]
             back = await crowd.join(other, f"/ws/crowd/hall?after={first + 2}")
             await speaker.say("now")
-            heard = [await back.hear() for _ in range(11)]
-            assert [message["text"] for message in heard] == [*[f"{number} " for number in range(10)], "now"]
-            assert [message["sequence"] for message in heard] == [*range(first + 3, first + 14)]
+            received = [await back.receive() for _ in range(11)]
+            assert [message["text"] for message in received] == [*[f"{number} " for number in range(10)], "now"]
+            assert [message["sequence"] for message in received] == [*range(first + 3, first + 14)]
             current = await crowd.join(other, f"/ws/crowd/hall?after={first + 13}")
             await speaker.say("and now")
-            assert (await current.hear())["text"] == "and now", "it missed nothing"
+            assert (await current.receive())["text"] == "and now", "it missed nothing"
 
     one, other = nodes(2, engine.url, history=20)
     asyncio.run(come_back())
@@ -721,16 +714,16 @@ def test_who_was_away_for_too_long_is_told_of_the_gap(engine: EngineServer, node
             speaker = await crowd.join(node, "/ws/crowd/hall")
             await speaker.say("first")
             gone = await crowd.join(node, "/ws/crowd/hall?after=0")
-            last = (await gone.hear("said"))["sequence"]
+            last = (await gone.receive("said"))["sequence"]
             await gone.connection.close()
             await speaker.tell(type="pour", messages=30)
-            while (await speaker.hear())["text"] != "29 ":
+            while (await speaker.receive())["text"] != "29 ":
                 pass  # what is published has not arrived yet, and nobody misses what arrives after they joined
             back = await crowd.join(node, f"/ws/crowd/hall?after={last}")
-            assert await back.hear("gap") == {"type": "gap", "channel": "hall", "missed": 20}
-            assert [(await back.hear("said"))["sequence"] for _ in range(10)] == [*range(last + 21, last + 31)]
+            assert await back.receive("gap") == {"type": "gap", "channel": "hall", "missed": 20}
+            assert [(await back.receive("said"))["sequence"] for _ in range(10)] == [*range(last + 21, last + 31)]
             elsewhere = await crowd.join(node, f"/ws/crowd/other?after={last}")
-            assert await elsewhere.hear("gap") == {"type": "gap", "channel": "other", "missed": None}
+            assert await elsewhere.receive("gap") == {"type": "gap", "channel": "other", "missed": None}
 
     [node] = nodes(1, engine.url, history=10)
     asyncio.run(come_back())
@@ -740,11 +733,11 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
     async def talk() -> None:
         async with Crowd() as crowd:
             for name in ("%00", "%20", "..%2e", "%F0%9F%9A%80", "a%0Ab", "%25s", "*", "a" * 255):
-                ears = [await crowd.join(node, f"/ws/crowd/{name}") for node in two]
+                clients = [await crowd.join(node, f"/ws/crowd/{name}") for node in two]
                 for size in (1, 7700, 7800, 7900, 8000, 8100, 60000):
                     text = "é\\u0000🚀 " + "x" * size
-                    await ears[0].say(text)
-                    assert {(await ear.hear("said"))["text"] for ear in ears} == {text}
+                    await clients[0].say(text)
+                    assert {(await client.receive("said"))["text"] for client in clients} == {text}
             with pytest.raises(ConnectionClosed) as closed:
                 await crowd.join(two[0], f"/ws/crowd/{'a' * 256}")
             assert closed.value.rcvd
@@ -758,19 +751,19 @@ def test_a_message_of_any_size_and_a_room_of_any_name(engine: EngineServer, node
 def test_large_messages_are_received_or_told_as_a_gap(engine: EngineServer, nodes: Nodes) -> None:
     senders, messages = 5, 80
 
-    async def count(ear: Ear) -> int:
+    async def count(client: Client) -> int:
         received = 0
         while received < senders * messages:
-            message = await ear.hear()
+            message = await client.receive()
             received += message["missed"] if message["type"] == "gap" else message["type"] == "said"
         return received
 
     async def pour() -> list[int]:
         async with Crowd() as crowd:
-            ears = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(senders)]
-            for ear in ears[:senders]:
-                await ear.tell(type="pour", messages=messages, size=9000)
-            return await asyncio.gather(*[count(ear) for ear in ears])
+            clients = [await crowd.join(node, "/ws/crowd/hall") for node in two for _ in range(senders)]
+            for client in clients[:senders]:
+                await client.tell(type="pour", messages=messages, size=9000)
+            return await asyncio.gather(*[count(client) for client in clients])
 
     two = nodes(2, engine.url)
     assert set(asyncio.run(pour())) == {senders * messages}
@@ -787,14 +780,14 @@ def test_200_clients_who_want_a_large_history_and_reset_harm_nobody(engine: Engi
             bystander = await crowd.join(node, "/ws/crowd/quiet")
             loud = await crowd.join(node, "/ws/crowd/loud?after=0")
             await loud.tell(type="pour", messages=100, size=60_000)
-            while (await loud.hear())["type"] != "answer":
+            while (await loud.receive())["type"] != "answer":
                 pass
             before = node.memory, engine.memory
             for number in range(10):
                 attacking = asyncio.create_task(asyncio.to_thread(connect_and_reset))
                 for _ in range(10):
                     await bystander.say(f"{number}")
-                    assert (await bystander.hear("said"))["text"] == f"{number}"
+                    assert (await bystander.receive("said"))["text"] == f"{number}"
                 await attacking
             assert node.memory - before[0] < 64 * MEBIBYTE, "950 MB more, once"
             assert engine.memory - before[1] < 128 * MEBIBYTE, "1.4 GB more, once"
@@ -810,10 +803,10 @@ def test_a_middleware_and_compression_see_each_message(nodes: Nodes) -> None:
         async with Crowd() as crowd:
             plain = await crowd.join(node, "/ws/crowd/hall")
             small = await crowd.join(node, "/ws/crowd/hall", compression="deflate")
-            loud = Ear(await crowd.enter_async_context(connect(node.url("/ws/loud/hall"))))
+            loud = Client(await crowd.enter_async_context(connect(node.url("/ws/loud/hall"))))
             assert json.loads(await loud.connection.recv()) == {"TYPE": "ANSWER", "TEXT": "HERE"}
             await plain.say("hi")
-            assert (await plain.hear("said"))["text"] == (await small.hear("said"))["text"] == "hi"
+            assert (await plain.receive("said"))["text"] == (await small.receive("said"))["text"] == "hi"
             assert json.loads(await loud.connection.recv()) == {"TYPE": "SAID", "TEXT": "HI"}
 
     [node] = nodes(1, deflate=True)
@@ -895,7 +888,7 @@ class Listener(asyncio.Protocol):
 async def pour_over_a_restart(
     restart: Callable[[], None], three: list[Service], listeners: int, messages: int
 ) -> list[list[dict[str, Any]]]:
-    """Publish, and restart the engine in the middle; return what the listeners of each node heard, all the same."""
+    """Publish, and restart the engine in the middle; return what the listeners of each node received, all the same."""
     loop = asyncio.get_running_loop()
     last = json.dumps({"type": "said", "text": f"{messages - 1} "}, separators=(",", ":")).encode()
     crowds: list[list[Listener]] = [[] for _ in three]
@@ -908,7 +901,7 @@ async def pour_over_a_restart(
         await asyncio.gather(*[listener.joined for each in crowds for listener in each])
         pouring = await crowd.join(three[0], "/ws/crowd/hall")
         await pouring.tell(type="pour", messages=messages - 1)
-        while (await pouring.hear("said"))["text"] != f"{messages // 3} ":
+        while (await pouring.receive("said"))["text"] != f"{messages // 3} ":
             pass
         await pouring.tell(type="leave")
         await asyncio.to_thread(restart)
@@ -917,29 +910,29 @@ async def pour_over_a_restart(
         await pouring.say(f"{messages - 1} ")
         await asyncio.gather(*[listener.done for each in crowds for listener in each])
     for each in crowds:
-        assert len({listener.digest.digest() for listener in each}) == 1, "not all on a node heard the same"
+        assert len({listener.digest.digest() for listener in each}) == 1, "not all on a node received the same"
         for listener in each:
             listener.transport.close()
     return [each[0].messages for each in crowds]
 
 
 @ONE_ENGINE
-def test_1000_listeners_hear_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
+def test_1000_listeners_receive_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
     engine: EngineServer, nodes: Nodes
 ) -> None:
     settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, engine.url, **settings)
-    for heard in asyncio.run(pour_over_a_restart(engine.restart, three, 1000, 10_000)):
-        assert [message["text"] for message in heard[1:]] == [f"{number} " for number in range(10_000)]
+    for received in asyncio.run(pour_over_a_restart(engine.restart, three, 1000, 10_000)):
+        assert [message["text"] for message in received[1:]] == [f"{number} " for number in range(10_000)]
 
 
 @pytest.mark.exhaustive
 def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer, nodes: Nodes) -> None:
     settings = {"history": 0, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, redis.url, **settings)
-    for heard in asyncio.run(pour_over_a_restart(redis.restart, three, 1000, 10_000)):
-        assert [message["type"] for message in heard].count("gap") == 1
-        numbers = [int(message["text"]) for message in heard if message["type"] == "said"]
+    for received in asyncio.run(pour_over_a_restart(redis.restart, three, 1000, 10_000)):
+        assert [message["type"] for message in received].count("gap") == 1
+        numbers = [int(message["text"]) for message in received if message["type"] == "said"]
         assert numbers == sorted(set(numbers)), "not in order, or twice"
 
 
@@ -966,13 +959,13 @@ def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluste
         async with Crowd() as crowd:
             pairs = [[await crowd.join(node, f"/ws/rooms/{room}?after=0") for node in two] for room in range(30)]
             for pair in pairs:  # both receive who joins, and what is said
-                names = [[(await ear.hear("joined"))["connection"] for _ in two] for ear in pair]
+                names = [[(await client.receive("joined"))["connection"] for _ in two] for client in pair]
                 assert names[0] == names[1]
             for text in ("before", "after"):
                 sequences = []
                 for pair in pairs:
                     await pair[0].say(text)
-                    one, other = [await ear.hear("said") for ear in pair]
+                    one, other = [await client.receive("said") for client in pair]
                     assert one == other
                     assert one["text"] == text
                     sequences.append(one["sequence"])
@@ -983,55 +976,57 @@ def test_a_cluster_spreads_the_rooms_and_outlives_a_primary(cluster: RedisCluste
                     await fail_over(two, cluster.primary_of("{0}"))
             assert all(later > earlier for earlier, later in zip(before, sequences, strict=True))
             late = await crowd.join(two[1], f"/ws/rooms/0?after={before[0]}")
-            assert (await late.hear())["type"] in {"said", "gap"}
+            assert (await late.receive())["type"] in {"said", "gap"}
 
     two = nodes(2, cluster.url, publish_seconds=TIMEOUT)
     asyncio.run(talk())
 
 
-async def publish_numbers(ear: Ear, acknowledged: asyncio.Semaphore, done: asyncio.Event) -> list[int]:
+async def publish_numbers(client: Client, acknowledged: asyncio.Semaphore, done: asyncio.Event) -> list[int]:
     """Publish numbers until told to stop; return those that were acknowledged."""
     numbers: list[int] = []
     for number in count():
         if done.is_set():
             break
-        await ear.say(f"{number}")
-        if (await ear.hear("answer"))["text"] == "done":
+        await client.say(f"{number}")
+        if (await client.receive("answer"))["text"] == "done":
             numbers.append(number)
             acknowledged.release()
-    await ear.say("last")
+    await client.say("last")
     return numbers
 
 
-async def hear_until_last(ear: Ear) -> list[dict[str, Any]]:
-    heard = [await ear.hear()]
-    while heard[-1].get("text") != "last":
-        heard.append(await ear.hear())
-    return heard
+async def receive_until_last(client: Client) -> list[dict[str, Any]]:
+    received = [await client.receive()]
+    while received[-1].get("text") != "last":
+        received.append(await client.receive())
+    return received
 
 
 async def pour_over(three: list[Service], rooms: int, *disturbances: Callable[[], Awaitable[None]]) -> None:
-    """Publish into rooms, disturb the engine meanwhile, and check what the listeners on all nodes heard."""
+    """Publish into rooms, disturb the engine meanwhile, and check what the listeners on all nodes received."""
     done, acknowledged = asyncio.Event(), asyncio.Semaphore(0)
     async with Crowd() as crowd:
         paths = [f"/ws/crowd/{room}" for room in range(rooms)]
-        ears = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
+        clients = [[await crowd.join(node, f"{path}?after=0") for node in three] for path in paths]
         senders = [await crowd.join(three[number % 3], path) for number, path in enumerate(paths)]
-        listening = [asyncio.gather(*[hear_until_last(ear) for ear in each]) for each in ears]
-        publishing = [asyncio.create_task(publish_numbers(ear, acknowledged, done)) for ear in senders]
+        listening = [asyncio.gather(*[receive_until_last(client) for client in each]) for each in clients]
+        publishing = [asyncio.create_task(publish_numbers(client, acknowledged, done)) for client in senders]
         for disturb in disturbances:
             for _ in range(1000):
                 await acknowledged.acquire()
             await disturb()
         done.set()
-        for published, heard in zip(publishing, listening, strict=True):
-            for each in await heard:
-                check_heard(each, await published)
+        for published, received in zip(publishing, listening, strict=True):
+            for each in await received:
+                check_received(each, await published)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("disturbance", ["failover", "resharding"])
-def test_what_is_acknowledged_is_heard_or_told_as_a_gap(cluster: RedisCluster, nodes: Nodes, disturbance: str) -> None:
+def test_what_is_acknowledged_is_received_or_told_as_a_gap(
+    cluster: RedisCluster, nodes: Nodes, disturbance: str
+) -> None:
     async def disturb(key: str) -> None:
         if disturbance == "failover":
             await fail_over(three, cluster.primary_of(key))
@@ -1044,22 +1039,27 @@ def test_what_is_acknowledged_is_heard_or_told_as_a_gap(cluster: RedisCluster, n
     asyncio.run(pour_over(three, 12, *[partial(disturb, shard_of(room)) for room in "01"]))
 
 
-def test_what_is_acknowledged_is_heard_or_told_as_a_gap_when_sentinels_promote_a_replica(nodes: Nodes) -> None:
+@pytest.mark.exhaustive
+def test_what_is_acknowledged_is_received_or_told_as_a_gap_when_sentinels_promote_a_replica(
+    nodes: Nodes, crowded: Crowded
+) -> None:
     sentinels = RedisSentinels()
     try:
         begin(sentinels)
+        unknown = refused(crowded("redis"), sentinels.url.replace("/kitchen/", "/cellar/"))
+        assert "no Sentinel knows 'cellar'" in unknown
         three = nodes(3, sentinels.url, publish_seconds=TIMEOUT)
         asyncio.run(pour_over(three, 3, partial(fail_over, three, sentinels)))
     finally:
         sentinels.remove()
 
 
-def check_heard(heard: list[dict[str, Any]], acknowledged: list[int]) -> None:
+def check_received(received: list[dict[str, Any]], acknowledged: list[int]) -> None:
     """Check that numbers came in order and none twice, and a gap wherever one is missing that was acknowledged."""
     expected, gap = 0, False
-    sequences = [message["sequence"] for message in heard if "sequence" in message]
+    sequences = [message["sequence"] for message in received if "sequence" in message]
     assert sequences == sorted(set(sequences)), "a sequence names two messages"
-    for message in heard:
+    for message in received:
         if message["type"] == "gap":
             gap = True
             continue
@@ -1071,38 +1071,38 @@ def check_heard(heard: list[dict[str, Any]], acknowledged: list[int]) -> None:
 
 
 @pytest.mark.exhaustive
-def test_1000_listeners_hear_10000_messages_in_order_and_once_while_a_primary_is_killed(
+def test_1000_listeners_receive_10000_messages_in_order_and_once_while_a_primary_is_killed(
     cluster: RedisCluster, nodes: Nodes
 ) -> None:
     settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
     three = nodes(3, cluster.url, **settings)
     restart = cluster.primary_of(shard_of("hall")).kill
-    for heard in asyncio.run(pour_over_a_restart(restart, three, 1000, 10_000)):
-        check_heard([message for message in heard if message["type"] != "answer"], [*range(10_000)])
+    for received in asyncio.run(pour_over_a_restart(restart, three, 1000, 10_000)):
+        check_received([message for message in received if message["type"] != "answer"], [*range(10_000)])
 
 
 async def fall_behind(two: list[Service], cut_off: Callable[[], None], promote: Callable[[], None]) -> None:
     """Publish what a replica lacks, and promote it: no sequence names two messages, and all are told of the gap."""
     async with Crowd() as crowd:
-        ears = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in two]
-        await ears[0].tell(type="pour", messages=10)
-        heard = [[await ear.hear("said") for _ in range(10)] for ear in ears]
+        clients = [await crowd.join(node, "/ws/crowd/hall?after=0") for node in two]
+        await clients[0].tell(type="pour", messages=10)
+        received = [[await client.receive("said") for _ in range(10)] for client in clients]
         await asyncio.to_thread(cut_off)
-        await ears[0].tell(type="pour", messages=50)
-        for ear, each in zip(ears, heard, strict=True):
-            each += [await ear.hear("said") for _ in range(50)]
+        await clients[0].tell(type="pour", messages=50)
+        for client, each in zip(clients, received, strict=True):
+            each += [await client.receive("said") for _ in range(50)]
         await asyncio.to_thread(promote)
         for node in two:
             await asyncio.to_thread(node.wait_for, "engine unavailable")
             await asyncio.to_thread(node.wait_for, "engine available again")
-        await ears[0].tell(type="pour", messages=70)
-        for ear, each in zip(ears, heard, strict=True):
-            await ear.hear("gap")
-            each += [await ear.hear("said") for _ in range(70)]
+        await clients[0].tell(type="pour", messages=70)
+        for client, each in zip(clients, received, strict=True):
+            await client.receive("gap")
+            each += [await client.receive("said") for _ in range(70)]
             assert len({message["sequence"] for message in each}) == 130, "a sequence names two messages"
-        late = await crowd.join(two[1], f"/ws/crowd/hall?after={heard[0][30]['sequence']}")
-        assert await late.hear() == {"type": "gap", "channel": "hall", "missed": None}
-        assert [await late.hear() for _ in range(70)] == heard[0][60:]
+        late = await crowd.join(two[1], f"/ws/crowd/hall?after={received[0][30]['sequence']}")
+        assert await late.receive() == {"type": "gap", "channel": "hall", "missed": None}
+        assert [await late.receive() for _ in range(70)] == received[0][60:]
 
 
 @pytest.mark.exhaustive

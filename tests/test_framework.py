@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from .cases import params
 from .rendering import FRAMEWORK, NEEDED_ANSWERS, Renders, check, run_pytest
 
 DEFAULTS = {"auth": "none", "fanout": "memory"}
@@ -66,7 +65,8 @@ def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     assert "skipped" not in written
 
 
-@pytest.mark.parametrize("answers", params({name: name for name in ANSWERS}, {"everything"}))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("answers", ANSWERS)
 def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "check", "tests")
     check(overlaid, "ruff", "format", "--check", "tests")

@@ -94,11 +94,10 @@ MOVING = {
     "litestar.plugins.opentelemetry": {"realtime/observability/telemetry.py"},
     "litestar.routes": {
         "realtime/asyncapi/channels.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/commands/routes.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
-        "realtime/page/__init__.py",
         "realtime/plugin.py",
         "realtime/testing/cleanup.py",
         "realtime/testing/strategies.py",
@@ -115,7 +114,7 @@ MOVING = {
     "litestar.typing": {
         "realtime/asyncapi/channels.py",
         "realtime/checks/injection.py",
-        "realtime/client/typescript.py",
+        "realtime/commands/client.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
         "realtime/testing/strategies.py",

@@ -8,6 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from threading import Timer
 from time import monotonic, sleep
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -33,8 +36,9 @@ def test_uvicorn_by_itself_is_named_and_the_size_of_a_message_holds(default_proj
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", "my_service.app:create_app", "--port", str(port)]
     settings = {"MY_SERVICE_LOG_FORMAT": "json", "MY_SERVICE_MAX_MESSAGE_SIZE": "100", "MY_SERVICE_LOG_LEVEL": "INFO"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(
-        command, cwd=default_project, env=environment(default_project) | settings, stderr=subprocess.PIPE, text=True
+        command, cwd=default_project, env=environment(default_project) | settings, **pipes
     ) as service:
         timer = Timer(TIMEOUT, service.kill)
         timer.start()
@@ -51,6 +55,10 @@ def test_uvicorn_by_itself_is_named_and_the_size_of_a_message_holds(default_proj
                     client.recv(timeout=TIMEOUT)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1009
+            with pytest.raises(HTTPError, match="426"):
+                urlopen(f"http://127.0.0.1:{port}/ws/echo?token=SECRET", timeout=TIMEOUT)
+            service.kill()
+            assert "SECRET" not in "".join(service.communicate(timeout=TIMEOUT))
         finally:
             service.kill()
             timer.cancel()

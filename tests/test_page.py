@@ -84,18 +84,20 @@ def test_the_page_and_its_room_come_back_after_a_reload(page: Page) -> None:
 
 
 def test_it_reconnects_when_the_service_restarts(context: BrowserContext, default_project: Path, way: Network) -> None:
-    with running(default_project, drain_seconds=0) as service:
+    with (
+        running(default_project, drain_seconds=0) as service,
+        running(default_project) as next_service,  # is there at once: the client waits longer with each failure
+    ):
         way.target = service.address
         page = open_page(context.new_page(), way.address)
         say(card(page, "Echo #1"), "before")
         expect(number(card(page, "Echo #1"))).to_have_text("2")
         before = identity(card(page, "Echo #1"))
         assert service.ended(signal.SIGTERM) == 0
-    expect(page.get_by_text("Service unavailable")).to_be_visible()
-    log = card(page, "Echo #1").get_by_role("log")
-    expect(log).to_contain_text("1012 the service restarts (service restarts): reconnects")
-    with running(default_project) as service:
-        way.target = service.address
+        expect(page.get_by_text("Service unavailable")).to_be_visible()
+        log = card(page, "Echo #1").get_by_role("log")
+        expect(log).to_contain_text("1012 the service restarts (service restarts): reconnects")
+        way.target = next_service.address
         expect(page.get_by_text("Service ready")).to_be_visible()
         expect(log).to_contain_text("reconnected: a new connection with a new state")
         expect(number(card(page, "Echo #1"))).to_have_text("1")

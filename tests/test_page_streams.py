@@ -60,7 +60,11 @@ async def ask(data: Ask, model: NamedDependency[Model]) -> AsyncGenerator[Token,
 
 def test_a_stream_is_shown_stopped_and_asked_for_again_after_a_restart(context: BrowserContext, project: Path) -> None:
     add_listener(project, "ask", ASK)
-    with running(project, drain_seconds=0, grace_seconds=0) as service, network(service.address) as way:
+    with (
+        running(project, drain_seconds=0, grace_seconds=0) as service,
+        running(project) as next_service,  # is there at once: the client waits longer with each attempt that fails
+        network(service.address) as way,
+    ):
         page = open_page(context.new_page(), way.address)
         model = page.get_by_role("article", name="Stream ws/ask #4")
         log, stop, status = model.get_by_role("log"), model.get_by_role("button", name="Stop"), model.locator(".badge")
@@ -75,14 +79,13 @@ def test_a_stream_is_shown_stopped_and_asked_for_again_after_a_restart(context: 
             expect(stop).to_be_hidden()
         ask(model, "for ever")
         expect(stop).to_be_visible()
+        way.target = next_service.address
         assert service.ended(signal.SIGTERM) == 0
         expect(log).to_contain_text("ConnectionLost: 1012 service restarts")
         expect(stop).to_be_hidden()
-        with running(project) as next_service:
-            way.target = next_service.address
-            expect(status).to_have_text("open")
-            ask(model, "again")
-            expect(log).to_contain_text("again 1 2 3 4 5the stream has ended")
+        expect(status).to_have_text("open")
+        ask(model, "again")
+        expect(log).to_contain_text("again 1 2 3 4 5the stream has ended")
 
 
 def ask(model: Locator, prompt: str) -> None:

@@ -16,6 +16,7 @@ from saq import Queue
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from .cases import params
 from .engines import EngineServer, PostgresServer, RedisServer
 from .rendering import compile_package, environment, render
 from .service import TIMEOUT, Service, add_listener
@@ -206,7 +207,7 @@ class Reach:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=params(ENGINES.keys(), {"redis"}))
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
     server = ENGINES[request.param]()
     try:

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from .rendering import environment
 from .service import TIMEOUT
 
-BROKEN = {"a reader that ends": "2>&1", "a full disk": "2>/dev/full", "closed": "2>&-"}
+BROKEN = {"a reader that ends": "2>&1", "a full disk": "2>/dev/full", "closed": "2>&-", "all closed": "<&- >&- 2>&-"}
 
 
 def answers(port: int) -> bool:

@@ -5,7 +5,6 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
@@ -63,12 +62,10 @@ def test_a_stream_that_exceeds_the_grace_period_is_closed(start: Start) -> None:
 
 
 def test_a_stream_ends_at_once_when_the_client_is_gone(start: Start) -> None:
-    service = start()
+    service = start(ping_interval=3600)  # so that no ping finds it
     with open_stream(service, to=-1, seconds=3600) as client:
         client.socket.shutdown(socket.SHUT_RDWR)
-        began = monotonic()
         service.wait_for("connection closed")
-        assert monotonic() - began < 2
     events = [line["event"] for line in service.log]
     assert events.index("stream closed") < events.index("on_disconnect")
     assert not service.complaints
@@ -99,13 +96,11 @@ def test_a_cancel_is_received_while_a_stream_sends_as_fast_as_it_can(start: Star
 
 @pytest.mark.parametrize("path", ["slow", "cancelled"])
 def test_a_disconnect_is_noticed_while_a_handler_awaits(start: Start, path: str) -> None:
-    service = start()
+    service = start(ping_interval=3600)  # so that no ping finds it
     with connect(f"ws://{service.address}/probe/{path}") as client:
         client.send(json.dumps({"type": "count", "to": 1}))
         client.send(json.dumps({"type": "count", "to": 1}))  # unread, and within the window
         service.wait_for("handling")
         client.socket.shutdown(socket.SHUT_RDWR)
-        began = monotonic()
         assert service.wait_for("noticed" if path == "slow" else "handler cancelled")["cause"] == "connection_lost"
-        assert monotonic() - began < 2
     assert service.wait_for("connection closed")["reason"] == "connection_lost"

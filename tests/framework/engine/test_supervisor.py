@@ -1,12 +1,13 @@
-"""The supervisor stops, whatever a driver does at that moment."""
+"""The supervisor notices what fails, and stops, whatever a driver does at that moment."""
 
 import asyncio
+import selectors
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from my_service.realtime.fanout.engine.backend import Heartbeat
-from my_service.realtime.fanout.engine.send_queue import SendQueue
+from my_service.realtime.fanout.engine.send_queue import ENGINE_SECONDS, SendQueue
 from my_service.realtime.fanout.engine.signatures import Signer
 from my_service.realtime.fanout.engine.subscriptions import Subscriptions
 from my_service.realtime.fanout.engine.supervisor import Supervisor
@@ -42,6 +43,43 @@ class BreaksWhenCancelled:
     async def close(self) -> None: ...
 
 
+class FallsSilent(BreaksWhenCancelled):
+    """Answers one heartbeat, and nothing after it, without a word."""
+
+    answered_at = 0.0
+
+    async def _receive(self) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    async def heartbeat(self) -> Heartbeat:
+        if FallsSilent.answered_at:
+            await asyncio.Event().wait()
+        FallsSilent.answered_at = asyncio.get_running_loop().time()
+        return Heartbeat("", known=True)
+
+
+class SkippingSelector(selectors.DefaultSelector):
+    """Does not wait for a time, but has it pass at once."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.skipped += timeout or 0
+        return super().select(timeout and 0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock runs ahead whenever there is nothing to do."""
+
+    def __init__(self) -> None:
+        self._skipping = SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return super().time() + self._skipping.skipped
+
+
 class NobodyHere:
     async def restore(self, *_: object, **__: object) -> None: ...
 
@@ -49,12 +87,15 @@ class NobodyHere:
 def ignore(*_: object) -> None: ...
 
 
+def supervisor_of(backend: type[BreaksWhenCancelled]) -> Supervisor:
+    queue, subscriptions = SendQueue(TIMEOUT), Subscriptions(ignore, Signer([]))
+    parts: tuple[Any, ...] = (backend, SimpleNamespace(presence_seconds=15), queue, subscriptions, NobodyHere())
+    return Supervisor(*parts)
+
+
 def test_it_stops_where_the_connection_breaks_at_the_same_moment() -> None:
     async def stop() -> None:
-        queue, subscriptions = SendQueue(TIMEOUT), Subscriptions(ignore, Signer([]))
-        settings = SimpleNamespace(presence_seconds=TIMEOUT)
-        parts: tuple[Any, ...] = (BreaksWhenCancelled, settings, queue, subscriptions, NobodyHere())
-        supervisor = Supervisor(*parts)
+        supervisor = supervisor_of(BreaksWhenCancelled)
         await supervisor.start()
         assert supervisor.available
         stopping = asyncio.create_task(supervisor.stop())
@@ -63,3 +104,17 @@ def test_it_stops_where_the_connection_breaks_at_the_same_moment() -> None:
         assert stopping.done()
 
     asyncio.run(stop())
+
+
+def test_an_engine_that_falls_silent_while_nothing_is_said_is_noticed_in_time() -> None:
+    async def notice() -> None:
+        loop = asyncio.get_running_loop()
+        supervisor = supervisor_of(FallsSilent)
+        await supervisor.start()
+        while supervisor.available:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.01)
+        assert loop.time() - FallsSilent.answered_at < ENGINE_SECONDS + 0.1
+        await supervisor.stop()
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        runner.run(notice())

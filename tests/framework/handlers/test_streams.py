@@ -213,7 +213,7 @@ def test_a_hook_that_takes_too_long_is_left(serve: Serve, hooks: Hooks) -> None:
         with client.websocket_connect("/") as socket:
             socket.send_json({"type": "count", "to": 1, "ref": "a"})
             receive(socket, 1)
-        _, cause = hooks.ended.get(timeout=5)
+        _, cause = hooks.ended.get(timeout=20)
         assert isinstance(cause, Cause)
 
 

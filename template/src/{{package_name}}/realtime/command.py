@@ -1,14 +1,19 @@
 """The command that runs the service: `uv run <name>`, or `python -m <package>`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from .errors import ConfigurationError
 from .observability.logs import LogStream
 from .parts import DISTRIBUTION, VERSION, load_settings
 from .server.serve import listen, reload, serve
 from .settings import PREFIX
+
+STANDARD_ERROR: Final = 2
+"""The last of the three descriptors of the standard streams."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reload", action="store_true", help="restart when the code changes; for development")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass  # a socket in the place of a stream that is closed would make libuv abort
+    os.close(descriptor)
     try:
         settings = load_settings(host=options.host, port=options.port)
         with listen(settings.host, settings.port) as listening:

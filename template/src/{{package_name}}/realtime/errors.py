@@ -12,14 +12,15 @@ class ConfigurationError(Exception):
     """A mistake in the code or the settings of the service, which stops it, mostly at start.
 
     Args:
-        where: The function, class or setting, with its file and line if it has one.
+        where: The function, class or object, which is named with its file and line; or a text, such as a setting.
         mistake: What is wrong there: the rest of the sentence.
         fix: What to do about it, as an instruction.
     """
 
-    def __init__(self, where: str, mistake: str, fix: str) -> None:
+    def __init__(self, where: Any, mistake: str, fix: str) -> None:
         """Put the three into one message."""
-        super().__init__(f"{where} {mistake}.\nFix: {fix}.")
+        place = where if isinstance(where, str) else source_location(where)
+        super().__init__(f"{place} {mistake}.\nFix: {fix}.")
 
 
 class SettingsError(ConfigurationError):

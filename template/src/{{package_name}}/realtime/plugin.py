@@ -16,9 +16,8 @@ from litestar.plugins import InitPlugin, PluginProtocol, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.utils import normalize_path
 
-from .checks.hooks import check_connection_class, check_hooks, check_ready
+from .checks.hooks import check_connection_class, check_hooks, check_lifespan, check_ready
 from .checks.injection import check_injection, check_replaced
-from .checks.lifespans import check_lifespan
 from .checks.listeners import check_listener_class, check_options, check_unmanaged
 from .handlers.route_handler import ListenerRouteHandler
 from .http import SecurityHeaders

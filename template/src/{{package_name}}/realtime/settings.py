@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .errors import ConfigurationError, SettingsError, source_location
+from .errors import ConfigurationError, SettingsError
 
 PACKAGE: Final = __name__.removesuffix(".realtime.settings")
 """The package of the service, in which this folder stands."""
@@ -283,7 +283,7 @@ def _check_redefined_fields(group: type[SettingsGroup]) -> None:
             if setting is not None and cls.model_fields[name].annotation != setting.annotation:
                 kind = getattr(setting.annotation, "__name__", None) or str(setting.annotation)
                 raise ConfigurationError(
-                    source_location(cls),
+                    cls,
                     f"has a field {name!r}, and the setting {PREFIX}{name.upper()} has another type: {kind}",
                     f"rename the field, or annotate it as {kind} to change only the default",
                 )

@@ -45,20 +45,18 @@ def check_parameters(function: Callable[..., Any], kind: str, passed: Collection
             continue
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise ConfigurationError(
-                source_location(function),
+                function,
                 f"has a parameter {name!r} that cannot be passed by its name",
                 "write it without `*` and `/`; where a decorator has it, give that functools.wraps",
             )
         if name not in hints:
             if name in passed:
                 continue
-            raise ConfigurationError(
-                source_location(function), f"has a parameter {name!r} without an annotation", f"annotate {name}"
-            )
+            raise ConfigurationError(function, f"has a parameter {name!r} without an annotation", f"annotate {name}")
         annotation = get_origin(hints[name]) or hints[name]
         if name == "socket" and not (annotation is Any or is_subclass(annotation, WebSocket)):
             raise ConfigurationError(
-                source_location(function),
+                function,
                 f"has its parameter 'socket' annotated as {name_of(hints[name])}",
                 "annotate it as socket: Socket, which realtime exports; it is Litestar's WebSocket",
             )
@@ -80,7 +78,7 @@ def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
             for name, field in fields.items():
-                where = _place_of_parameter(name, handler) or source_location(function)
+                where = _taking(name, handler) or function
                 _check_name(where, field, handler)
                 _check_type(where, name, types[name])
 
@@ -98,14 +96,14 @@ def check_replaced(given: Mapping[str, Any], dependencies: Mapping[str, Any]) ->
     for name, provider in given.items():
         if dependencies[name] is not provider:
             raise ConfigurationError(
-                source_location(getattr(provider, "dependency", provider)),
+                getattr(provider, "dependency", provider),
                 f"is provided as {name!r}, which Realtime provides",
                 "give it another name",
             )
 
 
 def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
-    where = _place_of_parameter("connection", handler)
+    where = _taking("connection", handler)
     provider = handler.resolve_dependencies().get("connection")
     is_ours = provider is not None and is_provided_by(provider, PACKAGE)
     if where is None or not is_ours or is_allowed(handler.opt, "connection"):
@@ -122,21 +120,19 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
 
 
 def _check_state(handler: BaseRouteHandler) -> None:
-    where = _place_of_parameter("state", handler)
-    if where is None or is_allowed(handler.opt, "state"):
-        return
-    raise ConfigurationError(
-        where,
-        "takes `state` by injection: that is the application's state, and every connection shares it",
-        "take `connection: NamedDependency[Connection]` and add a field to Connection in state.py, or keep it with "
-        f"{opt_out_hint('state')}",
-    )
+    where = _taking("state", handler)
+    if where and not is_allowed(handler.opt, "state"):
+        raise ConfigurationError(
+            where,
+            "takes `state` by injection: that is the application's state, and every connection shares it",
+            "take `connection: NamedDependency[Connection]` and add a field to Connection in state.py, or keep it with "
+            f"{opt_out_hint('state')}",
+        )
 
 
-def _place_of_parameter(name: str, handler: BaseRouteHandler) -> str | None:
-    """Return where a handler, its lifespan or one of its hooks has a parameter; None where none of them has it."""
-    functions = (function for function in functions_of(handler) if name in inspect.signature(function).parameters)
-    return next(map(source_location, functions), None)
+def _taking(name: str, handler: BaseRouteHandler) -> Callable[..., Any] | None:
+    """Return the function, the lifespan or the hook of a handler that has a parameter; None where none of them has."""
+    return next((each for each in functions_of(handler) if name in inspect.signature(each).parameters), None)
 
 
 def _check_caches(handler: BaseRouteHandler) -> None:
@@ -144,7 +140,7 @@ def _check_caches(handler: BaseRouteHandler) -> None:
         # Litestar's own plugins cache the plugin itself, which belongs to no connection.
         if provider.use_cache and not is_provided_by(provider, "litestar") and not is_allowed(handler.opt, name):
             raise ConfigurationError(
-                source_location(function_of(handler)),
+                function_of(handler),
                 f"depends on {name!r}, provided by {source_location(provider.dependency)} with use_cache=True: "
                 "the first connection's value goes to every later one",
                 "leave use_cache out; one connection gets one value all the same. To share it, add "
@@ -162,11 +158,11 @@ def check_names(handler: BaseRouteHandler) -> None:
         ConfigurationError: A parameter has a name under which nothing is injected.
     """
     for name, field in fields_of(handler).items():
-        if where := _place_of_parameter(name, handler):
+        if where := _taking(name, handler):
             _check_name(where, field, handler)
 
 
-def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -> None:
+def _check_name(where: Callable[..., Any], field: FieldDefinition, handler: BaseRouteHandler) -> None:
     """Refuse a parameter that Litestar would look for in the query, and that no query can hold."""
     if field.name in handler.resolve_dependencies() or field.name in RESERVED_KWARGS:
         return
@@ -180,7 +176,7 @@ def _check_name(where: str, field: FieldDefinition, handler: BaseRouteHandler) -
         )
 
 
-def _check_type(where: str, name: str, annotation: Any) -> None:
+def _check_type(where: Callable[..., Any], name: str, annotation: Any) -> None:
     """Refuse a parameter whose type Litestar cannot validate: each handshake would fail."""
     try:
         msgspec.convert(object(), annotation, dec_hook=lambda _, value: value)
@@ -210,7 +206,7 @@ def resolve_hints(function: Callable[..., Any], kind: str) -> dict[str, Any]:
         return get_type_hints(innermost(function), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
-            source_location(function),
+            function,
             f"is a {kind} annotated with {error.name!r}, which does not exist at run time",
             f"import {error.name} outside of `if TYPE_CHECKING:`; Litestar reads the annotations",
         ) from None

@@ -24,59 +24,48 @@ STREAMS = (AsyncGenerator, AsyncIterator, AsyncIterable)
 MUTABLE = (list, dict, set, bytearray, deque)
 
 
-def check_listener_function(function: Callable[..., Any]) -> None:
+def check_listener_function(function: Callable[..., Any], concurrency: int, sends: Any) -> None:
     """Refuse a function that cannot be a listener: synchronous, without `data`, or without annotations.
 
+    Args:
+        function: The function.
+        concurrency: What it was given as such: 1 or more, and 1 for a function that yields.
+        sends: What it was given as such: None, a Struct, or several with `|` between.
+
     Raises:
-        ConfigurationError: The function is wrong.
+        ConfigurationError: The function is wrong, or one of the two.
     """
     if inspect.isasyncgenfunction(function):
         if get_origin(resolve_hints(function, "listener").get("return")) not in STREAMS:
             raise ConfigurationError(
-                source_location(function),
+                function,
                 "is a listener that yields without saying what",
                 "annotate it with the messages, as in: -> AsyncGenerator[Token, None]",
             )
     elif not inspect.iscoroutinefunction(function):
         raise ConfigurationError(
-            source_location(function),
+            function,
             "is a listener and not an async function; a synchronous one would take a thread for each message",
             "write `async def`, and call what blocks through asyncio.to_thread",
         )
     check_parameters(function, "listener")
     if "data" not in inspect.signature(function).parameters:
         raise ConfigurationError(
-            source_location(function),
+            function,
             "is a listener without a parameter 'data'",
             "add `data: Say`, annotated with the type of its messages",
         )
-
-
-def check_concurrency(concurrency: int, listener: Callable[..., Any]) -> None:
-    """Refuse a concurrency that is no positive number, or that of a function that yields.
-
-    Raises:
-        ConfigurationError: It is wrong.
-    """
     if concurrency < 1:
-        raise ConfigurationError(source_location(listener), f"has concurrency={concurrency}", "give it 1 or more")
-    if concurrency > 1 and inspect.isasyncgenfunction(listener):
+        raise ConfigurationError(function, f"has concurrency={concurrency}", "give it 1 or more")
+    if concurrency > 1 and inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            source_location(listener),
+            function,
             f"yields and has concurrency={concurrency}; streams run side by side as they are",
             "leave concurrency out; the setting MAX_STREAMS bounds the streams of a connection",
         )
-
-
-def check_sends(sends: Any, listener: Callable[..., Any]) -> None:
-    """Refuse `sends` unless it is a Struct, or several with `|` between.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if not all(is_subclass(kind, Struct) for kind in get_args(sends) or [sends]):
+    if sends is not None and not all(is_subclass(kind, Struct) for kind in get_args(sends) or [sends]):
         raise ConfigurationError(
-            source_location(listener),
+            function,
             f"has sends={name_of(sends)}, which is not a message",
             "name a Struct, or several with | between, as in: sends=Joined | Left",
         )
@@ -98,12 +87,10 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
         return
     info: Any = type_info(kind)
     if info.tag_field == "type" and info.tag in tags:
-        raise ConfigurationError(
-            source_location(kind), f"has the tag {info.tag!r}, which the service itself uses", "choose another tag"
-        )
+        raise ConfigurationError(kind, f"has the tag {info.tag!r}, which the service itself uses", "choose another tag")
     for name in fields & {info.tag_field, *(field.encode_name for field in info.fields)}:
         raise ConfigurationError(
-            source_location(kind),
+            kind,
             f"is a message of {function.__name__} and has a field {name!r}, which the service itself adds",
             "rename the field",
         )
@@ -129,14 +116,14 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
         if close := get_close_matches(name, known, n=1, cutoff=0.8):
             is_method = inspect.isfunction(value)
             raise ConfigurationError(
-                source_location(value if is_method else cls),
+                value if is_method else cls,
                 "is never called" if is_method else f"has {name!r}, which is never read",
                 f"rename it to {close[0]}, or keep the name with {opt_out_hint(name)}",
             )
         kind = value.__class__
         if issubclass(kind, MUTABLE):
             raise ConfigurationError(
-                source_location(cls),
+                cls,
                 f"has {name!r}, a {kind.__name__} that every connection would share",
                 "make it a field of Connection in state.py, or a tuple, frozenset or Mapping if nothing changes it, "
                 f"or keep it with {opt_out_hint(name)}",
@@ -152,21 +139,19 @@ def order_scopes(function: Callable[..., Any], scopes: Mapping[str, Callable[...
     for name, factory in scopes.items():
         if not inspect.isasyncgenfunction(inspect.unwrap(factory)):
             raise ConfigurationError(
-                source_location(factory),
+                factory,
                 f"is given as per_message={{{name!r}: ...}} and is not an async generator function",
                 f"write `async def {getattr(factory, '__name__', name)}() -> AsyncGenerator[...]`, with one `yield`",
             )
         check_parameters(factory, "scope")
         if name in {"data", "connection", *RESERVED_KWARGS}:
-            raise ConfigurationError(
-                source_location(function), f"has per_message={{{name!r}: ...}}, a name that is taken", "rename it"
-            )
+            raise ConfigurationError(function, f"has per_message={{{name!r}: ...}}, a name that is taken", "rename it")
     needs = {name: inspect.signature(factory).parameters.keys() & scopes.keys() for name, factory in scopes.items()}
     try:
         return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         raise ConfigurationError(
-            source_location(function),
+            function,
             f"has scopes of a message that need each other: {' -> '.join(error.args[1])}",
             "let one of them take what it needs another way",
         ) from None
@@ -187,15 +172,12 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
     for name, factory in scopes.items():
         if name in provided:
             place = source_location(provided[name].dependency)
-            raise ConfigurationError(
-                source_location(function),
-                f"has per_message={{{name!r}: ...}}, and a dependency of that name: {place}",
-                "rename one of them",
-            )
+            mistake = f"has per_message={{{name!r}: ...}}, and a dependency of that name: {place}"
+            raise ConfigurationError(function, mistake, "rename one of them")
         for each in inspect.signature(factory).parameters:
             if each in provided and yields(handler, each) and not is_allowed(handler.opt, each):
                 raise ConfigurationError(
-                    source_location(factory),
+                    factory,
                     f"is a scope of one message and takes {each!r}, a dependency that yields, so it lives as long as "
                     "the connection",
                     f"make it a scope too, as per_message={{{each!r}: ...}}, or keep it with {opt_out_hint(each)}",
@@ -232,7 +214,7 @@ def check_keywords(keywords: Iterable[str], known: Collection[str], function: Ca
         if keyword not in known:
             close = get_close_matches(keyword, known, n=1)
             raise ConfigurationError(
-                source_location(function),
+                function,
                 f"passes {keyword!r} to listener(), which has no such keyword",
                 f"write {close[0]!r}" if close else f"the keywords are {', '.join(known)}",
             )
@@ -252,7 +234,7 @@ def check_options(handler: WebsocketRouteHandler) -> None:
         close = _resembles(key, names)
         if close and not is_allowed(handler.opt, key):
             raise ConfigurationError(
-                source_location(function_of(handler)),
+                function_of(handler),
                 f"passes {key!r} to {type(handler).__name__}, which has no such keyword, so it ends in `opt`, unused",
                 f"write {close!r}, or keep the key with {opt_out_hint(key)}",
             )
@@ -272,7 +254,7 @@ def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[
     if path in unmanaged or is_allowed(handler.opt, "unmanaged") or is_allowed(handler.opt, "connection"):
         return
     raise ConfigurationError(
-        source_location(function_of(handler)),
+        function_of(handler),
         f"handles {path} without connection_lifespan, so no hook runs for its connections",
         "use @listener or Listener, or pass connection_lifespan=connection_lifespan. To go without, add "
         f"{opt_out_hint('unmanaged')}, or unmanaged=[{path!r}] to Realtime(...) where a plugin registers it",

@@ -86,24 +86,21 @@ class $symbol(Listener):
         """Release here what `on_accept` acquired, whatever ended the connection."""
 '''
 
-TEST: Final = '''\
+TEST_HEAD: Final = '''\
 """What /ws/$name does."""
 
 from $package.listeners.$name import Send, Sent
 from $package.realtime.testing import Connect
 
 
-def test_it_answers(connect: Connect) -> None:
-    assert connect("/ws/$name").request(Send(text="hi"), Sent).text == "hi"
 '''
 
-STREAM_TEST: Final = '''\
-"""What /ws/$name does."""
+TEST: Final = """\
+def test_it_answers(connect: Connect) -> None:
+    assert connect("/ws/$name").request(Send(text="hi"), Sent).text == "hi"
+"""
 
-from $package.listeners.$name import Send, Sent
-from $package.realtime.testing import Connect
-
-
+STREAM_TEST: Final = """\
 def test_it_streams(connect: Connect) -> None:
     words = connect("/ws/$name").stream(Send(text="hi there"), Sent)
     assert [word.text for word in words] == ["hi", "there"]
@@ -113,7 +110,7 @@ def test_it_is_cancelled(connect: Connect) -> None:
     words = connect("/ws/$name").stream(Send(text="a long text " * 1000), Sent)
     assert next(words).text == "a"
     words.close()
-'''
+"""
 
 HANDLERS: Final = re.compile(r"^( +)route_handlers=\[(?:\]|(\r?\n)(?:\1 .*\n)*(?=\1\]))", re.MULTILINE)
 """The list in app.py as the template writes it, one name on a line and the brackets on lines of their own; or empty."""
@@ -143,33 +140,36 @@ def run(options: argparse.Namespace) -> None:
         )
     name: str = options.name
     symbol = "".join(word.capitalize() for word in name.split("_")) if options.as_class else name
-    template = MODULE + (CLASS if options.as_class else STREAM if options.stream else FUNCTION)
-    first = "import asyncio\nfrom collections.abc import AsyncGenerator\n\n" if options.stream else ""
-    imports = "Cause, Listener" if options.as_class else "listener"
+    values = {
+        "name": name,
+        "symbol": symbol,
+        "imports": "Cause, Listener" if options.as_class else "listener",
+        "first": "import asyncio\nfrom collections.abc import AsyncGenerator\n\n" if options.stream else "",
+        "package": PACKAGE,
+    }
+    module = Template(MODULE + (CLASS if options.as_class else STREAM if options.stream else FUNCTION))
     app = package / "app.py"
     source = app.read_bytes().decode() if app.is_file() else ""
     taken = {
         "Python": set(dir(builtins)),
-        "the file of a listener": _names_in(
-            Template(template).substitute(name="_", symbol="_", imports=imports, first=first)
-        ),
+        "the file of a listener": _names_in(module.substitute(values, name="_", symbol="_")),
         "app.py": _names_in(source),
         f"the package {PACKAGE}": {path.stem for path in package.iterdir()},
     }
     _check_name(name, symbol, taken)
     files = {
-        package / "listeners" / f"{name}.py": template,
-        project / "tests" / "listeners" / f"test_{name}.py": STREAM_TEST if options.stream else TEST,
+        package / "listeners" / f"{name}.py": module,
+        project / "tests" / "listeners" / f"test_{name}.py": Template(
+            TEST_HEAD + (STREAM_TEST if options.stream else TEST)
+        ),
     }
     for file in files:
         if file.exists():
-            raise ConfigurationError(
-                str(file.relative_to(project)), "exists already", "choose another name, or rename that file"
-            )
-    values = {"name": name, "symbol": symbol, "imports": imports, "first": first, "package": PACKAGE}
-    for file, text in files.items():
+            place, fix = str(file.relative_to(project)), "choose another name, or rename that file"
+            raise ConfigurationError(place, "exists already", fix)
+    for file, template in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(values))
+        file.write_text(template.substitute(values))
         sys.stdout.write(f"Wrote {file.relative_to(project)}\n")
     if registered := _register(source, name, symbol):
         app.write_bytes(registered.encode())

@@ -1,15 +1,23 @@
-"""What carries messages from those who publish them to the subscribers of this node."""
+"""What carries messages from those who publish them to the subscribers of this node, and its settings."""
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 from litestar.exceptions import ServiceUnavailableException
 from prometheus_client.core import Metric
+from pydantic import Field
 
+from ..settings import SettingsGroup
 from .messages import History, Members, Message
+
+CHANNEL_SHARE: Final = 8
+"""One channel keeps at most this fraction, one in so many, of the bytes of all history."""
+
+MESSAGE_BYTES: Final = 200
+"""Bytes that a message takes besides its JSON, roughly: many small ones are bounded too."""
 
 Dispatch = Callable[[str, Message], None]
 """Called with a channel and a message for its subscribers on this node, in the order of the channel."""
@@ -108,6 +116,30 @@ class Broker(ABC):
     @abstractmethod
     async def members(self, channel: str) -> Members:
         """Return who is in a channel, over all nodes, in one step."""
+
+
+class FanoutSettings(SettingsGroup):
+    """What the fan-out keeps, and what it does with slow consumers."""
+
+    history: int = Field(default=100, ge=0)
+    """Messages that are kept of each channel for clients that reconnect. 0 keeps none."""
+    history_seconds: float = Field(default=300, ge=1)
+    """Seconds that the history of a channel is kept after its last message. At least 1."""
+    history_bytes: int = Field(default=67_108_864, ge=1_048_576)
+    """Bytes of history that this node, or the engine, keeps of all channels; at most an eighth of them of one channel.
+    The channel that was silent for longest is forgotten first. At least 1 MiB; the default is 64 MiB."""
+    max_backlog: int = Field(default=1000, ge=1)
+    """Messages of one channel that wait for one slow consumer. At least 1."""
+    backlog_full: Literal["drop", "close"] = "drop"
+    """When the backlog is full: `drop` the oldest message and tell the client of the gap, or `close` with 1013."""
+
+    presence_state_seconds: float = Field(default=1, ge=0)
+    """Seconds between two changes of the state of one member that a node publishes; of those in between the last.
+    0 lifts the limit."""
+
+    @abstractmethod
+    def make_broker(self) -> Broker:
+        """Make what carries the messages."""
 
 
 @dataclass(slots=True)

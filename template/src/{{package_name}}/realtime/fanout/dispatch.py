@@ -9,8 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .broker import Broker
-from .channels import is_node_channel
-from .messages import Message
+from .messages import Message, is_node_channel
 
 MAX_WRITE_BYTES: Final = 65536
 """Bytes after which it is looked anew whether a client still reads."""

@@ -5,9 +5,8 @@ from collections import OrderedDict, deque
 from time import monotonic, time_ns
 from typing import Final, NamedTuple
 
-from .broker import Broker, Dispatch, closed
+from .broker import CHANNEL_SHARE, MESSAGE_BYTES, Broker, Dispatch, FanoutSettings, closed
 from .messages import History, Members, Message
-from .settings import CHANNEL_SHARE, MESSAGE_BYTES, FanoutSettings
 
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""

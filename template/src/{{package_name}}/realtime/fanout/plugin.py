@@ -25,12 +25,20 @@ from ..sessions.plugin import Sessions
 from ..sessions.registry import Registry
 from ..sessions.session import Session, Socket
 from ..settings import PACKAGE
-from .broker import Broker, Presence
-from .channels import check_name, display_name, is_node_channel, is_room, node_channel, room_channel, user_channel
+from .broker import Broker, FanoutSettings, Presence
 from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
 from .memory import MemoryBroker
-from .messages import MAX_SEQUENCE, GapMarker
-from .settings import FanoutSettings
+from .messages import (
+    MAX_SEQUENCE,
+    GapMarker,
+    check_name,
+    display_name,
+    is_node_channel,
+    is_room,
+    node_channel,
+    room_channel,
+    user_channel,
+)
 from .subscription import Subscription
 
 log = structlog.get_logger(__name__)
@@ -229,13 +237,13 @@ class Fanout(InitPlugin):
 
     def _channels_of(self, socket: Socket) -> Channels:
         """Return the channels of a connection, which end with it."""
-        exit_stack = Session.of(socket).exit_stack
-        if exit_stack is None:
+        exits = Session.of(socket).exits
+        if exits is None:
             raise RuntimeError(f"{socket.scope['path']} joined a channel before it was accepted: join in on_accept")
         state = socket.scope["state"]
         if CHANNELS_KEY not in state:
             state[CHANNELS_KEY] = Channels()
-            exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])
+            exits.append(partial(self._leave_all, state[CHANNELS_KEY]))
         channels: Channels = state[CHANNELS_KEY]
         return channels
 
@@ -264,7 +272,7 @@ class Fanout(InitPlugin):
             self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
 
-    async def _leave_all(self, channels: Channels) -> None:
+    async def _leave_all(self, channels: Channels, _: object) -> None:
         for channel in tuple(channels.tracked):
             self._untrack(channels, channel)
         for channel in tuple(channels.subscriptions):
@@ -274,7 +282,7 @@ class Fanout(InitPlugin):
         """Subscribe the service itself to a channel, on this node.
 
         Args:
-            channel: A channel as channels.py calls it.
+            channel: A channel as messages.py calls it.
             deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
                 not wait.
         """

@@ -15,9 +15,9 @@ from websockets.frames import CloseCode
 
 from ..sessions.cause import Reason
 from ..sessions.session import Session, Socket
+from .broker import FanoutSettings
 from .dispatch import MAX_WRITE_BYTES, Batch, FanoutMetrics
 from .messages import GapMarker, History, Members, Message, resume
-from .settings import FanoutSettings
 
 log = structlog.get_logger(__name__)
 

@@ -10,11 +10,11 @@ from litestar.types import AnyCallable
 from litestar.types.asgi_types import WebSocketMode
 
 from ..checks.listeners import check_keywords
-from ..errors import ConfigurationError, source_location
+from ..errors import ConfigurationError
 from ..internals import owner_of
 from ..sessions.session import Socket
+from .injection import Scope
 from .route_handler import Lifespan, ListenerRouteHandler, Messages
-from .scopes import Scope
 
 Handler = Callable[..., Awaitable[Any] | AsyncGenerator[Any, None]]
 """An async function, or one that yields; it takes `data`, the typed message, and whatever Litestar can inject."""
@@ -154,7 +154,7 @@ class Listener(WebsocketListener):
         """
         if self._serves:
             raise ConfigurationError(
-                source_location(type(self)),
+                type(self),
                 f"sets self.{name} while it serves; the listener is one object for all connections, "
                 "so each of them would see it",
                 f"make {name} a field of Connection in state.py and set connection.{name}",

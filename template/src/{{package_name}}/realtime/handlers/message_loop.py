@@ -11,9 +11,8 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.types import AnyCallable
 
 from ..sessions.session import Exchange, Session, Socket
-from .injection import binder
+from .injection import MessageScopes, Scope, binder
 from .messages import REFUSALS, End, ErrorMessage, error_answer
-from .scopes import MessageScopes, Scope
 
 MAX_BURST: Final = 32
 """Messages of a stream that are sent, and written together, before other tasks have their turn."""

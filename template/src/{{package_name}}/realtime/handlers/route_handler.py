@@ -15,25 +15,16 @@ from litestar.routes import WebSocketRoute
 from litestar.types import AnyCallable
 from litestar.typing import FieldDefinition
 
-from ..checks.hooks import check_hook
+from ..checks.hooks import check_hook, check_lifespan
 from ..checks.injection import check_names, check_parameters
-from ..checks.lifespans import check_lifespan
-from ..checks.listeners import (
-    check_concurrency,
-    check_listener_function,
-    check_reserved,
-    check_scopes,
-    check_sends,
-    warn_of_sessions,
-)
-from ..errors import ConfigurationError, source_location
+from ..checks.listeners import check_listener_function, check_reserved, check_scopes, warn_of_sessions
+from ..errors import ConfigurationError
 from ..internals import function_of, set_function
 from ..sessions.lifespan import HookPair, connection_context
 from ..sessions.session import Session, Socket
-from .injection import PASSED, binder, injectable
+from .injection import PASSED, Scope, binder, injectable
 from .message_loop import MessageLoop
 from .messages import OWN_MESSAGES, RESERVED_FIELDS, RESERVED_TAGS, Cancel, Codec, End, ErrorMessage, Ping, Pong
-from .scopes import Scope
 
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 """A function under `@asynccontextmanager`. Type checkers refuse one that lacks the decorator."""
@@ -68,31 +59,33 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     ) -> None:
         if connection_lifespan:
             check_lifespan(connection_lifespan)
-        for hook in (on_accept, on_disconnect):
-            if hook:
-                check_hook(hook)
-                check_parameters(hook, "hook", PASSED)
+        hooks = (on_accept, on_disconnect)
+        for hook in filter(None, hooks):
+            check_hook(hook)
+            check_parameters(hook, "hook", PASSED)
         self.cancel_on_disconnect, self.concurrency, self.sends = cancel_on_disconnect, concurrency, sends
         self.streams = False
         self._client_speaks_first = client_speaks_first
         self._per_message = dict(per_message or {})
-        self._around = (on_accept, on_disconnect, connection_lifespan)
-        self._has_hooks = bool(on_accept or on_disconnect)
-        self._on_accept, self._on_disconnect = binder(on_accept or _no_hook), binder(on_disconnect or _no_hook)
+        self._around = (*hooks, connection_lifespan)
+        self.hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
         self._lifespan = connection_lifespan and binder(connection_lifespan)
         super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
         self.dependencies = {**(dependencies or {})}  # without Litestar's own for the hooks
 
     def __call__(self, fn: AnyCallable) -> Self:
-        check_listener_function(fn)
-        check_concurrency(self.concurrency, fn)
-        if self.sends is not None:
-            check_sends(self.sends, fn)
+        check_listener_function(fn, self.concurrency, self.sends)
         self.streams = inspect.isasyncgenfunction(fn)
         loop = MessageLoop(self, fn, self._per_message)
         super().__call__(injectable(fn, self._per_message, self._around))
         set_function(self, loop, fn)
         return self
+
+    @property
+    def source(self) -> Any:
+        """What the user wrote: the function, or the class of a `Listener`."""
+        function = function_of(self)
+        return type(function.__self__) if inspect.ismethod(function) else function
 
     @property
     def functions(self) -> list[AnyCallable]:
@@ -117,7 +110,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             return Codec(self, streams=self.streams)
         except (TypeError, NameError) as error:
             raise ConfigurationError(
-                source_location(function_of(self)),
+                function_of(self),
                 f"no message can be decoded as `data`: {error}",
                 "make each message a msgspec.Struct with its own tag, as in messages.py, and import the types of its "
                 "fields outside of `if TYPE_CHECKING:`",
@@ -130,9 +123,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             injected: What Litestar has injected, by name, and the socket.
         """
         socket: Socket = injected["socket"]
-        hooks: list[HookPair] = []
-        if self._has_hooks:
-            hooks.append(HookPair(*(partial(_call, bind, injected) for bind in (self._on_accept, self._on_disconnect))))
+        hooks = [HookPair(*(partial(_call, bind, injected) for bind in self.hooks))] if self.hooks else []
         inner = None
         if self._lifespan:
             inner = partial(_call, self._lifespan, injected, socket, Session.of(socket).ensure_connection())
@@ -157,6 +148,17 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     def sent_types(self) -> list[FieldDefinition]:
         """Return the types of the messages that clients receive: the replies, what `sends` names, and the `pong`."""
         return _unique(*self.reply_types(), self.sends, self.codec.answers_pings and Pong)
+
+
+def description_of(field: FieldDefinition | None) -> str | None:
+    """Return the description of a parameter, as in `Annotated[str, PathParameter(description="The room.")]`."""
+    return getattr(field and field.kwarg_definition, "description", None)
+
+
+def given_type(field: FieldDefinition) -> Any:
+    """Return the type of a parameter that is given: without the None that stands for one that is not."""
+    kinds = [inner.raw for inner in field.inner_types if inner.annotation is not NoneType]
+    return kinds[0] if field.is_optional and len(kinds) == 1 else field.raw
 
 
 def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:

@@ -93,9 +93,10 @@ class Logging(BaseLoggingConfig):
         root = logging.getLogger()
         root.handlers = [handler]
         root.setLevel(self._settings.log_level)
-        uvicorn = logging.getLogger("uvicorn.error")
-        uvicorn.setLevel(logging.WARNING)  # below, it logs the query of each socket, which may hold a token
-        uvicorn.addFilter(_drop_client_caused_errors)
+        for name in ("uvicorn.error", "uvicorn.access"):
+            uvicorn = logging.getLogger(name)
+            uvicorn.setLevel(logging.WARNING)  # below, it logs the query of each request, which may hold a token
+            uvicorn.addFilter(_drop_client_caused_errors)
         return structlog.get_logger
 
     @staticmethod
@@ -153,8 +154,7 @@ class FloodLimit:
 
     def process(self, _: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """Count a line of the service, as a processor of structlog."""
-        kind = " ".join(filter(None, (str(event["event"]), event.get("reason"))))
-        if level not in ORDINARY and not self.allows(kind):
+        if level not in ORDINARY and not self.allows(f"{event['event']} {event.get('reason', '')}".rstrip()):
             raise structlog.DropEvent
         return event
 

@@ -245,7 +245,7 @@ class Cleanup:
         if isinstance(handler, ListenerRouteHandler) and self._frame:
             points |= {Point.BETWEEN} if self._patience == PATIENCE else set()
             points |= {Point.STREAM if handler.streams else Point.SCOPE if has_scopes else Point.HANDLER}
-            points |= {Point.OWN_ACCEPT} if self.endpoint.handler._has_hooks else set()
+            points |= {Point.OWN_ACCEPT} if handler.hooks else set()
         return points
 
     def _note(self, problems: Iterable[str]) -> None:

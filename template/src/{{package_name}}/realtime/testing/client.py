@@ -18,8 +18,8 @@ from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
 
 from ..errors import source_location
-from ..fanout.channels import room_channel
 from ..fanout.dispatch import Batch
+from ..fanout.messages import room_channel
 from ..fanout.plugin import Fanout
 from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
 from ..handlers.route_handler import ListenerRouteHandler

@@ -2,9 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterable
-from types import NoneType
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -13,9 +12,12 @@ from litestar.typing import FieldDefinition
 from litestar_asyncapi import ChannelDefinition, MessageDefinition, OperationDefinition
 from litestar_asyncapi.spec import CorrelationId, OperationAction, Parameter, Reference, Reply
 from litestar_asyncapi.spec.bindings import WebSocketChannelBinding
+from polyfactory.exceptions import FactoryException
+from polyfactory.factories.msgspec_factory import MsgspecFactory
+from polyfactory.field_meta import FieldMeta
 
 from ..handlers.messages import End, Ping, Pong
-from ..handlers.route_handler import ListenerRouteHandler
+from ..handlers.route_handler import ListenerRouteHandler, description_of, given_type
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
@@ -26,6 +28,9 @@ CORRELATION = CorrelationId(
     description="A client may give a message a `ref`; each answer to it carries the same.",
 )
 """Where answers say which message they answer."""
+
+NO_EXAMPLE: Final = (FactoryException, TypeError, ValueError, RecursionError)
+"""The errors of a type of which polyfactory makes no example."""
 
 
 def describe(
@@ -42,8 +47,6 @@ def describe(
         security: The names of the ways to authenticate, of which a handler that is not public accepts any.
         renewal: The message that authenticates anew on an open connection, if there is one. An `end` answers it.
     """
-    function = function_of(handler)
-    listener: Any = type(function.__self__) if inspect.ismethod(function) else function
     fields = fields_of(handler)
     wanted = () if handler.opt.get("public") else security
     renewals = [FieldDefinition.from_annotation(each) for each in (renewal, End) if renewal and wanted]
@@ -58,15 +61,15 @@ def describe(
     ]
     reply = Reply(channel=Reference(_channel(key)), messages=answers)
     directions = [
-        (OperationAction.RECEIVE, "Messages the service receives", function, received),
-        (OperationAction.SEND, "Messages the service sends", listener, sent),
+        (OperationAction.RECEIVE, "Messages the service receives", function_of(handler), received),
+        (OperationAction.SEND, "Messages the service sends", handler.source, sent),
     ]
     return ChannelDefinition(
         key=key,
         address=key,
         parameters={
             name: Parameter(
-                description=_description(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
+                description=description_of(fields.get(name)) or f"Part of the path, of type {each.type.__name__}."
             )
             for name, each in route.path_parameters.items()
         },
@@ -74,7 +77,7 @@ def describe(
         operations=[
             OperationDefinition(
                 action=action,
-                operation_id=f"{listener.__name__}_{action.value}",
+                operation_id=f"{handler.source.__name__}_{action.value}",
                 title=title,
                 summary=docstring(documented)[0],
                 messages=[message for message in messages if message.payload in members],
@@ -114,8 +117,6 @@ def _messages(
 
 
 def _message(name: str, member: FieldDefinition, handler: ListenerRouteHandler, frames: str) -> MessageDefinition:
-    from .examples import example_of  # polyfactory is slow to import, and the start does not wait for it
-
     kind = member.annotation
     summary, description = docstring(kind) if hasattr(kind, "__struct_fields__") else (None, None)
     is_correlated = handler.codec.is_json and member.annotation not in {str, bytes, Ping, Pong}
@@ -138,17 +139,46 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, field, is_required in query_of(route):
-        kinds = [inner.raw for inner in field.inner_types if inner.annotation is not NoneType]
-        kind = kinds[0] if field.is_optional and len(kinds) == 1 else field.raw
-        (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+        (schema,), components = msgspec.json.schema_components([given_type(field)], ref_template="{name}")
         properties[name] = components.get(schema.get("$ref", ""), schema)
-        if description := _description(field):
+        if description := description_of(field):
             properties[name]["description"] = description
         if is_required:
             required.append(name)
     return {"type": "object", "properties": properties, "required": required} if properties else None
 
 
-def _description(field: FieldDefinition | None) -> str | None:
-    """Return the description of a parameter, as in `Annotated[str, PathParameter(description="The room.")]`."""
-    return getattr(field and field.kwarg_definition, "description", None)
+class Examples(MsgspecFactory[msgspec.Struct]):
+    """Makes examples of any type. A plain text is the name of its field, and a plain number is 1."""
+
+    __is_base_factory__ = True
+    __random_seed__ = 1
+    __use_defaults__ = True
+    __use_examples__ = True
+
+    @classmethod
+    def get_field_value(cls, field_meta: FieldMeta, *args: Any, **kwargs: Any) -> Any:
+        plain: dict[Any, Any] = {str: field_meta.name or "text", int: 1}
+        if field_meta.annotation in plain and not field_meta.constraints and not field_meta.examples:
+            return plain[field_meta.annotation]
+        return super().get_field_value(field_meta, *args, **kwargs)
+
+
+def example_of(kind: Any, encode: Callable[[Any], Any]) -> Any:
+    """Make an example of a message.
+
+    A field gives one of its own by `Annotated[str, Meta(examples=["hi"])]`.
+
+    Args:
+        kind: The type of the message.
+        encode: Called with what msgspec cannot encode, as `enc_hook`.
+
+    Returns:
+        The example as decoded JSON, or `msgspec.UNSET` where none can be made.
+    """
+    holder = msgspec.defstruct("Holder", [("text", kind)])
+    try:
+        example = Examples.create_factory(holder).build()
+        return msgspec.json.decode(msgspec.json.encode(example, enc_hook=encode))["text"]
+    except NO_EXAMPLE:
+        return msgspec.UNSET

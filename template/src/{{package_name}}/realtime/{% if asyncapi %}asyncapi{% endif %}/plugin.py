@@ -18,7 +18,6 @@ from litestar_asyncapi.spec import AsyncAPI, Components, SecurityScheme, Server,
 from ..handlers.route_handler import listener_routes
 from ..http import NOTHING
 from ..sessions.cause import CLOSE_CODES
-from .channels import describe
 
 DESCRIPTION: Final = """\
 Messages are JSON, and the field `type` names the kind of each. An invalid message is answered with an error: no handler
@@ -108,6 +107,8 @@ class Documentation(AsyncAPIPlugin):
     def _read(self, app: Litestar) -> Litestar:
         """Describe the listeners when the document is first asked for, so that the start does not wait for it."""
         if not self.config.channels:
+            from .channels import describe  # polyfactory, which it needs, is slow to import
+
             security = list(self.config.components.security_schemes)
             self.config.channels = [describe(*listener, security, self._renewal) for listener in listener_routes(app)]
         return app

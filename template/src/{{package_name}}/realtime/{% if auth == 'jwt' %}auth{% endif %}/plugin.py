@@ -19,9 +19,8 @@ from litestar.security.jwt import Token
 from msgspec import Struct
 
 from ..fanout.broker import FanoutUnavailableError
-from ..fanout.channels import node_channel
 from ..fanout.dispatch import Batch
-from ..fanout.messages import GapMarker
+from ..fanout.messages import GapMarker, node_channel
 from ..fanout.plugin import Fanout
 from ..handlers.listener import Guard
 from ..sessions.handshake import HandshakeMiddleware

@@ -1,17 +1,13 @@
 """The settings of the authentication, `<PACKAGE>_AUTH_SECRET` and so on. `.env.example` lists them all."""
 
 from ipaddress import ip_address
-from typing import ClassVar, Final
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from ..secrets import GENERATE, check_secret
 from ..settings import SettingsGroup
-
-MIN_SECRET_BYTES: Final = 32
-"""Bytes of a key for HMAC with SHA-256 (RFC 7518, section 3.2)."""
-
-GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class AuthSettings(SettingsGroup):
@@ -50,12 +46,9 @@ class AuthSettings(SettingsGroup):
     @field_validator("auth_secret")
     @classmethod
     def _long_enough(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
-        length = len(secret.get_secret_value().encode())
-        if 0 < length < MIN_SECRET_BYTES:
-            raise ValueError(
-                f"the secret has {length} bytes, and {MIN_SECRET_BYTES} are needed; generate one with: {GENERATE}"
-            )
-        if not length and not info.data.get("auth_jwks_url", "invalid"):
+        if key := secret.get_secret_value():
+            check_secret(key)
+        elif not info.data.get("auth_jwks_url", "invalid"):
             if not (issuer := info.data["auth_issuer"]):
                 raise ValueError(
                     f"the secret is missing; generate one with: {GENERATE}, or set AUTH_JWKS_URL or AUTH_ISSUER to "

@@ -12,10 +12,9 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
-from litestar.routes import WebSocketRoute
 from msgspec import inspect
 
-from ..handlers.route_handler import ListenerRouteHandler
+from ..handlers.route_handler import listener_routes
 
 MEDIA_TYPES: Final = {
     "index.html": "text/html",
@@ -70,9 +69,8 @@ def streams(request: Request[Any, Any, Any]) -> list[dict[str, Any]]:
 
 def _streams(app: Litestar) -> Iterator[dict[str, Any]]:
     """Yield the path of each, and how it is asked."""
-    for route in app.routes:
-        handler = route.route_handler if isinstance(route, WebSocketRoute) else None
-        if isinstance(handler, ListenerRouteHandler) and handler.streams and not route.path_parameters:
+    for route, handler in listener_routes(app):
+        if handler.streams and not route.path_parameters:
             for kind in handler.received_types():
                 if text := _only_text(inspect.type_info(kind.raw)):
                     yield {"path": route.path.lstrip("/"), **text}

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from pydantic import SecretStr
 
 from ...errors import SettingsError
+from ...secrets import GENERATE
 from ...settings import PREFIX
 from ..broker import Broker, Dispatch, closed
 from ..memory import MemoryBroker
@@ -17,7 +18,7 @@ from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, P
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
 from .send_queue import ENGINE_SECONDS, SendQueue
-from .settings import GENERATE, EngineSettings, secrets_of
+from .settings import EngineSettings, secrets_of
 from .signatures import Signer
 from .subscriptions import Subscriptions
 from .supervisor import Supervisor

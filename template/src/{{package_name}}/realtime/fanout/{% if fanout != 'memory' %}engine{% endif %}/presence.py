@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from .backend import Backend, Heartbeat, Operation, PresenceJoin, PresenceLeave, PresenceState
-from .send_queue import ENGINE_SECONDS, SendQueue
+from .send_queue import ANSWER_SECONDS, SendQueue
 from .subscriptions import batches
 
 
@@ -62,7 +62,7 @@ class RegisteredPresence:
         if not reconnected and remembered and heartbeat.known and not self._stale:
             return
         self._stale = False
-        async with asyncio.timeout(ENGINE_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             registered = await backend.registered_members()
         changes: list[Operation[Any]] = [
             PresenceLeave(channel=channel, member=member) for channel, member in registered - self._members.keys()
@@ -77,7 +77,7 @@ class RegisteredPresence:
             if key not in registered or key in self._lost_states:
                 changes.append(replace(change, restored=key not in self._lost_states))
         for batch in batches(changes):
-            async with asyncio.timeout(ENGINE_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 results = await backend.apply(batch)
             self._stale = self._stale or any(isinstance(result, Exception) for result in results)
         if not self._stale:

@@ -17,6 +17,8 @@ T = TypeVar("T")
 BATCH: Final = 200
 """Operations, or channels, that the engine is given at once."""
 ENGINE_SECONDS: Final = 5
+"""Seconds within which it is noticed that the engine says nothing any more: by a heartbeat that is not answered."""
+ANSWER_SECONDS: Final = 3
 """Seconds that the engine may take for an answer, before the connection to it counts as broken."""
 MAX_WAITING: Final = 10_000
 """Operations that may wait for the engine; further ones fail at once."""
@@ -96,7 +98,7 @@ class SendQueue:
             if not self._waiting:
                 self._arrived.clear()
             try:
-                async with asyncio.timeout(ENGINE_SECONDS):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     results = await backend.apply([waiting.operation for waiting in batch])
             except BaseException:
                 self._put_back(backend)

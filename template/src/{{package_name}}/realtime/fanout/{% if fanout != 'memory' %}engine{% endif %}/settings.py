@@ -1,15 +1,12 @@
 """The settings of the engine; the module of the engine adds its schemes and its default."""
 
-from typing import ClassVar, Final
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from ..settings import FanoutSettings
-
-MIN_SECRET_BYTES: Final = 32
-"""Bytes of a key for HMAC with SHA-256 (RFC 7518, section 3.2)."""
-GENERATE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+from ...secrets import check_secret
+from ..broker import FanoutSettings
 
 
 class EngineSettings(FanoutSettings):
@@ -34,8 +31,8 @@ class EngineSettings(FanoutSettings):
     @field_validator("fanout_secret")
     @classmethod
     def _check_secret(cls, secret: SecretStr) -> SecretStr:
-        if any(len(each.encode()) < MIN_SECRET_BYTES for each in secrets_of(secret)):
-            raise ValueError(f"each secret needs {MIN_SECRET_BYTES} bytes; generate one with: {GENERATE}")
+        for each in secrets_of(secret):
+            check_secret(each)
         return secret
 
     @field_validator("fanout_url")

@@ -10,7 +10,7 @@ import structlog
 from ..broker import Dispatch
 from ..messages import History, Message, resume
 from .backend import Backend, Event, ReadHistory
-from .send_queue import BATCH, ENGINE_SECONDS
+from .send_queue import ANSWER_SECONDS, BATCH
 from .signatures import Signer
 
 log = structlog.get_logger(__name__)
@@ -87,10 +87,10 @@ class Subscriptions:
                 for channel in channels:
                     self._last_sequence.pop(channel, None)
                     self._buffered.pop(channel, None)
-                async with asyncio.timeout(ENGINE_SECONDS):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await backend.unsubscribe(channels)
             for channels in batches(self._subscriptions - self._last_sequence.keys()):
-                async with asyncio.timeout(ENGINE_SECONDS):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await self._subscribe(backend, channels)
 
     async def _subscribe(self, backend: Backend, channels: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import structlog
 from ..broker import FanoutUnavailableError
 from .backend import Backend, EngineRefusedError, Event
 from .presence import RegisteredPresence
-from .send_queue import BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
+from .send_queue import ANSWER_SECONDS, BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
 from .settings import EngineSettings
 from .subscriptions import Subscriptions
 
@@ -168,12 +168,12 @@ class Supervisor:
 
     async def _heartbeat_loop(self, backend: Backend) -> None:
         while True:
-            await asyncio.sleep(min(ENGINE_SECONDS, self._settings.presence_seconds / 3))
+            await asyncio.sleep(min(ENGINE_SECONDS - ANSWER_SECONDS, self._settings.presence_seconds / 3))
             self.sync_soon()
             await self._heartbeat(backend)
 
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
-        async with asyncio.timeout(ENGINE_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             heartbeat = await backend.heartbeat()
         self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
