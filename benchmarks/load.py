@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import quantiles
 from time import perf_counter
 from typing import Any
@@ -23,11 +24,13 @@ CONNECTIONS = 64
 AT_ONCE = 100
 """Handshakes that are under way at the same time."""
 
+ENDLESS = 10**9
+"""The length of a stream that does not end while it is measured."""
+
 
 def say(peer: Peer, text: str = TEXT) -> bytes:
     """Make the frame in which a client says something."""
-    message = {"type": "say", "text": text}
-    return frame((f"42{json.dumps(['say', message])}" if peer.socket_io else json.dumps(message)).encode())
+    return frame((peer.subprotocol.say % json.dumps(text)).encode())
 
 
 class Client(asyncio.Protocol):
@@ -35,9 +38,9 @@ class Client(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, peer: Peer, room: str = "", awaited: bytes = b'"said"') -> None:
-        self.peer = peer
-        self._request = handshake(path_of(peer, room), *peer.headers)
+    def __init__(self, peer: Peer, path: str, awaited: bytes = b'"said"') -> None:
+        self._subprotocol = peer.subprotocol
+        self._request = handshake(path, *peer.headers)
         self._said = b"" if DEFLATE in peer.headers else awaited  # what is compressed is not looked into
         self._rest = b""
         self.on_said: Callable[[int], object] = int
@@ -74,7 +77,7 @@ class Client(asyncio.Protocol):
             if end_of_frame > len(data):
                 break
             opcode = data[at] & 15
-            if opcode == Opcode.TEXT and data.find(self._said, start, end_of_frame) >= 0:
+            if opcode in (Opcode.TEXT, Opcode.BINARY) and data.find(self._said, start, end_of_frame) >= 0:
                 said += 1
             else:
                 self._answer(opcode, data[start:end_of_frame])
@@ -87,18 +90,21 @@ class Client(asyncio.Protocol):
         self._request = b""
         if not head.startswith(b"HTTP/1.1 101"):
             self.opened.set_exception(ConnectionError(head.decode()))
-        elif not self.peer.socket_io:
-            self.opened.set_result(None)
+        else:
+            if self._subprotocol.hello:
+                self.transport.write(frame(self._subprotocol.hello.encode()))
+            if not self._subprotocol.ready:
+                self.opened.set_result(None)
 
     def _answer(self, opcode: int, data: bytes) -> None:
         if opcode == Opcode.PING:
             self.transport.write(frame(data, Opcode.PONG))
-        elif self.peer.socket_io and data == b"2":
-            self.transport.write(frame(b"3"))
-        elif self.peer.socket_io and data.startswith(b"0{"):
-            self.transport.write(frame(b"40"))
-        elif self.peer.socket_io and data.startswith(b"40"):
+        elif not self.opened.done() and data.startswith(self._subprotocol.ready):
             self.opened.set_result(None)
+        else:
+            for asked, reply in self._subprotocol.replies.items():
+                if data.startswith(asked):
+                    self.transport.write(frame(reply.encode()))
 
     async def close(self) -> None:
         """Close with 1000, and wait until the server has closed, too."""
@@ -106,28 +112,49 @@ class Client(asyncio.Protocol):
         await self.closed
 
 
-async def connect(server: Server, room: str = "", *, awaited: bytes = b'"said"', deaf: bool = False) -> Client:
-    """Open a WebSocket that counts some frames; one that is deaf has room for little of what it does not read."""
+async def connect(
+    server: Server,
+    room: str = "",
+    *,
+    path: str = "",
+    awaited: bytes = b'"said"',
+    receive_buffer: int = 0,
+    address: str = "",
+) -> Client:
+    """Open a WebSocket.
+
+    Args:
+        room: The name of a room; without one, it is the path that is measured.
+        path: Another path.
+        awaited: What the frames contain that are counted.
+        receive_buffer: Bytes that the system keeps of what the client does not read; 0 is its default.
+        address: Of the loopback, from which to connect.
+    """
     loop = asyncio.get_running_loop()
     connection = socket.socket()
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if deaf:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if address:
+        connection.bind((address, 0))
     await loop.sock_connect(connection, ("127.0.0.1", server.port))
-    _, client = await loop.create_connection(lambda: Client(server.peer, room, awaited), sock=connection)
+    path = path or path_of(server.peer, room)
+    _, client = await loop.create_connection(lambda: Client(server.peer, path, awaited), sock=connection)
     await client.opened
     return client
 
 
 @asynccontextmanager
-async def connected(server: Server, count: int, room: str = "") -> AsyncGenerator[list[Client]]:
-    """Open so many WebSockets, and abort them in the end."""
+async def connected(server: Server, count: int, room: str = "", addresses: int = 0) -> AsyncGenerator[list[Client]]:
+    """Open so many WebSockets, from so many addresses if there are any, and abort them in the end."""
+    sources = [f"127.1.{number >> 8}.{number & 255}" for number in range(1, addresses + 1)] or [""]
     clients: list[Client] = []
     try:
-        while (missing := count - len(clients)) > 0:
+        while (opened := len(clients)) < count:
             async with asyncio.timeout(TIMEOUT):
-                more = [connect(server, room) for _ in range(min(missing, AT_ONCE))]
+                batch = range(opened, min(count, opened + AT_ONCE))
+                more = [connect(server, room, address=sources[number % len(sources)]) for number in batch]
                 clients += await asyncio.gather(*more)
         yield clients
     finally:
@@ -159,17 +186,26 @@ class Talker:
         self._transport = client.transport
         self._sent = deque([perf_counter()] * window)
         self._latencies = latencies
+        self._finished: asyncio.Future[None] | None = None
         self.received = 0
-        client.on_said = self._hear
+        client.on_said = self._receive
         self._transport.write(self._words[window])
 
-    def _hear(self, count: int) -> None:
+    def _receive(self, count: int) -> None:
         now = perf_counter()
         self.received += count
         for _ in range(count):
             self._latencies.append(now - self._sent.popleft())
-            self._sent.append(now)
-        self._transport.write(self._words[count])
+        if not self._finished:
+            self._sent.extend([now] * count)
+            self._transport.write(self._words[count])
+        elif not self._sent:
+            self._finished.set_result(None)
+
+    async def finish(self) -> None:
+        """Say no more, and wait for the answers that are on their way: no server then fails to send them."""
+        self._finished = asyncio.get_running_loop().create_future()
+        await self._finished
 
 
 async def talk(server: Server, clients: list[Client], window: int, seconds: float) -> Sample:
@@ -181,9 +217,10 @@ async def talk(server: Server, clients: list[Client], window: int, seconds: floa
     before, used = sum(talker.received for talker in talkers), server.cpu
     await asyncio.sleep(seconds)
     count, used = sum(talker.received for talker in talkers) - before, server.cpu - used
-    for client in clients:
-        client.on_said = int
-    return sample(used, count, latencies)
+    taken = sample(used, count, latencies)
+    async with asyncio.timeout(TIMEOUT):
+        await asyncio.gather(*[talker.finish() for talker in talkers])
+    return taken
 
 
 async def echo(server: Server, *windows: int, connections: int = CONNECTIONS, seconds: float) -> list[Sample]:
@@ -195,16 +232,18 @@ async def echo(server: Server, *windows: int, connections: int = CONNECTIONS, se
     return samples
 
 
-async def ask(client: Client, words: bytes) -> None:
-    """Say something, and wait until it is received."""
+async def ask(client: Client, words: bytes) -> float:
+    """Say something, and wait until it is answered; return the seconds that it took."""
     answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     client.on_said = answered.set_result
+    began = perf_counter()
     client.transport.write(words)
     await answered
+    return perf_counter() - began
 
 
 async def churn(server: Server, seconds: float) -> list[Sample]:
-    """Connect, say something, hear the answer, close, for a while."""
+    """Connect, say something, receive the answer, close, for a while."""
     words = say(server.peer)
     latencies: list[float] = []
     end = perf_counter() + seconds
@@ -238,56 +277,58 @@ async def idle(server: Server, count: int) -> list[Sample]:
             return [Sample((server.memory - before) / count / 1024)]
 
 
-class Listener:
+class StreamClient:
     """Asks for a stream, and for the next when it has received all of it."""
 
-    def __init__(self, client: Client, length: int) -> None:
-        self._ask = say_ref(length)
+    def __init__(self, client: Client, peer: Peer, length: int) -> None:
+        self._requests = cycle([ask_stream(peer, length, ref) for ref in (1, 2)])  # the first may not have ended yet
         self._transport = client.transport
         self._length = self._missing = length
         self.received = 0
-        client.on_said = self._hear
-        self._transport.write(self._ask)
+        client.on_said = self._receive
+        self._transport.write(next(self._requests))
 
-    def _hear(self, count: int) -> None:
+    def _receive(self, count: int) -> None:
         self.received += count
         self._missing -= count
         if not self._missing:
             self._missing = self._length
-            self._transport.write(self._ask)
+            self._transport.write(next(self._requests))
 
 
-def say_ref(length: int, ref: int = 1) -> bytes:
+def ask_stream(peer: Peer, length: int, ref: int = 1) -> bytes:
     """Make the frame in which a client asks for a stream of so many messages."""
-    return frame(json.dumps({"type": "say", "text": str(length), "ref": ref}).encode())
+    return frame((peer.subprotocol.stream % {"length": length, "ref": ref}).encode())
 
 
 async def stream(server: Server, length: int, seconds: float) -> list[Sample]:
     """Let some connections receive streams, one after the other; sample the CPU for each message."""
     async with connected(server, CONNECTIONS) as clients:
-        listeners = [Listener(client, length) for client in clients]
+        readers = [StreamClient(client, server.peer, length) for client in clients]
         await asyncio.sleep(seconds / 5)
-        before, used = sum(each.received for each in listeners), server.cpu
+        before, used = sum(each.received for each in readers), server.cpu
         await asyncio.sleep(seconds)
-        count, used = sum(each.received for each in listeners) - before, server.cpu - used
+        count, used = sum(each.received for each in readers) - before, server.cpu - used
         return [Sample(used / count * 1e6)]
 
 
-async def cancel(server: Server, times: int) -> list[Sample]:
-    """Cancel streams that would never end; sample how long it takes until the client receives the end."""
+async def cancel(server: Server, *paths: str, times: int) -> list[Sample]:
+    """Cancel streams that would never end: a sample for each path, of the time until the client receives the end."""
+    return [await cancel_at(server, path, times) for path in paths]
+
+
+async def cancel_at(server: Server, path: str, times: int) -> Sample:
     latencies: list[float] = []
-    client = await connect(server, awaited=b'"cancelled"')
+    client = await connect(server, path=path, awaited=b'"cancelled"')
     try:
         for ref in range(times):
-            client.transport.write(say_ref(10**9, ref))
-            await asyncio.sleep(0.02)
-            began = perf_counter()
+            client.transport.write(ask_stream(server.peer, ENDLESS, ref))
+            await asyncio.sleep(0.02)  # it streams
             async with asyncio.timeout(TIMEOUT):
-                await ask(client, frame(json.dumps({"type": "cancel", "ref": ref}).encode()))
-            latencies.append(perf_counter() - began)
+                latencies.append(await ask(client, frame(json.dumps({"type": "cancel", "ref": ref}).encode())))
     finally:
         client.transport.abort()
-    return [sample(1, 1, latencies)]
+    return sample(1, 1, latencies)
 
 
 OFFENCES = {
@@ -309,9 +350,7 @@ async def longest_wait(server: Server, frames: bytes, seconds: float) -> Sample:
         offending = asyncio.create_task(asyncio.to_thread(offend, server, frames, end))
         async with asyncio.timeout(TIMEOUT):
             while perf_counter() < end:
-                began = perf_counter()
-                await ask(client, words)
-                waits.append(perf_counter() - began)
+                waits.append(await ask(client, words))
                 await asyncio.sleep(0.01)
             await offending
     return Sample(max(waits) * 1e3)
@@ -336,7 +375,7 @@ class Hall:
         self._size = len(clients)
         self._missing = 0
         self._said_at = 0.0
-        self._all_heard: asyncio.Future[None]
+        self._all_received: asyncio.Future[None]
         self.latencies: list[float] = []
         """Of each delivery."""
         for client in clients:
@@ -345,17 +384,17 @@ class Hall:
     def _hear(self, count: int) -> None:
         self.latencies += [perf_counter() - self._said_at] * count
         self._missing -= count
-        if self._missing <= 0 and not self._all_heard.done():  # what is compressed may be a late `joined`
-            self._all_heard.set_result(None)
+        if self._missing <= 0 and not self._all_received.done():  # what is compressed may be a late `joined`
+            self._all_received.set_result(None)
 
     async def say(self, words: bytes, count: int = 1) -> None:
         """Say so many messages at once, and wait until all have received all of them."""
-        self._all_heard = asyncio.get_running_loop().create_future()
+        self._all_received = asyncio.get_running_loop().create_future()
         self._missing = self._size * count
         self._said_at = perf_counter()
         self._speaker.write(words * count)
         async with asyncio.timeout(TIMEOUT):
-            await self._all_heard
+            await self._all_received
 
     async def say_for(self, seconds: float, server: Server, burst: int = 1) -> Sample:
         """Speak for a while; sample the CPU for each delivery."""
@@ -368,21 +407,15 @@ class Hall:
         return sample(server.cpu - used, len(self.latencies), self.latencies)
 
 
-async def forever() -> None:
-    """Wait until the process is killed."""
-    await asyncio.Event().wait()
-
-
-async def room(server: Server, *bursts: int, listeners: int, seconds: float) -> list[Sample]:
-    """Speak to a room: a sample for each size of a burst."""
+async def room(server: Server, burst: int, *, listeners: int, seconds: float) -> Sample:
+    """Speak to a room, in bursts of so many messages."""
     async with connected(server, listeners, "hall") as clients:
-        hall = Hall(clients)
-        return [await hall.say_for(seconds, server, burst) for burst in bursts]
+        return await Hall(clients).say_for(seconds, server, burst)
 
 
 async def stuck(server: Server, listeners: int, seconds: float) -> list[Sample]:
     """Speak to a room in which one is stuck, and when that one is gone: two samples."""
-    deaf = await connect(server, "hall", deaf=True)
+    deaf = await connect(server, "hall", receive_buffer=4096)
     deaf.transport.pause_reading()
     try:
         long = say(server.peer, "x" * 50_000)

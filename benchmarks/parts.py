@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import resource
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,8 +19,31 @@ from tests.service import add_listener
 
 from . import copying, engines, load
 from .report import Chart, Findings, Promise
-from .rounds import Rounds, in_turns
-from .servers import DEFLATE, OLDER, SERVICE, TIMEOUT, Peer, Server, baseline, peers, rendered, service
+from .rounds import Rounds, in_turns, tell
+from .servers import (
+    BASELINE,
+    DEFLATE,
+    OLDER,
+    SERVICE,
+    TIMEOUT,
+    Peer,
+    Server,
+    baseline,
+    peers,
+    rendered,
+    service,
+    streaming,
+)
+
+QUIET_ROOMS = "/bench/rooms/"
+LAYERS = {"chanx", "Django Channels"}
+"""Peers whose rooms are a layer in memory, which copies each message for each client."""
+
+PINGS = 20
+"""Seconds between two pings of a connection, by default."""
+
+RESERVED_DESCRIPTORS = 1500
+"""What the service keeps for HTTP, and what else a process has open."""
 
 SECRET = "not secret at all, for nobody is to be kept out"  # noqa: S105
 
@@ -34,6 +59,9 @@ class Plan:
     """Whose memory is measured."""
     listeners: int
     crowd: int
+    """Idle connections beside busy ones, and clients in a large room."""
+    idle: int = 0
+    """Connections of the part `idle`."""
     alone: bool = False
     """Beside plain Litestar, and no other."""
     older: Path | None = None
@@ -42,6 +70,13 @@ class Plan:
     @cached_property
     def service(self) -> Peer:
         return service(rendered(self.folder))
+
+    @cached_property
+    def extended(self) -> Peer:
+        """The service with the listeners of `LISTENERS`, too."""
+        project = rendered(self.folder)
+        add_listener(project, "bench", LISTENERS)
+        return service(project)
 
     @cached_property
     def others(self) -> list[Peer]:
@@ -53,6 +88,12 @@ class Plan:
     def pair(self) -> list[Peer]:
         """The two of which the promises speak."""
         return [baseline(), self.service]
+
+    @cached_property
+    def rooms(self) -> list[Peer]:
+        """All that have rooms. As in those of the others, nobody is told who joins: of 1,000 that is half a million."""
+        ours = replace(self.extended, rooms=QUIET_ROOMS)
+        return [baseline(), ours, *(peer for peer in self.others if peer.rooms)]
 
     @cached_property
     def all(self) -> list[Peer]:
@@ -77,7 +118,8 @@ def echo(plan: Plan) -> Findings:
     head = ["CPU for a message", "window 1", "µs", "p50 / p99, ms", "window 16", "µs", "p50 / p99, ms"]
     promises = [Promise("window 1", 0.85, one.ratio(SERVICE)), Promise("window 16", 0.85, many.ratio(SERVICE))]
     charts = {"echo": Chart("CPU for a message, one on its way; plain Litestar = 1.00", ordered(one))}
-    return Findings(head, rows, versions(plan.all), promises, charts)
+    ratios = {"an answer, one at a time": ordered(one), "an answer, sixteen at once": ordered(many)}
+    return Findings(head, rows, versions(plan.all), promises, charts, ratios)
 
 
 def cells(rounds: Rounds, name: str, digits: int = 1) -> list[str]:
@@ -94,27 +136,46 @@ async def echo_of(server: Server, seconds: float) -> list[load.Sample]:
 
 def room(plan: Plan) -> Findings:
     """A room of 1,000, in which one speaks: one message after the other, and twenty at once."""
-    servers = [peer for peer in plan.all if peer.has_rooms]
+    some = [peer for peer in plan.rooms if peer.name not in LAYERS]  # a burst takes the others ten seconds
     speak = partial(room_of, listeners=plan.listeners, seconds=plan.seconds)
-    single, burst = in_turns(servers, plan.rounds, speak)
-    rows = [[name, *cells(single, name), latency(single, name), *cells(burst, name)] for name in ordered(single)]
-    head = ["CPU for a delivery", "one by one", "µs", "p50 / p99, ms", "twenty at once", "µs"]
+    [single] = in_turns(plan.rooms, min(3, plan.rounds), speak)
+    [burst] = in_turns(some, min(3, plan.rounds), partial(speak, burst=20))
+    rows = [
+        [name, *cells(single, name), latency(single, name), *(cells(burst, name) if name in burst else ["", ""])]
+        for name in ordered(single)
+    ]
+    head = ["CPU for a delivery", "one by one", "µs", "p50 / p99, ms", "in bursts of twenty", "µs"]
     charts = {"room": Chart("CPU for a delivery, message by message; Litestar Channels = 1.00", ordered(single))}
-    promises = [Promise("one by one", 0.6, single.ratio(SERVICE)), Promise("twenty at once", 0.6, burst.ratio(SERVICE))]
-    return Findings(head, rows, versions(servers), promises, charts)
+    promises = [
+        Promise("one by one", 0.6, single.ratio(SERVICE)),
+        Promise("in bursts of twenty", 0.6, burst.ratio(SERVICE)),
+    ]
+    ratios = {"a delivery in a room, one by one": ordered(single), "a delivery in a room, in bursts": ordered(burst)}
+    return Findings(head, rows, versions(plan.rooms), promises, charts, ratios)
 
 
-async def room_of(server: Server, listeners: int, seconds: float) -> list[load.Sample]:
-    return await load.room(server, 1, 20, listeners=listeners, seconds=seconds)
+async def room_of(server: Server, listeners: int, seconds: float, burst: int = 1) -> list[load.Sample]:
+    return [await load.room(server, burst, listeners=listeners, seconds=seconds)]
+
+
+def large_room(plan: Plan) -> Findings:
+    """A room of 10,000, in which one speaks."""
+    servers = [peer for peer in plan.rooms if peer.name in {SERVICE, BASELINE, OLDER, "websockets", "node ws"}]
+    speak = partial(room_of, listeners=plan.crowd, seconds=plan.seconds * 2)
+    [rounds] = in_turns(servers, 1, speak, fresh=True)
+    rows = [[name, *cells(rounds, name), latency(rounds, name)] for name in ordered(rounds)]
+    head = ["a room of 10,000", "CPU for a delivery", "µs", "p50 / p99, ms"]
+    return Findings(head, rows, versions(servers), [Promise("CPU", 0.6, rounds.ratio(SERVICE))])
 
 
 def stuck(plan: Plan) -> Findings:
     """The others in a room in which one does not read."""
     # It would be closed in the middle of the measurement.
-    patient = plan.service.but(SERVICE, send_seconds=600)
-    servers = [patient, *(peer for peer in plan.all if peer.has_rooms and peer.name != SERVICE)]
-    hear = partial(load.stuck, listeners=plan.listeners, seconds=plan.seconds / 2)
-    beside, without = in_turns(servers, plan.rounds, hear, fresh=True)
+    patient = {SERVICE: replace(plan.extended.but(SERVICE, send_seconds=600), rooms=QUIET_ROOMS)}
+    # The layers drop what a slow consumer does not read.
+    servers = [patient.get(peer.name, peer) for peer in plan.rooms if peer.name not in LAYERS]
+    listen = partial(load.stuck, listeners=plan.listeners, seconds=plan.seconds / 2)
+    beside, without = in_turns(servers, min(3, plan.rounds), listen, fresh=True)
     rows = [
         [name, latency(without, name), latency(beside, name), f"{beside.against(without, name, 'p99'):.2f}"]
         for name in beside
@@ -123,18 +184,21 @@ def stuck(plan: Plan) -> Findings:
     return Findings(head, rows, versions(servers), [Promise("p99", 1.1, beside.against(without, SERVICE, "p99"))])
 
 
-STREAM = '''\
-"""What streams, and what has a task for each connection."""
+LISTENERS = '''\
+"""What streams, what has a task for each connection, and a room that does not tell who joins."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 
 from litestar import Router
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from msgspec import Struct
 
-from ..messages import Said, Say
-from ..realtime import Listener, Socket, listener
+from ..messages import SaidInRoom, Say
+from ..realtime import Fanout, Listener, Socket, listener
 from ..state import Connection
+from .rooms import Rooms
 
 
 class Item(Struct, tag="said"):
@@ -149,6 +213,13 @@ class Tick(Struct, tag="tick"):
 async def tokens(data: Say) -> AsyncGenerator[Item, None]:
     for _ in range(int(data.text)):
         yield Item("hello")
+
+
+@listener("/paced")
+async def paced(data: Say) -> AsyncGenerator[Item, None]:
+    for _ in range(int(data.text)):
+        yield Item("hello")
+        await asyncio.sleep(0.005)
 
 
 class Idle(Listener):
@@ -172,39 +243,62 @@ async def tick(connection: Connection) -> None:
         await asyncio.sleep(1)
 
 
-stream = Router("/bench", route_handlers=[tokens, Idle, Ticking])
+class QuietRooms(Rooms):
+    path = "/rooms/{room:str}"
+    sends = SaidInRoom
+
+    async def on_accept(self, socket: Socket, room: FromPath[str], fanout: NamedDependency[Fanout]) -> None:
+        await fanout.join(socket, room)
+
+
+bench = Router("/bench", route_handlers=[tokens, paced, Idle, Ticking, QuietRooms])
 '''
+"""What a user would write, in a file of its own in `listeners/`."""
 
 
 def stream(plan: Plan) -> Findings:
-    """A stream of 1,000 short messages on each of 64 connections; a cancel; a task for each connection."""
-    project = rendered(plan.folder)
-    add_listener(project, "stream", STREAM)
-    ours = replace(service(project), path="/bench/stream")
-    servers = [replace(baseline(), path="/ws/stream"), ours]
-    [streams] = in_turns(servers, plan.rounds, partial(load.stream, length=1000, seconds=plan.seconds))
-    # What is written by hand never suspends while its client reads, so nothing else is heard meanwhile.
-    running = partial(idlers, count=64, asks=load.say_ref(10**9))
-    [cancels] = in_turns([ours], plan.rounds, partial(load.cancel, times=50), company=running)
-    tasks = [replace(ours, name=name, path=f"/bench/{name}") for name in ("idle", "tick")]
-    [memory] = in_turns(tasks, max(1, plan.rounds // 2), partial(load.idle, count=plan.listeners), fresh=True)
-    ratio = memory.ratio("tick", "idle")
-    rows = [
-        [name, *cells(streams, name), *([latency(cancels, name), f"{ratio:.2f}"] if name == SERVICE else ["", ""])]
-        for name in ordered(streams)
-    ]
-    head = ["a stream", "CPU for a message", "µs", "a cancel, p50 / p99, ms", "memory with a task, idle = 1.00"]
-    promises = [
-        Promise("CPU", 0.5, streams.ratio(SERVICE)),
-        Promise("ms until a cancel is heard", 20, cancels.median(SERVICE, "p50")),
-        Promise("memory with a task", 1.3, ratio),
-    ]
-    return Findings(head, rows, versions(servers), promises)
+    """A stream of 1,000 short messages on each of 64 connections."""
+    others = [] if plan.alone or plan.older else streaming()
+    servers = [replace(baseline(), path="/ws/stream"), replace(plan.extended, path="/bench/stream"), *others]
+    # In a fresh process each time, for some write tracebacks for a while about clients that went in the middle.
+    [rounds] = in_turns(servers, plan.rounds, partial(load.stream, length=1000, seconds=plan.seconds), fresh=True)
+    rows = [[name, *cells(rounds, name)] for name in ordered(rounds)]
+    promises = [Promise("CPU", 0.5, rounds.ratio(SERVICE))]
+    ratios = {"a message of a stream": ordered(rounds)}
+    return Findings(["a stream", "CPU for a message", "µs"], rows, versions(servers), promises, ratios=ratios)
+
+
+def cancel(plan: Plan) -> Findings:
+    """How long a client that cancels a stream waits for its end, while 64 other streams run."""
+    # What is written by hand in plain Litestar never suspends while its client reads, and so receives no cancel.
+    ours = replace(plan.extended, path="/bench/stream")
+    cancelled = {"pauses between messages": "/bench/paced", "runs as fast as its client reads": "/bench/stream"}
+    running = partial(idlers, count=64, request=load.ask_stream(ours, load.ENDLESS))
+    taking = partial(cancel_of, paths=tuple(cancelled.values()), times=50)
+    each = in_turns([ours], min(3, plan.rounds), taking, company=running)
+    rows = [[f"one that {kind}", latency(rounds, SERVICE)] for kind, rounds in zip(cancelled, each, strict=True)]
+    promises = [Promise("ms for one that pauses, p50", 20, each[0].median(SERVICE, "p50"))]
+    return Findings(["the stream that is cancelled", "until its end, p50 / p99, ms"], rows, versions([ours]), promises)
+
+
+async def cancel_of(server: Server, paths: Sequence[str], times: int) -> list[load.Sample]:
+    return await load.cancel(server, *paths, times=times)
+
+
+def tasks(plan: Plan) -> Findings:
+    """The memory of 1,000 connections, each with a task that sends something every second."""
+    paths = {"idle": "/bench/idle", "with a task": "/bench/tick"}
+    servers = [replace(plan.extended, name=name, path=path) for name, path in paths.items()]
+    measure = partial(load.idle, count=plan.listeners)
+    [rounds] = in_turns(servers, min(3, plan.rounds), measure, fresh=True)
+    rows = [[name, f"{rounds.ratio(name, 'idle'):.2f}", f"{rounds.median(name):.1f}"] for name in rounds]
+    promises = [Promise("memory with a task", 1.3, rounds.ratio("with a task", "idle"))]
+    return Findings(["a connection", "memory", "KiB"], rows, versions(servers[:1]), promises)
 
 
 def bystander(plan: Plan) -> Findings:
     """The longest wait for an answer, beside one client that sends frames which are no messages."""
-    each = in_turns(plan.pair, plan.rounds, partial(load.bystander, seconds=plan.seconds * 2), fresh=True)
+    each = in_turns(plan.pair, min(3, plan.rounds), partial(load.bystander, seconds=plan.seconds * 2), fresh=True)
     rows = [[name, *(f"{rounds.median(name):,.0f}" for rounds in each)] for name in each[0]]
     promises = [Promise(kind, 0.05, rounds.ratio(SERVICE)) for kind, rounds in zip(load.OFFENCES, each, strict=True)]
     return Findings(["longest wait beside, ms", *load.OFFENCES], rows, versions(plan.pair), promises)
@@ -216,7 +310,8 @@ def churn(plan: Plan) -> Findings:
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
     charts = {"churn": Chart("CPU to connect, say something and close; plain Litestar = 1.00", ordered(rounds))}
     promises = [Promise("CPU", 1.0, rounds.ratio(SERVICE))]
-    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(plan.all), promises, charts)
+    ratios = {"connect, one message, close": ordered(rounds)}
+    return Findings(["connect, one message, close", "CPU", "µs"], rows, versions(plan.all), promises, charts, ratios)
 
 
 def memory(plan: Plan) -> Findings:
@@ -242,7 +337,8 @@ def memory(plan: Plan) -> Findings:
         Promise("no deflate offered", 1.0, without.ratio(SERVICE)),
         Promise("client offers deflate", 0.4, offered.ratio(SERVICE)),
     ]
-    return Findings(head, rows, versions(plan.all), promises, charts)
+    ratios = {"memory of an idle connection": ordered(without)}
+    return Findings(head, rows, versions(plan.all), promises, charts, ratios)
 
 
 def start(plan: Plan) -> Findings:
@@ -255,7 +351,8 @@ def start(plan: Plan) -> Findings:
     [rounds] = in_turns(plan.all, plan.rounds, started, fresh=True)
     rows = [[name, *cells(rounds, name, 0)] for name in ordered(rounds)]
     promises = [Promise("CPU", 1.25, rounds.ratio(SERVICE))]
-    return Findings(["until it answers", "CPU", "ms"], rows, versions(plan.all), promises)
+    ratios = {"start": ordered(rounds)}
+    return Findings(["until it answers", "CPU", "ms"], rows, versions(plan.all), promises, ratios=ratios)
 
 
 def crowd(plan: Plan) -> Findings:
@@ -286,15 +383,50 @@ async def busy(server: Server, seconds: float) -> list[load.Sample]:
     return await load.echo(server, 1, connections=100, seconds=seconds)
 
 
+def idle(plan: Plan) -> Findings:
+    """100,000 idle connections, from many loopback addresses: memory, CPU, and how long a busy one waits."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if (count := min(plan.idle, most - RESERVED_DESCRIPTORS)) < plan.idle:
+        tell(f"  only {count:,}, for a process may open {most:,} files here\n")
+
+    def talk(server: Server) -> load.Sample:
+        [sample] = uvloop.run(load.echo(server, 1, connections=1, seconds=PINGS))
+        return sample
+
+    with Server(plan.service) as server:
+        alone, before = talk(server), server.memory
+        tell(f"  opening {count:,} connections, in two times {PINGS} seconds all of them are pinged\n")
+        with idlers(server, count, addresses=max(1, count // 100)):
+            used, mebibytes = server.cpu, (server.memory - before) / 1024**2
+            time.sleep(PINGS * 2)
+            cores, beside = (server.cpu - used) / PINGS / 2, talk(server)
+    head = [
+        "idle connections",
+        "MiB",
+        "KiB each",
+        "cores for their pings",
+        "an echo alone, p50 / p99, ms",
+        "beside them",
+    ]
+    row = [f"{count:,}", f"{mebibytes:,.0f}", f"{mebibytes * 1024 / count:.1f}", f"{cores:.3f}"]
+    echoes = [f"{each.p50:.2f} / {each.p99:.2f}" for each in (alone, beside)]
+    return Findings(head, [[*row, *echoes]], versions([plan.service]))
+
+
 @contextmanager
-def idlers(server: Server, count: int, asks: bytes = b"") -> Iterator[None]:
-    """Hold connections in a process of their own: idle, or with streams that they ask for and read."""
+def idlers(server: Server, count: int, request: bytes = b"", addresses: int = 0) -> Iterator[None]:
+    """Hold connections in a process of their own.
+
+    Args:
+        request: What each of them sends, to read and drop all that comes; idle ones send nothing and answer pings.
+        addresses: Of the loopback, from which they come.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_idle, args=(server, count, asks, theirs), daemon=True)
+    process = context.Process(target=_hold, args=(server, count, request, addresses, theirs), daemon=True)
     process.start()
     try:
-        if not ours.poll(TIMEOUT * 5):
+        if not ours.poll(TIMEOUT * 10):
             raise TimeoutError(f"{count} connections to {server.peer.name} are not open in time")
         ours.recv()
         yield
@@ -303,14 +435,14 @@ def idlers(server: Server, count: int, asks: bytes = b"") -> Iterator[None]:
         process.join(TIMEOUT)
 
 
-def _idle(server: Server, count: int, asks: bytes, told: Connection) -> None:
+def _hold(server: Server, count: int, request: bytes, addresses: int, opened: Connection) -> None:
     async def hold() -> None:
-        async with load.connected(server, count) as clients:
-            for client in clients if asks else ():
-                client.transport.set_protocol(asyncio.Protocol())  # it only reads
-                client.transport.write(asks)
-            told.send(count)
-            await load.forever()
+        async with load.connected(server, count, addresses=addresses) as clients:
+            for client in clients if request else ():
+                client.transport.set_protocol(asyncio.Protocol())
+                client.transport.write(request)
+            opened.send(count)
+            await asyncio.Event().wait()  # until it is killed
 
     uvloop.run(hold())
 
@@ -331,24 +463,20 @@ def settings(plan: Plan) -> Findings:
         ours.but("LOG_LEVEL=WARNING", log_level="WARNING"),
         authorized,
     ]
-    some = plan.seconds / 2
+    some, rounds = plan.seconds / 2, min(3, plan.rounds)
     each = [
-        *in_turns(servers, plan.rounds, partial(echo_once, seconds=some)),
-        *in_turns(servers, plan.rounds, partial(room_once, listeners=plan.listeners // 5, seconds=some)),
-        *in_turns(servers, plan.rounds, partial(load.churn, seconds=some)),
-        *in_turns(servers, max(1, plan.rounds // 2), partial(load.idle, count=plan.connections // 2), fresh=True),
+        *in_turns(servers, rounds, partial(echo_once, seconds=some)),
+        *in_turns(servers, rounds, partial(room_of, listeners=plan.listeners // 5, seconds=some)),
+        *in_turns(servers, rounds, partial(load.churn, seconds=some)),
+        *in_turns(servers, max(1, rounds // 2), partial(load.idle, count=plan.connections // 2), fresh=True),
     ]
-    rows = [[peer.name, *(f"{rounds.ratio(peer.name, SERVICE):.2f}" for rounds in each)] for peer in servers]
+    rows = [[peer.name, *(f"{column.ratio(peer.name, SERVICE):.2f}" for column in each)] for peer in servers]
     head = ["against the defaults", "a message", "a delivery", "connect, one message, close", "memory of a connection"]
     return Findings(head, rows, versions([ours]))
 
 
 async def echo_once(server: Server, seconds: float) -> list[load.Sample]:
     return await load.echo(server, 1, seconds=seconds)
-
-
-async def room_once(server: Server, listeners: int, seconds: float) -> list[load.Sample]:
-    return await load.room(server, 1, listeners=listeners, seconds=seconds)
 
 
 def engine(plan: Plan) -> Findings:
@@ -358,20 +486,30 @@ def engine(plan: Plan) -> Findings:
 
 def copy(plan: Plan) -> Findings:
     """What Copier takes for this template, and for one of a single file."""
-    return copying.measure(plan.folder, plan.rounds)
+    return copying.measure(plan.folder, min(3, plan.rounds))
 
 
 PARTS: dict[str, Callable[[Plan], Findings]] = {
     "echo": echo,
     "room": room,
-    "stuck": stuck,
     "stream": stream,
-    "bystander": bystander,
     "churn": churn,
     "memory": memory,
     "start": start,
+    "cancel": cancel,
+    "tasks": tasks,
+    "bystander": bystander,
+    "stuck": stuck,
+    "large-room": large_room,
     "crowd": crowd,
     "settings": settings,
-    "engines": engine,
     "copier": copy,
+    "engines": engine,
+    "idle": idle,
 }
+
+WHEN_NAMED = ("engines", "idle")
+"""Parts that are measured only when they are named: one is not of docs/speed.md, the other needs the whole machine."""
+
+SHORT = ("echo", "room", "stream", "churn", "memory", "start")
+"""Parts that `--short` measures when none is named, in three minutes."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests import npm
 from tests.engines import free_port
 from tests.rendering import ROOT, answers_of, copy_of_the_template, environment, render
 from tests.service import handshake
+
+from .subprotocols import CHANX, PLAIN, SIGNALR, SOCKET_IO, Subprotocol
 
 TIMEOUT = 60
 """Seconds after which a wait has failed."""
@@ -41,6 +43,7 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 SERVICE = "this template"
 OLDER = "this template, older"
 BASELINE = "Litestar"
+ROOMS = "/ws/rooms/"
 ASGI = ("uvicorn", "uvloop", "httptools", "websockets")
 
 
@@ -71,12 +74,12 @@ class Peer:
     variables: dict[str, str] = field(default_factory=dict)
     folder: Path = ROOT
     modules: Path | None = None
-    has_rooms: bool = False
+    rooms: str = ""
+    """How the path of a room begins, where it has rooms."""
     path: str = "/ws/echo"
     headers: tuple[bytes, ...] = ()
     """What its clients say in the handshake."""
-    socket_io: bool = False
-    """It speaks socket.io's protocol inside the frames."""
+    subprotocol: Subprotocol = PLAIN
 
     def versions(self) -> dict[str, str]:
         """Return the version of each of its packages, empty where one is missing."""
@@ -109,7 +112,7 @@ def service(project: Path, name: str = SERVICE) -> Peer:
         ("litestar", "msgspec", *ASGI),
         lifted | {"PYTHONPATH": paths},
         project,
-        has_rooms=True,
+        rooms=ROOMS,
     )
 
 
@@ -123,24 +126,36 @@ def rendered(folder: Path, checkout: Path | None = None, **answers: object) -> P
     return render(template, folder / f"service-{len(list(folder.iterdir()))}", **answers)
 
 
-def asgi(name: str, *packages: str, has_rooms: bool = False) -> Peer:
-    """An application on uvicorn's defaults."""
-    module = f"benchmarks.peers.{name.lower()}:app"
-    command = (sys.executable, "-m", "uvicorn", module, "--port", "{port}")
-    return Peer(name, command, (*packages, *ASGI), has_rooms=has_rooms)
+def asgi(name: str, module: str, *packages: str, **its_own: Any) -> Peer:
+    """An application of `benchmarks.peers`, on uvicorn's defaults."""
+    command = (sys.executable, "-m", "uvicorn", f"benchmarks.peers.{module}:app", "--port", "{port}")
+    return Peer(name, command, (*packages, *ASGI), **its_own)
 
 
 def baseline() -> Peer:
-    return asgi(BASELINE, "litestar", "msgspec", has_rooms=True)
+    return asgi(BASELINE, "litestar", "litestar", "msgspec", rooms=ROOMS)
+
+
+def streaming() -> list[Peer]:
+    """Those of the others that stream, as far as they are installed."""
+    path = "/ws/stream"
+    return installed(
+        asgi("chanx", "chanx", "chanx", "fast-channels", "starlette", path=path, subprotocol=CHANX),
+        asgi("aiosignalr", "signalr", "aiosignalr", path=path, subprotocol=SIGNALR),
+        asgi("python-socketio", "socket_io", "python-socketio", subprotocol=SOCKET_IO),
+    )
 
 
 def peers(folder: Path) -> list[Peer]:
-    """All others, as far as they are installed; what is missing is said."""
+    """All others, as far as they are installed."""
     python = (sys.executable, "-m")
     found = [
-        asgi("Starlette", "starlette"),
-        asgi("FastAPI", "fastapi", "starlette"),
-        Peer("websockets", (*python, "benchmarks.peers.websockets", "{port}"), ("websockets",), has_rooms=True),
+        asgi("bare ASGI", "asgi", "msgspec"),
+        asgi("Starlette", "starlette", "starlette"),
+        asgi("FastAPI", "fastapi", "fastapi", "starlette"),
+        asgi("Django Channels", "channels", "channels", "django", rooms=ROOMS),
+        asgi("chanx", "chanx", "chanx", "fast-channels", "starlette", rooms=ROOMS, subprotocol=CHANX),
+        Peer("websockets", (*python, "benchmarks.peers.websockets", "{port}"), ("websockets",), rooms=ROOMS),
         Peer("aiohttp", (*python, "benchmarks.peers.aiohttp", "{port}"), ("aiohttp",)),
     ]
     if shutil.which("node") and shutil.which("npm"):
@@ -154,7 +169,7 @@ def peers(folder: Path) -> list[Peer]:
                 ("ws",),
                 variables,
                 modules=modules,
-                has_rooms=True,
+                rooms=ROOMS,
             ),
             Peer(
                 "socket.io",
@@ -162,12 +177,17 @@ def peers(folder: Path) -> list[Peer]:
                 ("socket.io", "ws"),
                 variables,
                 modules=modules,
-                has_rooms=True,
-                socket_io=True,
+                rooms=ROOMS,
+                subprotocol=SOCKET_IO,
             ),
         ]
     else:
         sys.stderr.write("left out, for node or npm is missing: node ws, socket.io\n")
+    return installed(*found)
+
+
+def installed(*found: Peer) -> list[Peer]:
+    """Return those whose packages are all there, and write a line for each that is left out."""
     for peer in found:
         for name, number in peer.versions().items():
             if not number:
@@ -228,6 +248,6 @@ class Server:
 
 def path_of(peer: Peer, room: str = "") -> str:
     """The path of a room, or the one that is measured: the echo, if it is no other."""
-    if peer.socket_io:
+    if peer.subprotocol is SOCKET_IO:
         return f"/socket.io/?EIO=4&transport=websocket&room={room}"
-    return f"/ws/rooms/{room}" if room else peer.path
+    return peer.rooms + room if room else peer.path

@@ -305,11 +305,11 @@ class ClusterServer(RedisServer):
 
 
 class RedisCluster(RedisServer):
-    """Primaries, and a replica of each."""
+    """Primaries, and a replica of each, or none."""
 
-    def __init__(self, primaries: int = 3, *, certificates: Certificates | None = None) -> None:
+    def __init__(self, primaries: int = 3, *, replicas: bool = True, certificates: Certificates | None = None) -> None:
         self.certificates = certificates
-        self.servers = [ClusterServer(certificates=certificates) for _ in range(2 * primaries)]
+        self.servers = [ClusterServer(certificates=certificates) for _ in range(primaries * (1 + replicas))]
         self.primaries, self.replicas = self.servers[:primaries], self.servers[primaries:]
 
     @property
@@ -340,9 +340,10 @@ class RedisCluster(RedisServer):
         wait_until(
             lambda: all(len(server.client().cluster("NODES")) == len(self.servers) for server in self.servers), DISORDER
         )
-        for primary, replica in zip(self.primaries, self.replicas, strict=True):
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
             replica.client().cluster("REPLICATE", primary.client().cluster("MYID"))
-        wait_until(lambda: all(len(slots) == 4 for server in self.servers for slots in server.slots), DISORDER)
+        followed = 4 if self.replicas else 3
+        wait_until(lambda: all(len(slots) == followed for server in self.servers for slots in server.slots), DISORDER)
 
     def wait_until_whole(self) -> None:
         """Wait until all servers that run agree that the cluster is in order, and each replica follows its primary."""

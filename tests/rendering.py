@@ -36,6 +36,7 @@ NEEDED_ANSWERS: dict[str, tuple[str, set[Any]]] = {
     "asyncapi": ("asyncapi", {True}),
     "auth": ("auth", {"jwt"}),
     "engine": ("fanout", {"redis", "postgres"}),
+    "independence": ("auth", {"jwt"}),  # some of its listeners have users
     "page": ("demo_page", {True}),
     "postgres": ("fanout", {"postgres"}),
     "redis": ("fanout", {"redis"}),

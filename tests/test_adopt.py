@@ -17,7 +17,7 @@ from websockets.typing import Origin
 from .rendering import ROOT
 from .service import TIMEOUT
 
-COPY, APP, LISTENER, MAIN = re.findall(
+COPY, APP, LISTENER, MAIN, PROVE = re.findall(
     r"```(?:sh|python)\n(.*?)```", (ROOT / "docs" / "adopt.md").read_text(), re.DOTALL
 )
 
@@ -82,6 +82,23 @@ def test_it_works_in_a_service_that_exists(shop: Path) -> None:
             assert process.wait(timeout=TIMEOUT) == 0
         finally:
             process.kill()
+
+
+def test_the_proofs_find_the_handlers_of_the_service(shop: Path) -> None:
+    copy = [line for line in PROVE.splitlines() if not line.startswith("uv add")]
+    subprocess.run(["bash", "-ec", "\n".join(copy)], cwd=shop, check=True, timeout=TIMEOUT)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests"],
+        cwd=shop,
+        env={name: value for name, value in os.environ.items() if "PYTEST" not in name} | {"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        timeout=6 * TIMEOUT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "/ws/shout: " in result.stdout
+    assert "2 passed" in result.stdout
 
 
 def test_a_mistake_in_what_the_service_had_cannot_start(shop: Path) -> None:

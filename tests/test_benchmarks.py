@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.parts import PARTS, Plan
-from benchmarks.report import PAGES, Chart, Findings, Promise, pattern, write
+from benchmarks.releases import last, read, record, worse
+from benchmarks.report import DOCS, PAGES, Chart, Findings, Promise, overview, pattern, summary, write
+from benchmarks.servers import BASELINE, SERVICE
 
 FAR = 1.4
 """How far a ratio may be from what is promised, on a machine that does other things at the same time."""
@@ -60,3 +62,45 @@ def test_what_is_written_around_the_numbers_stays(page: Path) -> None:
         "Promised: a **0.50** (at most 1.00).\n\n![X](speed-x.svg)\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
     )
     assert "&lt;a&gt;" in (page.parent / "speed-x.svg").read_text()
+
+
+def test_the_first_screen_shows_the_last_release() -> None:
+    found = pattern("summary").search((DOCS / "speed.md").read_text())
+    assert found
+    assert found[2].strip() == summary(read()), "run `python -m benchmarks --release VERSION`"
+    assert (DOCS / "speed.svg").read_text() == overview(last())
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Path:
+    path = tmp_path / "releases.json"
+    path.write_text("{}")
+    record("1.0.0", {"echo": {SERVICE: 0.5049, BASELINE: 1.0}, "start": {SERVICE: 1.0}}, path)
+    record("1.1.0", {"echo": {SERVICE: 0.4, BASELINE: 1.0}, "start": {SERVICE: 1.2}}, path)
+    return path
+
+
+def test_a_release_is_recorded_part_by_part(releases: Path) -> None:
+    record("1.1.0", {"start": {SERVICE: 1.1}}, releases)
+    assert list(read(releases)) == ["1.0.0", "1.1.0"]
+    assert read(releases)["1.0.0"]["echo"] == {SERVICE: 0.5, BASELINE: 1.0}
+    assert last(releases) == {"echo": {SERVICE: 0.4, BASELINE: 1.0}, "start": {SERVICE: 1.1}}
+
+
+@pytest.mark.parametrize(
+    ("echo", "is_worse"), [pytest.param(0.3, False), pytest.param(0.5, False), pytest.param(0.51, True)]
+)
+def test_a_ratio_is_worse_when_it_is_beyond_the_tolerance(releases: Path, echo: float, is_worse: bool) -> None:
+    lines = worse({"echo": {SERVICE: echo}, "start": {SERVICE: 1.2}}, last(releases), tolerance=1.25)
+    assert bool(lines) is is_worse
+    assert all("echo: 0.51" in line and "0.40" in line for line in lines)
+
+
+def test_what_the_last_release_did_not_measure_is_not_compared(releases: Path) -> None:
+    assert worse({"new": {SERVICE: 9.0}}, last(releases)) == []
+
+
+def test_the_file_of_releases_has_ratios_alone() -> None:
+    for ratios in read().values():
+        assert all(SERVICE in servers for servers in ratios.values())
+        assert all(servers.get(BASELINE, 1.0) == 1.0 for servers in ratios.values())

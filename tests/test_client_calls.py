@@ -541,6 +541,27 @@ def test_it_connects_though_the_browser_says_that_it_is_offline(chromium_page: P
     assert result == ["paused", True]
 
 
+def test_it_reconnects_where_no_close_follows_an_error(chromium_page: Page, scripted: Scripted) -> None:
+    result = run_in(
+        chromium_page,
+        scripted,
+        """
+        const real = WebSocket;
+        globalThis.WebSocket = class {
+          constructor() { setTimeout(() => this.onerror(new Event("error"))); }
+          close() {}
+        };
+        socket.open();
+        await until(() => states.at(-1) === "waiting");
+        globalThis.WebSocket = real;
+        await until(() => socket.state.status === "open");
+        result = states.slice(0, 2);
+    """,
+        timeout=3_600_000,
+    )
+    assert result == ["connecting", "waiting"]
+
+
 def test_it_works_in_a_worker(chromium_page: Page, scripted: Scripted) -> None:
     result = chromium_page.evaluate(
         """async (url) => {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from .cases import params
 from .engines import PostgresServer
 from .rendering import HOSTILE, check, replace, run
 from .service import running
@@ -23,7 +24,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "an engine": {"project_name": "Postgres"},
 }
 each_engine = pytest.mark.parametrize("fanout", ENGINES)
-each_name = pytest.mark.parametrize("answers", NAMES.values(), ids=NAMES)
+each_name = pytest.mark.parametrize("answers", params(NAMES, {"usual", "hostile"}))
 SECONDS = re.compile(r"(\d+)s")
 
 

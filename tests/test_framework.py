@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from .cases import params
 from .rendering import FRAMEWORK, NEEDED_ANSWERS, Renders, check, run_pytest
 
 DEFAULTS = {"auth": "none", "fanout": "memory"}
@@ -17,7 +16,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "everything": {"auth": "jwt", "fanout": "postgres", "telemetry": "opentelemetry", "docker": True},
     "redis, nothing else": DEFAULTS | {"fanout": "redis", "asyncapi": False, "demo_page": False},
 }
-WITH_PROCESSES = {"auth", "engine", "fanout", "server"}
+WITH_PROCESSES = {"auth", "engine", "fanout", "independence", "server"}
 """The folders whose tests start processes, so that each of them takes as long as all others together."""
 QUICK = {
     ("defaults", "all others"),
@@ -66,7 +65,8 @@ def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     assert "skipped" not in written
 
 
-@pytest.mark.parametrize("answers", params(ANSWERS.keys(), {"everything"}))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("answers", ANSWERS)
 def test_the_tests_of_the_framework_are_clean(overlaid: Path) -> None:
     check(overlaid, "ruff", "check", "tests")
     check(overlaid, "ruff", "format", "--check", "tests")

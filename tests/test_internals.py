@@ -98,7 +98,6 @@ MOVING = {
         "realtime/commands/routes.py",
         "realtime/handlers/route_handler.py",
         "realtime/internals.py",
-        "realtime/page/__init__.py",
         "realtime/plugin.py",
         "realtime/testing/cleanup.py",
         "realtime/testing/strategies.py",

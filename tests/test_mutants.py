@@ -104,9 +104,8 @@ MUTANTS: dict[str, Mistake] = {
         ("sessions/lifespan.py", "            await pair.on_accept(socket, connection)\n", ""),
         (
             "sessions/lifespan.py",
-            "            exit_stack.push_async_exit(partial(_disconnect",
-            "            await pair.on_accept(socket, connection)\n"
-            "            exit_stack.push_async_exit(partial(_disconnect",
+            "            exits.append(partial(_disconnect",
+            "            await pair.on_accept(socket, connection)\n            exits.append(partial(_disconnect",
         ),
     ],
     "clean-up twice": [
@@ -209,7 +208,7 @@ MUTANTS: dict[str, Mistake] = {
         ("fanout/dispatch.py", "            del self._subscribers[channel]", "            pass"),
     ],
     "channels are not left at the end": [
-        ("fanout/plugin.py", "exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])", "pass"),
+        ("fanout/plugin.py", "exits.append(partial(self._leave_all, state[CHANNELS_KEY]))", "pass"),
     ],
     "a message that is published is lost": [
         ("fanout/memory.py", "self._keep(kept", "kept.sequence % 100 and self._keep(kept"),

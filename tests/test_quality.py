@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -96,3 +97,10 @@ def test_its_tests_pass_in_a_subfolder(project: Path) -> None:
     )
     assert status == 0, written
     assert " passed" in written
+
+
+def test_an_editor_outside_of_the_environment_finds_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".venv").symlink_to(sys.prefix)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setenv("PATH", str(Path(which("node") or "/usr/bin/node").parent))
+    check(project, "pyright", "src/my_service/app.py")

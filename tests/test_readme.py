@@ -78,6 +78,7 @@ def test_the_first_command_scaffolds_a_service_and_serves_it(clone: Path) -> Non
     assert answers["_src_path"] == str(clone), "a relative path would break a later update"
 
 
+@pytest.mark.exhaustive
 def test_the_second_command_runs_the_tests(clone: Path) -> None:
     few = fresh_environment(PYTEST_ADDOPTS="tests/test_readme.py -k test_ci_runs")
     result = subprocess.run(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from socket import socket
 from typing import NamedTuple
 
+import pytest
 from websockets.frames import Opcode
 
 from .service import MEBIBYTE, Service, Start, frame, read_close, reset
@@ -97,6 +98,7 @@ class Soak:
             self._peers.popleft().close()
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_of_any_mix(start: Start) -> None:
     soak = Soak(start(**LIVELY))
     memories: list[int] = []

@@ -1,5 +1,6 @@
 """Hooks that record, and an application that is nothing but sessions and the handlers of one test."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -8,9 +9,11 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.testing import TestClient
+from websockets.sync.client import ClientConnection
 
 from my_service.realtime import Cause, ConnectionInfo, Socket
 from my_service.realtime.sessions.plugin import Sessions
+from my_service.realtime.testing import TIMEOUT
 from my_service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager[TestClient[Litestar]]]
@@ -44,3 +47,9 @@ def build(hooks: Hooks, *handlers: Any, **limits: Any) -> Litestar:
     settings = Settings.load(**({"max_messages_per_second": 0, "hook_seconds": 1} | limits))
     sessions = Sessions(settings, ConnectionInfo, hooks)
     return Litestar(list(handlers), plugins=[sessions], logging_config=None, openapi_config=None)
+
+
+def receive(client: ClientConnection) -> dict[str, Any]:
+    """Return the next message of a service in a process of its own."""
+    message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
+    return message

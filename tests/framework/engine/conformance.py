@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Protocol
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
-from websockets.sync.client import ClientConnection
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
@@ -26,6 +25,8 @@ from my_service.realtime.fanout.messages import GapMarker, Members, Message, nod
 from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
+
+from ..recording import receive
 
 MIB = 1024**2
 PASSWORD = "secret"  # noqa: S105
@@ -40,11 +41,6 @@ class Server(Protocol):
     def __init__(self, folder: Path) -> None: ...
     def start(self) -> None: ...
     def kill(self) -> None: ...
-
-
-def hear(client: ClientConnection) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
-    return message
 
 
 @asynccontextmanager
@@ -173,8 +169,8 @@ class EngineTests:
                 await forger.remember("forged", time.time() + 3600)
                 await node.remember("kept", time.time() + 3600)
                 await node.publish("hall", HELLO)
-                heard = [(await received.get()).data for _ in range(3)]
-                assert heard == [b"1", GapMarker("hall", 1).data, HELLO]
+                messages = [(await received.get()).data for _ in range(3)]
+                assert messages == [b"1", GapMarker("hall", 1).data, HELLO]
                 history = await node.read_history("hall", first - 1)
                 assert [message.data for message in history.messages] == [b"1", b"", HELLO]
                 assert await node.remembered() == ["kept"]
@@ -199,8 +195,8 @@ class EngineTests:
                 await forger.publish("other", genuine, exclude="somebody")
                 await forger.publish("other", genuine.replace(b"eve", b"ada"))
                 await node.publish("other", b"after")
-                heard = [(await received.get()).data for _ in range(4)]
-                assert heard == [*[GapMarker("other", 1).data] * 3, b"after"]
+                messages = [(await received.get()).data for _ in range(4)]
+                assert messages == [*[GapMarker("other", 1).data] * 3, b"after"]
 
         asyncio.run(asyncio.wait_for(move(), TIMEOUT))
 
@@ -210,14 +206,14 @@ class EngineTests:
         async def rotate() -> None:
             async with (
                 receiving(self.backend, settings, "hall", secrets=["old"]) as (before, _),
-                receiving(self.backend, settings, "hall", secrets=["old", "new"]) as (first, hears_first),
-                receiving(self.backend, settings, "hall", secrets=["new", "old"]) as (second, hears_second),
+                receiving(self.backend, settings, "hall", secrets=["old", "new"]) as (first, of_first),
+                receiving(self.backend, settings, "hall", secrets=["new", "old"]) as (second, of_second),
                 receiving(self.backend, settings, "hall", secrets=["new"]) as (after, _),
             ):
                 nodes = [before, first, second, after]
                 for number, node in enumerate(nodes):
                     await node.publish("hall", b"%d" % number)
-                for received in (hears_first, hears_second):
+                for received in (of_first, of_second):
                     assert [(await received.get()).data for _ in nodes] == [b"0", b"1", b"2", b"3"]
 
         asyncio.run(asyncio.wait_for(rotate(), TIMEOUT))
@@ -278,7 +274,7 @@ class EngineTests:
 
         async def change() -> None:
             async with (
-                receiving(self.backend, settings, "hall", secrets=["service"]) as (one, heard),
+                receiving(self.backend, settings, "hall", secrets=["service"]) as (one, received),
                 receiving(self.backend, settings, secrets=["service"]) as (two, _),
                 receiving(self.backend, settings, secrets=["forger"]) as (forger, _),
             ):
@@ -297,7 +293,7 @@ class EngineTests:
                 await two.leave_presence("hall", "ada")
                 await two.join_presence("hall", "ada", b"joined", b"left")
                 assert (await one.members("hall")).states == {"ada": b""}
-                messages = [(await heard.get()).data for _ in range(7)]
+                messages = [(await received.get()).data for _ in range(7)]
                 forged = GapMarker("hall", 1).data
                 assert messages == [HELLO, b"2", b"3", b"said", forged, b"4", b"joined"]
 
@@ -388,11 +384,11 @@ class EngineTests:
                 await self.notify(engine, "hall", f"9007199254740991 {first} - {{channel}} {{}}")
                 for text in (b'{"text":"one"}', b'{"text":"two"}'):
                     await broker.publish("hall", text)
-                heard: list[bytes] = []
-                while b'{"text":"two"}' not in heard:
+                messages: list[bytes] = []
+                while b'{"text":"two"}' not in messages:
                     message = await received.get()
-                    heard += [] if isinstance(message, GapMarker) else [message.data]
-                assert heard == [b'{"text":"one"}', b'{"text":"two"}']
+                    messages += [] if isinstance(message, GapMarker) else [message.data]
+                assert messages == [b'{"text":"one"}', b'{"text":"two"}']
 
         asyncio.run(asyncio.wait_for(forge(), TIMEOUT))
 
@@ -421,12 +417,12 @@ class EngineTests:
         nodes = [start(fanout_url=url, publish_seconds=30) for _ in range(2)]
         with ExitStack() as stack:
             one = stack.enter_context(nodes[0].connect("/ws/rooms/hall?after=0"))
-            assert hear(one)["type"] == "joined"
+            assert receive(one)["type"] == "joined"
             other = stack.enter_context(nodes[1].connect("/ws/rooms/hall", additional_headers=credentials("eve")))
-            assert hear(one)["connection"] == hear(other)["connection"], "both receive who joins"
+            assert receive(one)["connection"] == receive(other)["connection"], "both receive who joins"
             one.send('{"type":"say","text":"before"}')
-            said = hear(one)
-            assert (said["text"], hear(other)["text"]) == ("before", "before")
+            said = receive(one)
+            assert (said["text"], receive(other)["text"]) == ("before", "before")
             engine.kill()
             for node in nodes:
                 node.wait_for("engine unavailable")
@@ -436,11 +432,11 @@ class EngineTests:
             for node in nodes:
                 node.wait_for("engine available again")
                 assert node.get("/ready")[0] == 200
-            meanwhile = hear(one)
-            assert (meanwhile["text"], hear(other)["text"]) == ("meanwhile", "meanwhile")
+            meanwhile = receive(one)
+            assert (meanwhile["text"], receive(other)["text"]) == ("meanwhile", "meanwhile")
             assert meanwhile["sequence"] == said["sequence"] + 1
             late = stack.enter_context(nodes[1].connect(f"/ws/rooms/hall?after={said['sequence']}"))
-            assert hear(late) == meanwhile
+            assert receive(late) == meanwhile
         for node in nodes:
             assert "fanout_operations_failed_total 0.0" in node.get("/metrics")[1]
 
@@ -449,9 +445,9 @@ class EngineTests:
         channels = [channel(name) for channel in (room_channel, user_channel, node_channel) for name in names]
 
         async def cross() -> None:
-            heard: list[tuple[str, bytes]] = []
+            messages: list[tuple[str, bytes]] = []
             broker = EngineBroker(Settings(fanout_url=engine.url), self.backend)
-            await broker.start(lambda channel, message: heard.append((channel, message.data)))
+            await broker.start(lambda channel, message: messages.append((channel, message.data)))
             try:
                 for channel in channels:
                     broker.subscribe(channel)
@@ -460,9 +456,9 @@ class EngineTests:
                 sent = [(channel, str(number).encode()) for number, channel in enumerate(channels)]
                 for channel, data in sent:
                     await broker.publish(channel, data)
-                while len(heard) < len(sent):  # noqa: ASYNC110  nobody tells
+                while len(messages) < len(sent):  # noqa: ASYNC110  nobody tells
                     await asyncio.sleep(0.01)
-                assert sorted(heard) == sorted(sent)
+                assert sorted(messages) == sorted(sent)
                 for channel, data in sent:
                     assert [message.data for message in (await broker.read_history(channel, 0)).messages] == [data]
             finally:
@@ -481,7 +477,9 @@ class EngineTests:
     def test_a_secret_is_long_and_there_where_tokens_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{PREFIX}FANOUT_URL")
         for secrets in ("short", f"{'s' * 32},short"):
-            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes, and 32 are needed"):
+            with pytest.raises(
+                SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes, and 32 are needed"
+            ):
                 Settings.load(fanout_secret=secrets)
         settings = Settings.load(fanout_secret=f"{'s' * 32}, {'t' * 32}")
         assert "ssss" not in repr(settings)

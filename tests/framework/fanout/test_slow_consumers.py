@@ -11,15 +11,12 @@ from websockets.sync.client import ClientConnection
 
 from my_service.realtime.testing import TIMEOUT, Service, Start
 
+from ..recording import receive
+
 ROOM = "/ws/rooms/hall"
 LARGE = "x" * 60_000
 MESSAGES = 300
 SMALL_BUFFERS = {"max_pending_bytes": 1000, "max_backlog": 10, "max_messages_per_second": 0, "send_seconds": 0}
-
-
-def receive(client: ClientConnection) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
-    return message
 
 
 def enter(service: Service, stack: ExitStack, path: str = ROOM, **options: Any) -> ClientConnection:

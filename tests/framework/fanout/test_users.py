@@ -149,8 +149,8 @@ def test_a_user_resumes_as_in_a_room(service: TestClient[Litestar]) -> None:
         service.post(f"/note?user=ada&text={text}")
     with service.websocket_connect(f"/inbox?user=ada&after={first}") as inbox:
         assert inbox.receive_json(timeout=TIMEOUT) == {"type": "gap", "channel": "user:ada", "missed": 1}
-        heard = [inbox.receive_json(timeout=TIMEOUT) for _ in range(2)]
-        assert [(each["text"], each["sequence"] - first) for each in heard] == [("3", 2), ("4", 3)]
+        messages = [inbox.receive_json(timeout=TIMEOUT) for _ in range(2)]
+        assert [(each["text"], each["sequence"] - first) for each in messages] == [("3", 2), ("4", 3)]
 
 
 def test_a_user_is_removed_from_a_room_and_told_why(service: TestClient[Litestar]) -> None:
@@ -160,8 +160,8 @@ def test_a_user_is_removed_from_a_room_and_told_why(service: TestClient[Litestar
             for user, room in (("", "hall"), ("ada", "yard"), ("ada", "hall"), ("ada", "hall")):
                 service.post(f"/remove?user={user}&room={room}")
             service.post("/say?room=hall&text=without+ada")
-            heard = [eve.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
-            assert heard == ["eve came", "ada came", "ada went", "without ada"]
+            messages = [eve.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
+            assert messages == ["eve came", "ada came", "ada went", "without ada"]
             service.post("/disconnect?user=ada")
             told = {"type": "error", "code": "removed", "detail": "spam", "extra": {"channel": "hall"}}
             assert ada.receive_json(timeout=TIMEOUT) == told

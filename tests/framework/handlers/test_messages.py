@@ -7,6 +7,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import Meta, Struct
 
 from my_service.realtime import ConfigurationError, listener
+from my_service.realtime.sessions.limits import is_ping
 from my_service.settings import Settings
 
 from ..recording import Serve
@@ -72,7 +73,7 @@ def test_a_bad_message_is_answered_and_the_connection_stays_open(serve: Serve, b
 def test_a_ping_is_answered_and_no_handler_sees_it(serve: Serve) -> None:
     seen.clear()
     with serve(calculate, max_bad_messages=1) as client, client.websocket_connect("/") as socket:
-        for ping in ('{"type":"ping"}', '{"type": "ping"}') * 3:  # more than the bad messages that are let through
+        for ping in ('{"type":"ping"}', '{"type": "ping"}', '{ "type": "ping" }') * 3:  # more than the bad messages
             socket.send_text(ping)
             assert socket.receive_text(timeout=20) == '{"type":"pong"}'
         socket.send_text('{"type":"add","number":1}')
@@ -157,11 +158,12 @@ def test_a_handler_keeps_a_ping_of_its_own(serve: Serve) -> None:
                 assert socket.receive_text(timeout=20) == answer
 
 
-@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '["ping"]', "Ping"])
+@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '["ping"]', "Ping", "{}"])
 def test_what_only_looks_like_a_ping_is_a_bad_message(serve: Serve, ping: str) -> None:
     with serve(calculate) as client, client.websocket_connect("/") as socket:
         socket.send_text(ping)
         assert socket.receive_json(timeout=20)["code"] == "invalid_message"
+    assert not is_ping(ping), "it would not count as a message"
 
 
 def test_a_listener_for_binary_frames_answers_no_ping(serve: Serve) -> None:

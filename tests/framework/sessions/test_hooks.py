@@ -1,5 +1,7 @@
 """The hooks: `on_disconnect` runs exactly once for every connection for which `on_accept` began."""
 
+from contextlib import ExitStack
+
 import pytest
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
@@ -46,10 +48,10 @@ def test_each_connection_is_cleaned_up_as_itself(serve: Serve, hooks: Hooks) -> 
 
 def test_a_cleanup_that_fails_is_logged_and_hides_no_cause(serve: Serve, hooks: Hooks) -> None:
     hooks.during_disconnect = fail
-    with serve(echo) as client, capture_logs() as logs:
+    with ExitStack() as capturing, serve(echo) as client:  # until the client is left, which awaits the clean-up
+        logs = capturing.enter_context(capture_logs())
         with client.websocket_connect("/"):
             pass
-        hooks.ended.get(timeout=20)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["on_disconnect failed"]
     assert [line["reason"] for line in logs if line["event"] == "connection closed"] == ["client_closed"]
 

@@ -423,14 +423,18 @@ export class ReconnectingWebSocket {
     const unlessOutdated = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
     socket.onopen = unlessOutdated(() => this.#onOpen(socket));
     socket.onmessage = unlessOutdated(({ data }) => this.#receive(data));
-    socket.onerror = () => {}; // `onclose` follows; the package ws would raise without it
-    socket.onclose = unlessOutdated(async ({ code, reason }) => {
+    const closed = unlessOutdated(async ({ code, reason }) => {
       this.#socket = undefined;
       const refusal = this.#wanted && this.#openedAt === Infinity ? await this.#askWhy(token) : undefined;
       if (attempt !== this.#attempt) return;
       if (refusal) this.#options.onRefused(refusal);
       if (attempt === this.#attempt) this.#onClose(code, refusal?.detail ?? reason, refusal?.status);
     });
+    socket.onclose = closed;
+    // `onclose` follows, but not in every Node after a refused handshake; the package ws raises without a listener.
+    const unclosed = () => socket === this.#socket && this.#openedAt === Infinity;
+    const lost = /** @type {any} */ ({ code: ABNORMAL, reason: "" });
+    socket.onerror = () => void setTimeout(() => unclosed() && closed(lost));
   }
 
   /**

@@ -237,13 +237,13 @@ class Fanout(InitPlugin):
 
     def _channels_of(self, socket: Socket) -> Channels:
         """Return the channels of a connection, which end with it."""
-        exit_stack = Session.of(socket).exit_stack
-        if exit_stack is None:
+        exits = Session.of(socket).exits
+        if exits is None:
             raise RuntimeError(f"{socket.scope['path']} joined a channel before it was accepted: join in on_accept")
         state = socket.scope["state"]
         if CHANNELS_KEY not in state:
             state[CHANNELS_KEY] = Channels()
-            exit_stack.push_async_callback(self._leave_all, state[CHANNELS_KEY])
+            exits.append(partial(self._leave_all, state[CHANNELS_KEY]))
         channels: Channels = state[CHANNELS_KEY]
         return channels
 
@@ -272,7 +272,7 @@ class Fanout(InitPlugin):
             self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
 
-    async def _leave_all(self, channels: Channels) -> None:
+    async def _leave_all(self, channels: Channels, _: object) -> None:
         for channel in tuple(channels.tracked):
             self._untrack(channels, channel)
         for channel in tuple(channels.subscriptions):

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..internals import frames_of
 from ..sessions.cause import held_exceptions
 from ..sessions.fast_path import split_fields
-from ..sessions.limits import PONGS
+from ..sessions.limits import PLAIN_PING, PLAIN_PONG, is_ping
 from ..sessions.session import Session
 
 MAX_DETAIL: Final = 200
@@ -93,8 +93,6 @@ class Pong(Struct, tag="pong"):
 
 
 OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
-PING: Final = msgspec.json.encode(Ping())
-"""A ping that had a `ref`, without it; those that had none are in `PONGS`."""
 
 
 REFUSALS: Final[tuple[type[Exception], ...]] = (MessageError, HTTPException, ExceptionGroup)
@@ -151,7 +149,7 @@ class Codec:
         """A `ping` in JSON is answered here, because it is not a message that the listener takes."""
         if self.is_json and not self._receives_binary:
             try:
-                self._decode(PING)
+                self._decode(msgspec.json.encode(Ping()))
             except msgspec.DecodeError:
                 self.answers_pings = True
 
@@ -186,9 +184,9 @@ class Codec:
                 detail = "nested too deeply"
             except (msgspec.DecodeError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
-                if self.answers_pings and (frame == PING or frame in PONGS):
+                if self.answers_pings and is_ping(frame):
                     await session.count_ping()
-                    await session.send_message(PONGS[frame] if frame == "ping" else Pong(), session.ref)
+                    await session.send_message(PLAIN_PONG if frame == PLAIN_PING else Pong(), session.ref)
                     continue
                 detail = str(error)
             await session.count_bad_message()

@@ -68,7 +68,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self._client_speaks_first = client_speaks_first
         self._per_message = dict(per_message or {})
         self._around = (*hooks, connection_lifespan)
-        self._hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
+        self.hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
         self._lifespan = connection_lifespan and binder(connection_lifespan)
         super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
         self.dependencies = {**(dependencies or {})}  # without Litestar's own for the hooks
@@ -123,7 +123,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             injected: What Litestar has injected, by name, and the socket.
         """
         socket: Socket = injected["socket"]
-        hooks = [HookPair(*(partial(_call, bind, injected) for bind in self._hooks))] if self._hooks else []
+        hooks = [HookPair(*(partial(_call, bind, injected) for bind in self.hooks))] if self.hooks else []
         inner = None
         if self._lifespan:
             inner = partial(_call, self._lifespan, injected, socket, Session.of(socket).ensure_connection())

@@ -154,8 +154,7 @@ class FloodLimit:
 
     def process(self, _: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """Count a line of the service, as a processor of structlog."""
-        kind = " ".join(filter(None, (str(event["event"]), event.get("reason"))))
-        if level not in ORDINARY and not self.allows(kind):
+        if level not in ORDINARY and not self.allows(f"{event['event']} {event.get('reason', '')}".rstrip()):
             raise structlog.DropEvent
         return event
 

@@ -21,7 +21,7 @@ from ..errors import ConfigurationError
 from ..fanout.plugin import Fanout
 from ..observability.logs import Logging, LogStream
 from ..parts import load_app
-from ..sessions.origin import PEER, Peer
+from ..sessions.origin import FORWARDED, PEER, Peer
 from ..sessions.plugin import Sessions
 from ..settings import CoreSettings
 from .drain import DrainingServer
@@ -157,8 +157,9 @@ class TrustedProxies(ProxyHeadersMiddleware):
             address = scope["client"][0] if scope["client"] else ""
             trusted = address in self.trusted_hosts
             scope.setdefault("state", {})[PEER] = Peer(address, trusted)
-            if trusted:
-                scope["headers"] = _effective(scope["headers"])
+            if not trusted or not any(name in FORWARDED for name, _ in scope["headers"]):
+                return self.app(scope, receive, send)  # uvicorn's would keep a coroutine for as long as it lasts
+            scope["headers"] = _effective(scope["headers"])
         return super().__call__(scope, receive, send)
 
 

@@ -381,7 +381,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.close_timeout = OFFENDER_CLOSE_SECONDS
         await super().send(message)
         if message["type"] == "websocket.accept":
-            del self.request, self.response  # not needed any more, and kept for as long as the connection lasts
+            self.request.headers.clear()  # the parser keeps them for as long as the connection lasts
+            del self.request, self.response
             self._reads_frames = self.handshake_complete and not (self.close_sent or self.disconnected)
             if self._rest:
                 self.transport.resume_reading()

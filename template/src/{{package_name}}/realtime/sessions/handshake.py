@@ -21,7 +21,7 @@ from websockets.frames import CloseCode
 
 from ..internals import has_readable_host, routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
-from .limits import TokenBucket
+from .limits import Client, TokenBucket
 from .origin import OriginPolicy, own_origin
 from .registry import Registry
 from .runtime import DENIAL_RESPONSE, Runtime, client_address
@@ -58,7 +58,8 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
-        if denial := self._denial(handshake):
+        client = self._registry.client_of(client_address(handshake))
+        if denial := self._denial(handshake, client):
             reason, status, detail = denial
             hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
             await self._runtime.reject(handshake, send, reason, status, detail, **hints)
@@ -70,7 +71,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
-        self._registry.add(session)
+        self._registry.count(session, client)
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
@@ -81,7 +82,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             session.leave()
             self._registry.remove(session, writer)
 
-    def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
+    def _denial(self, handshake: dict[str, Any], client: Client) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
         settings, registry = self._runtime.settings, self._registry
         if self._runtime.draining:
@@ -90,7 +91,6 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
-        client = registry.client_of(client_address(handshake))
         if 0 < settings.max_connections_per_address <= client.sessions:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         if client.exceeded():

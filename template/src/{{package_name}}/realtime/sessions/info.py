@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from .cause import Cause
 
@@ -82,7 +82,7 @@ class ConnectionInfo(SessionLink):
     It can be weakly referenced.
     """
 
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     """Unique for each connection; stands in the messages, in the log, and in the hooks."""
     accepted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When the handshake was accepted, in UTC."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -66,32 +66,41 @@ async def connection_context(
     await socket.accept(next((each for each in wanted if each in offered), None))
     connection.accepted_at = datetime.now(UTC)
     log.info("connection accepted", path=session.path, client=session.client)
-    async with AsyncExitStack() as exit_stack:
-        session.begin_lifespan(socket, exit_stack)
-        exit_stack.push_async_exit(partial(_close, session))
+    exits = session.begin_lifespan(socket)
+    exits.append(partial(_log_closed, session))
+    error: BaseException | None = None
+    try:
         for pair in (session.runtime.hooks, *hooks):
-            exit_stack.push_async_exit(partial(_disconnect, pair, socket, session))
+            exits.append(partial(_disconnect, pair, socket, session))
             await pair.on_accept(socket, connection)
-        if inner:
-            await exit_stack.enter_async_context(inner())
-        session.begin_messages()
-        first = session.settings.first_message_seconds if client_speaks_first else 0
-        exit_stack.callback(SilenceLimit(session, first=first, idle=session.settings.idle_seconds).stop)
-        exit_stack.push_async_callback(session.end_tasks)  # before what they use is left
-        yield
+        async with inner() if inner else nullcontext():
+            session.begin_messages()
+            first = session.settings.first_message_seconds if client_speaks_first else 0
+            limit = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
+            try:
+                yield
+            finally:
+                limit.stop()
+                await session.end_tasks()  # before what they use is left
+    except BaseException as raised:  # noqa: BLE001
+        error = raised
+    while exits:  # an `AsyncExitStack` would take a kibibyte for as long as the connection lasts
+        leave = exits.pop()
+        try:
+            cause = await session.end(error)
+            if isinstance(error, Exception | BaseExceptionGroup):  # the connection has ended with it
+                error = None
+            await leave(cause)
+        except BaseException as raised:  # noqa: BLE001
+            error = raised
+    if error:  # a cancellation: the task is cancelled
+        raise error
     if session.initializing:  # a context manager has to yield or raise
         raise WebSocketException(detail="initialization failed", code=CloseCode.INTERNAL_ERROR)
 
 
-async def _disconnect(
-    pair: HookPair, socket: Socket, session: Session, _: object, error: BaseException | None, __: object
-) -> bool:
-    """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing.
-
-    Returns:
-        Whether the error is dealt with.
-    """
-    cause = await session.end(error)
+async def _disconnect(pair: HookPair, socket: Socket, session: Session, cause: Cause) -> None:
+    """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing."""
     limit = asyncio.timeout(session.settings.hook_seconds)
     try:
         async with limit:
@@ -104,16 +113,10 @@ async def _disconnect(
             log.exception("on_disconnect failed", path=session.path)
         else:
             log.debug("on_disconnect was refused what it wanted", path=session.path, error=repr(failure))
-    return _is_over(error)
 
 
-async def _close(session: Session, _: object, error: BaseException | None, __: object) -> bool:
-    """Write the one log line about the end.
-
-    Returns:
-        Whether the error is dealt with.
-    """
-    cause = await session.end(error)
+async def _log_closed(session: Session, cause: Cause) -> None:
+    """Write the one log line about the end."""
     session.metrics.ended[cause.reason] += 1
     log.info(
         "connection closed",
@@ -126,15 +129,6 @@ async def _close(session: Session, _: object, error: BaseException | None, __: o
         messages_sent=session.messages_sent,
         **({"limit": session.exceeded_limit} if session.exceeded_limit else {}),
     )
-    return _is_over(error)
-
-
-def _is_over(error: BaseException | None) -> bool:
-    """Return whether an error needs to go no further, now that the connection has ended with it.
-
-    A cancellation does, so that the task is cancelled.
-    """
-    return isinstance(error, Exception | BaseExceptionGroup)
 
 
 class SilenceLimit:

@@ -3,20 +3,21 @@
 """
 
 from time import monotonic
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from ..settings import CoreSettings
 
-PONGS: Final = dict.fromkeys(('{"type":"ping"}', '{"type": "ping"}'), '{"type":"pong"}') | {"ping": "pong"}
-"""What is a ping, and its answer: in JSON, as `JSON.stringify` and Python's `json.dumps` write it, and as plain text,
-the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`. In JSON it may have a `ref` too."""
+PLAIN_PING: Final = "ping"
+PLAIN_PONG: Final = "pong"
+"""A ping in plain text, the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`; its answer."""
 
-decode_ping: Final = msgspec.json.Decoder(msgspec.defstruct("Ping", [], tag="ping")).decode
+PING_FIELDS: Final = ("type", Literal["ping"]), ("ref", msgspec.Raw, msgspec.Raw())
+decode_ping: Final = msgspec.json.Decoder(msgspec.defstruct("Ping", PING_FIELDS, forbid_unknown_fields=True)).decode
 
 MAX_PING: Final = 500
-"""Characters of a ping with a `ref`."""
+"""Characters of a ping."""
 
 NOT_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeError)
 """What decoding raises of a text that is no JSON."""
@@ -95,10 +96,10 @@ class Client:
         return not self.sessions and self._messages.is_full() and self._bytes.is_full()
 
 
-def is_ping(text: str | None) -> bool:
-    """Return whether a text message is a ping, with or without a `ref`."""
-    if text is None or text in PONGS or len(text) > MAX_PING:
-        return text in PONGS
+def is_ping(text: str | bytes | None) -> bool:
+    """Return whether a message is a ping: in JSON, with or without a `ref`, or in plain text."""
+    if text is None or text == PLAIN_PING or len(text) > MAX_PING:
+        return text == PLAIN_PING
     try:
         decode_ping(text)
     except NOT_JSON:

@@ -66,12 +66,9 @@ class Registry(Collector):
     def _forget(self, client: Client) -> None:
         del self._absent[client], self.clients[client.key]
 
-    def add(self, session: Session) -> None:
-        """Count a session."""
+    def count(self, session: Session, client: Client) -> None:
+        """Count a session as one of a client's, until it is closed."""
         self._sessions.add(session)
-        self._count(session, self.client_of(session.client))
-
-    def _count(self, session: Session, client: Client) -> None:
         self._absent.pop(client, None)
         client.sessions += 1
         session.clients += (client,)
@@ -112,7 +109,7 @@ class Registry(Collector):
             return "connections"
         if client.exceeded():
             return "messages"
-        self._count(session, client)
+        self.count(session, client)
         session.user = user
         return ""
 

@@ -1,8 +1,8 @@
 """`Session`: one WebSocket between the server and Litestar, from its handshake to the end of its clean-up."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -135,8 +135,8 @@ class Session:
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
     """Called with the `websocket.accept` event before it is sent. It may change the event, or raise."""
-    exit_stack: AsyncExitStack | None = None
-    """What is undone when the connection ends, the last first; None until it is accepted in its lifespan."""
+    exits: list[Callable[[Cause], Awaitable[None]]] | None = None
+    """What is called when the connection ends, the last first; None until it is accepted in its lifespan."""
     initializing: bool = False
     """Its `on_accept` hooks have not returned yet."""
     receive_event: Receive = field(init=False)
@@ -459,14 +459,13 @@ class Session:
             self.scope["state"]["connection"] = self.connection
         return self.connection
 
-    def begin_lifespan(self, socket: Socket, exit_stack: AsyncExitStack) -> None:
+    def begin_lifespan(self, socket: Socket) -> list[Callable[[Cause], Awaitable[None]]]:
         """Enter the connection's lifespan, once it is accepted, on the fast path where there is one.
 
         What surrounds the application as a whole, such as tracing, sees the handshake and the end of a connection on
         the fast path, but not its messages.
         """
-        self.exit_stack = exit_stack
-        self.initializing = True
+        self.exits, self.initializing = [], True
         handler: Any = socket.route_handler
         traits = self.runtime.handlers.get(handler)
         if traits is None:
@@ -483,6 +482,7 @@ class Session:
             writer.notify_disconnect(self._notice_disconnect)
         if not traits.direct:
             self.receive_event = socket.receive
+        return self.exits
 
     def begin_messages(self) -> None:
         """Note that the `on_accept` hooks have returned: the time of the first message counts from now."""

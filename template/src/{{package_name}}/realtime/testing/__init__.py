@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -38,9 +39,11 @@ __all__ = (
     "client",
     "connect",
     "credentials",
+    "dialogues",
     "environment",
     "identify",
     "published",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "run",
     "settings",
@@ -67,6 +70,11 @@ class LoggingForTests(Logging):
 def pytest_configure(config: pytest.Config) -> None:
     """Import each test by its path: those of two services in one repository have the same names."""
     config.option.importmode = "importlib"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the proof of state independence: what other tests leave in a module would hide a mistake from it."""
+    items.sort(key=lambda item: item.path.name != "test_state_independence.py")
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +109,16 @@ def identify() -> Identify:
     Replace it where a guard asks for more: `return lambda user, path: credentials(user, roles=["admin"])`.
     """
     return lambda user, _: credentials(user)
+
+
+@pytest.fixture
+def dialogues() -> dict[str, list[list[Any]]]:
+    """What the clients of the proof of state independence say besides what the annotations tell, by the path.
+
+    Replace it where types alone do not lead far enough, or where a handler reads the socket itself:
+    `return {"/ws/orders": [[Start(), Add(item="tea"), Pay()]]}`.
+    """
+    return {}
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ class Life:
     session: Session
     connection: Any
     server: DrainingServer
+    fanout: Fanout
     events: list[str] = field(default_factory=list[str])
     """What of it was called, and what of that has returned, in order."""
     causes: list[tuple[Reason, int]] = field(default_factory=list[tuple[Reason, int]])
@@ -99,6 +100,11 @@ class Life:
         """Have what is held return, or raise."""
         self.error = error
         self.released.set()
+
+    async def cut(self) -> None:
+        """Take the fan-out away, whatever carries it, and have what is held ask for it."""
+        await self.fanout.broker.stop()
+        self.release(FanoutUnavailableError())
 
     def flood(self) -> None:
         """Send to the client, which does not read, without an end."""
@@ -138,6 +144,7 @@ HELD: Final = (Point.HANDLER, Point.SCOPE, Point.STREAM, Point.TASK)
 IDLE: Final = (Point.FIRST, Point.BETWEEN)
 AT_ONCE: Final = "the hook raises at once"
 AT_ITS_END: Final = "the hook raises at its end"
+CUT: Final = "the fan-out is unavailable"
 CANCELLED: Final = "the hook is cancelled"
 FAILED: Final = {(Reason.INITIALIZATION_FAILED, 1011)}
 LOST: Final = {(Reason.CONNECTION_LOST, 1006)}
@@ -159,8 +166,8 @@ ENDINGS: Final = (
     Ending("it is idle", nothing, {(Reason.LIMIT_EXCEEDED, 1008)}, IDLE, SOON | SILENT),
     Ending("it raises", lambda _, life: life.release(RuntimeError("a bug")), {(Reason.HANDLER_FAILED, 1011)}, HELD),
     Ending(
-        "the fan-out is unavailable",
-        lambda _, life: life.release(FanoutUnavailableError()),
+        CUT,
+        lambda _, life: life.cut(),
         {(Reason.SERVICE_CLOSED, 1013)},
         HELD,
     ),
@@ -238,7 +245,7 @@ class Cleanup:
         if isinstance(handler, ListenerRouteHandler) and self._frame:
             points |= {Point.BETWEEN} if self._patience == PATIENCE else set()
             points |= {Point.STREAM if handler.streams else Point.SCOPE if has_scopes else Point.HANDLER}
-            points |= {Point.OWN_ACCEPT} if self.endpoint.handler._has_hooks else set()
+            points |= {Point.OWN_ACCEPT} if handler.hooks else set()
         return points
 
     def _note(self, problems: Iterable[str]) -> None:
@@ -272,6 +279,11 @@ class Cleanup:
                     await writer.wait_closed()
         joined = self._fanout.channels - before
         await _until(lambda: not (self._registry.clients or self._registry.lingering))
+        if ending.what == CUT:
+            dispatcher = self._fanout._dispatcher
+            await self._fanout.broker.start(dispatcher.dispatch)
+            for channel in dispatcher.channels:
+                self._fanout.broker.subscribe(channel)
         self._note([*life.problems, *(["it is still registered"] if self._registry.clients else [])])
         self._note(f"it is still in the channel {each!r}" for each in self._fanout.channels - before)
         for channel in joined:
@@ -338,7 +350,7 @@ class Cleanup:
 
         async def accept(socket: Socket, connection: Any) -> None:
             if point is Point.ACCEPT:
-                CURRENT.set(Life(Session.of(socket), connection, self._server))
+                CURRENT.set(Life(Session.of(socket), connection, self._server, self._fanout))
                 self._lives.append(CURRENT.get())
             life, how = CURRENT.get(), self._ending.what if self._point is point else ""
             life.events.append(f"on_accept of {owner}")

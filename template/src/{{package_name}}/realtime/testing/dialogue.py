@@ -28,8 +28,8 @@ from urllib.parse import unquote
 import msgspec
 from litestar import Litestar
 
-from ..fanout.messages import Gap
-from ..fanout.plugin import Fanout
+from ..fanout.messages import Gap, Members
+from ..fanout.plugin import CHANNELS_KEY, Fanout
 from ..handlers.route_handler import ListenerRouteHandler
 from ..sessions.limits import NOT_JSON
 from ..sessions.session import SESSION_KEY, Session, Socket
@@ -38,6 +38,9 @@ from .strategies import is_object
 
 STEP_SECONDS: Final = 30
 """How long the service may be busy with a step, in the time of its event loop, before the next one comes."""
+
+LAST_SECONDS: Final = 3
+"""How long a dialogue goes on after its last step, in the time of its event loop: tasks and timers may do more."""
 
 MAX_FRAMES: Final = 100
 """Frames that a client receives before nobody waits for more of them: a stream may have no end."""
@@ -68,11 +71,14 @@ class Step(NamedTuple):
     waits: bool = True
     """The next step comes when the service has nothing more to do."""
     subprotocols: tuple[str, ...] = ()
+    user: str = ""
+    """As whom it connects, if not as a user of its own."""
 
     def __str__(self) -> str:
         """Write it as a line of a dialogue."""
         what = self.what if isinstance(self.what, str) else repr(self.what)
-        return f"{self.who:<8}{self.does} {what}".rstrip() + ("" if self.waits else ", and does not wait")
+        user = f" as {self.user}" if self.user else ""
+        return f"{self.who:<8}{self.does} {what}".rstrip() + user + ("" if self.waits else ", and does not wait")
 
 
 class Published(NamedTuple):
@@ -95,12 +101,14 @@ class Heard:
     """The answers to each of its messages, by `ref`. What has none, and was published on no channel, is under ""."""
     published: list[int] = field(default_factory=list[int])
     """What it heard of the channels that it has joined, as numbers of `Run.published`."""
-    joined: dict[str, float] = field(default_factory=dict[str, float])
-    """From which number on it receives what is published on a channel."""
+    joined: dict[str, int] = field(default_factory=dict[str, int])
+    """The channels that it has joined, with the number from which on it may receive what is published there."""
+    member: dict[str, int] = field(default_factory=dict[str, int])
+    """Those of them that it has not left, with the number from which on it has to."""
     ended: list[str] = field(default_factory=list[str])
-    """How it ended, unless it left."""
-    sees_others: bool = False
-    """It has asked who is present in a channel, and others were."""
+    """What its handshake has brought, and how it ended, unless it left."""
+    sees_others: set[Any] = field(default_factory=set[Any])
+    """Those of `answers` that may tell who else is present in a channel."""
     shared: tuple[str, ...] = ()
     """Fields of its `Connection` that are one object with those of another."""
 
@@ -128,11 +136,15 @@ class Idling(DefaultSelector):
         self.waiter: asyncio.Future[None] | None = None
         self.is_busy: Callable[[], bool] = bool
 
+    def only_timers(self) -> bool:
+        """Return whether no thread and no socket but the loop's own can have anything to do."""
+        return len(self.get_map()) == 1 and threading.active_count() == 1
+
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         events = super().select(0)
         if events or (timeout is not None and timeout <= 0):
             return events
-        only_timers = len(self.get_map()) == 1 and threading.active_count() == 1  # the one socket is the loop's own
+        only_timers = self.only_timers()
         if self.waiter and not (self.waiter.done() or (self.is_busy() and not (only_timers and timeout is None))):
             self.waiter.set_result(None)
         elif only_timers and timeout is not None:
@@ -165,12 +177,14 @@ class Client:
 
     def __init__(self, run: Run, app: Any, step: Step, identify: Identify) -> None:
         self.heard = run.heard[step.who] = Heard()
+        self.user = step.user or step.who
         self._who = step.who
         self._run = run
+        self._said: set[Any] = set()
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._reads = False
         path, _, query = str(step.what).partition("?")
-        headers = {"host": "testserver.local", **identify(step.who, path)}
+        headers = {"host": "testserver.local", **identify(self.user, path)}
         self._scope: dict[str, Any] = {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -197,11 +211,26 @@ class Client:
         session: Session | None = self._scope["state"].get(SESSION_KEY)
         return session
 
+    @property
+    def channels(self) -> Any:
+        """The channels to which it is subscribed now."""
+        return getattr(self._scope["state"].get(CHANNELS_KEY), "subscriptions", ())
+
     def is_busy(self) -> bool:
         """Return whether the application has not done yet all that it was asked for."""
         heard = len(self.heard.published) + sum(map(len, self.heard.answers.values()))
         waits = self._reads and self._inbox.empty() and not (self.session and self.session.exchanges)
         return not (self.task.done() or waits or heard > MAX_FRAMES)
+
+    def say(self, frame: str | bytes) -> None:
+        """Let the application receive a message."""
+        message = decode(frame)
+        self._said.add(message.get("ref", "") if is_object(message) else "")
+        self.put({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
+
+    def see_others(self) -> None:
+        """Note that what it receives next may tell of others."""
+        self.heard.sees_others |= {ref for ref in self._said if not ref or ref not in self.heard.answers} or {""}
 
     def put(self, event: Any) -> None:
         """Let the application receive an event."""
@@ -217,6 +246,8 @@ class Client:
         match event["type"]:
             case "websocket.accept":
                 self.heard.connection = self.session.ensure_connection().id if self.session else "?"
+                if event.get("headers") or event.get("subprotocol"):
+                    self._end(f"is accepted with {event.get('subprotocol')} {[*event.get('headers', ())]}")
             case "websocket.send":
                 text = event.get("text")
                 self._hear(text if text is not None else event["bytes"])
@@ -224,6 +255,8 @@ class Client:
                 self._end(f"is closed with {event['code']} {event['reason']}")
             case "websocket.http.response.start":
                 self._end(f"{REFUSED}{event['status']}")
+            case "websocket.http.response.body":
+                self._end(f"receives {event.get('body', b'').decode()}")
             case _:
                 pass
 
@@ -233,11 +266,7 @@ class Client:
 
     def _hear(self, frame: str | bytes) -> None:
         self._run.lines.append(f"{self._who:<8}receives {frame if isinstance(frame, str) else repr(frame)}")
-        try:
-            message: Any = msgspec.json.decode(frame)
-        except NOT_JSON:
-            message = frame
-        ref = ""
+        message, ref = decode(frame), ""
         if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
             ref = message.pop("ref", "")
         number = None if ref else find_published(self._run, self.heard, message)
@@ -245,6 +274,14 @@ class Client:
             self.heard.answers.setdefault(ref, []).append(message)
         elif number >= 0:
             self.heard.published.append(number)
+
+
+def decode(frame: str | bytes) -> Any:
+    """Return the JSON value of a frame, or the frame, where that is none."""
+    try:
+        return msgspec.json.decode(frame)
+    except NOT_JSON:
+        return frame
 
 
 def find_published(run: Run, heard: Heard, message: Any) -> int | None:
@@ -257,42 +294,40 @@ def find_published(run: Run, heard: Heard, message: Any) -> int | None:
         is_for_it = each.exclude != heard.connection and each.channel in heard.joined
         if is_due and is_for_it and each.message == plain and number not in heard.published:
             return number
-    return -1 if plain.get("type") == GAP and plain.get("channel") in heard.joined else None
+    return -1 if plain.get("type") == GAP and heard.joined else None
 
 
 class Watch:
     """Notes what goes through the fan-out of an application."""
 
     def __init__(self, fanout: Fanout, run: Run, clients: dict[str, Client]) -> None:
-        self._fanout = fanout
         self._run = run
         self._clients = clients
-        self._publish, self._join = fanout.broker.publish, fanout.join
-        self._leave, self._present = fanout.leave, fanout.present
-        for target, name in ((fanout.broker, "publish"), (fanout, "join"), (fanout, "leave"), (fanout, "present")):
-            patch.object(target, name, getattr(self, name)).start()  # for good: the process is a fork
+        self._publish, self._members = fanout.broker.publish, fanout.broker.members
+        self._join = fanout._join
+        names = {"publish": fanout.broker, "members": fanout.broker, "_join": fanout}
+        for name, target in names.items():
+            patch.object(target, name, getattr(self, name.strip("_"))).start()  # for good: the process is a fork
 
     def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
         self._run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
         return self._publish(channel, data, exclude)
 
-    async def join(self, socket: Socket, channel: str, **options: Any) -> None:
-        self._heard_by(socket).joined.setdefault(channel, len(self._run.published))
-        await self._join(socket, channel, **options)
-
-    async def leave(self, socket: Socket, channel: str) -> None:
-        self._heard_by(socket).joined[channel] = float("inf")
-        await self._leave(socket, channel)
-
-    async def present(self, channel: str) -> list[str]:
-        members = await self._present(channel)
-        if client := self._clients.get(SPEAKER.get()):
-            client.heard.sees_others |= not {*members} <= {client.heard.connection, SPEAKER.get()}
-        return members
-
-    def _heard_by(self, socket: Socket) -> Heard:
+    async def join(self, socket: Socket, channel: str, *arguments: Any, **options: Any) -> None:
         session = Session.of(socket)
-        return next((each.heard for each in self._clients.values() if each.session is session), Heard())
+        heard = next((each.heard for each in self._clients.values() if each.session is session), Heard())
+        heard.joined.setdefault(channel, len(self._run.published))
+        await self._join(socket, channel, *arguments, **options)
+        heard.member[channel] = len(self._run.published)
+
+    async def members(self, channel: str) -> Members:
+        members = await self._members(channel)
+        client = self._clients.get(SPEAKER.get())
+        if client:
+            same = [each for each in self._clients.values() if each.user == client.user]
+            if len(same) > 1 or not members.states.keys() <= {client.heard.connection, client.user}:
+                client.see_others()
+        return members
 
 
 async def converse(
@@ -317,8 +352,7 @@ async def converse(
         if step.does == "connects to":
             clients[step.who] = Client(run, app, step, identify)
         elif step.does == "says":
-            kind = "text" if isinstance(step.what, str) else "bytes"
-            clients[step.who].put({"type": "websocket.receive", kind: step.what})
+            clients[step.who].say(step.what)
         else:
             clients[step.who].put({"type": "websocket.disconnect", "code": 1000})
 
@@ -332,13 +366,17 @@ async def converse(
             do(step)
         else:
             time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile
-            await asyncio.sleep(pace)
+            if pace:  # else no turn of the loop, as where the others speak
+                await asyncio.sleep(pace)
         if step.waits:
             await loop.wait_idle(is_anybody_busy)
         run.seconds.append(time.perf_counter() - begin)
-    await loop.wait_idle(is_anybody_busy)
+    later = asyncio.create_task(asyncio.sleep(LAST_SECONDS))
+    await loop.wait_idle(lambda: is_anybody_busy() or (not later.done() and loop.idling.only_timers()))
+    later.cancel()
     note_shared_fields(clients)
     for client in clients.values():
+        client.heard.member = {each: number for each, number in client.heard.member.items() if each in client.channels}
         for ref in client.session.exchanges if client.session else ():
             del client.heard.answers.get(ref, [])[MAX_UNENDED:]
         cause = client.session.cause if client.session else None

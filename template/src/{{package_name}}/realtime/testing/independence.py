@@ -5,18 +5,18 @@ it receives when others speak before, in between and after.
 import gc
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 import anyio
-import msgspec
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 
-from .dialogue import REFUSED, Run, Step, start
+from ..fanout.channels import is_room
+from .dialogue import REFUSED, Run, Step, decode, start
 from .process import Identify
 from .strategies import OWNERS, Endpoint, is_array, is_object
 
@@ -50,28 +50,43 @@ class InterferenceError(AssertionError):
 
 
 @st.composite
-def dialogues(draw: st.DrawFn, target: Endpoint, endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
+def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
     """Draw a dialogue in which one client speaks to a listener, and one or two others to the same or to another."""
+    target, own = proof.endpoint, proof.dialogues
     scripts: dict[str, list[Step]] = {}
     first: Any = None
     lines: list[Any] = []
+    has_users = len({str(proof.identify(owner, target.path)) for owner in OWNERS}) > 1
     hurry = draw(st.booleans())
     waits = st.sampled_from([True, False, False] if hurry else [True])
     for owner in OWNERS[: 2 + draw(st.booleans())]:
-        endpoint = target if owner == ALPHA else draw(st.sampled_from([target, target, target, *endpoints]))
+        endpoint = target if owner == ALPHA else draw(st.sampled_from([target, target, target, *proof.endpoints]))
         address, says = draw(endpoint.addresses(owner)), endpoint.messages(owner)
         if owner != ALPHA and endpoint is target:
             address = first if draw(st.booleans()) else address  # where they may meet
-            says = st.one_of(says, says, st.sampled_from(lines))  # now and then the same
+            said = st.sampled_from(lines)  # now and then the same, or a part of it
+            says = st.one_of(says, says, said, st.builds(_mixed, says, said, st.integers(0)))
         drawn = draw(st.lists(says, min_size=1, max_size=MAX_LINES))
+        if own and endpoint is target:
+            drawn = draw(st.just(drawn) | st.sampled_from(own))
         if owner == ALPHA:
             first, lines = address, drawn
-        script = [Step(owner, "connects to", *address)]
+        user = draw(st.sampled_from(["", "", ALPHA] if has_users else [""])) if owner != ALPHA else ""
+        script = [Step(owner, "connects to", *address, user)]
         script += [Step(owner, "says", endpoint.frame(line, ref), draw(waits)) for ref, line in enumerate(drawn, 1)]
-        scripts[owner] = script + [Step(owner, "leaves")] * draw(st.booleans())
+        if draw(st.booleans()):  # answered by then, or which answers still come would be chance
+            script[-1:] = [script[-1]._replace(waits=True), Step(owner, "leaves")]
+        scripts[owner] = script
     order = [owner for owner in (*OWNERS[1:], ALPHA) for _ in scripts.get(owner, ())]
     order = draw(st.permutations(order)) if hurry or draw(st.booleans()) else order
     return tuple(scripts[owner].pop(0) for owner in order)
+
+
+def _mixed(message: Any, other: Any, choice: int) -> Any:
+    """Return a message with some of the fields of another that has the same."""
+    if not (is_object(message) and is_object(other) and message.keys() == other.keys()):
+        return message
+    return {name: (other if choice >> at & 1 else message)[name] for at, name in enumerate(message)}
 
 
 @dataclass(slots=True)
@@ -83,12 +98,14 @@ class Proof:
         endpoint: The listener.
         endpoints: All listeners; others may speak to any of them.
         identify: The headers of each client.
+        dialogues: What clients say to the listener besides what is drawn from its annotation: messages, in order.
     """
 
     app: Litestar
     endpoint: Endpoint
     endpoints: Sequence[Endpoint]
     identify: Identify
+    dialogues: Sequence[Sequence[Any]] = ()
     messages: int = 0
     """Messages that reached its function."""
     heard: int = 0
@@ -123,7 +140,7 @@ class Proof:
         anyio.run(anyio.sleep, 0)  # what it imports late is imported once, not in each fork
         gc.collect()
         gc.freeze()
-        converse = given(dialogues(self.endpoint, self.endpoints))(self._check)
+        converse = given(dialogues(self))(self._check)
         chosen = settings(
             max_examples=EXAMPLES,
             deadline=None,
@@ -178,13 +195,16 @@ class Proof:
 
     def _happens_again(self, steps: Sequence[Step], path: Path, alone: Run, among: Run) -> bool:
         """Repeat a dialogue. In those of its own, as much time passes as the others have taken, and more."""
-        for number in range(0 if path in self._confirmed else REPEATS):
+        again, number = 0, 0
+        while path not in self._confirmed and number < (REPEATS if again in {0, number} else 4 * REPEATS):
             pauses = [seconds * number / 2 for seconds in among.seconds]
             results = self._start(steps, only=ALPHA, pauses=pauses, pace=number % 2), self._start(steps)
             alone_again, among_again = (result() for result in results)
             expected, heard = self._outcome(steps, alone, ALPHA), self._outcome(steps, alone_again, ALPHA)
             self._volatile |= {each for each, _, _ in _differences(expected, heard)}
-            if path not in self._problems(steps, alone, among_again):
+            again += path in self._problems(steps, alone, among_again)
+            number += 1
+            if again < number / 3:
                 self._volatile.add(path)
             if path in self._volatile:
                 return False
@@ -194,8 +214,9 @@ class Proof:
     def _problems(self, steps: Sequence[Step], alone: Run, among: Run) -> dict[Path, str]:
         """Return what a client has heard that it should not have, by what it is about."""
         found: dict[Path, str] = {}
-        expected = self._outcome(steps, alone, ALPHA, sees_others=among.heard[ALPHA].sees_others)
-        for path, one, other in _differences(expected, self._outcome(steps, among, ALPHA)):
+        hidden = alone.heard[ALPHA].sees_others | among.heard[ALPHA].sees_others
+        outcomes = (self._outcome(steps, run, ALPHA, hidden) for run in (alone, among))
+        for path, one, other in _differences(*outcomes):
             found.setdefault(path, f"{ALPHA} receives {_name(path)} {other!r}. Alone, it receives {one!r}.")
         told = {who: "".join(map(str, (step for step in steps if step.who == who))) for who in among.heard}
         for who, heard in among.heard.items():
@@ -205,32 +226,44 @@ class Proof:
             for number in heard.published:
                 channel, _, by, _ = among.published[number]
                 joined = among.heard[by].joined if by else {}
-                if joined and channel not in joined:
+                if joined and channel not in joined and is_room(channel):
                     problem = f"{who} receives what {by} publishes on {channel!r}, and has not joined."
                     found["channel", who, by] = problem
+            for channel, other in ((channel, other) for channel in heard.member for other in among.heard):
+                if other > who and channel in among.heard[other].member:
+                    one, another = (self._received(among, each, channel, who, other) for each in (who, other))
+                    if one != another:
+                        found["order", who, other] = (
+                            f"{who} and {other} have joined {channel!r}, and do not receive the same: {one}, {another}."
+                        )
             for name in heard.shared:
                 if name not in self.endpoint.shared:
                     found["field", name] = f"Connection.{name} is one object for two connections."
         return found
 
-    def _outcome(self, steps: Sequence[Step], run: Run, who: str, *, sees_others: bool = False) -> Outcome:
+    def _received(self, run: Run, who: str, channel: str, *members: str) -> list[tuple[str, Any]]:
+        """Return what a member received while all these were members, of each sender in its order."""
+        since = max(run.heard[each].member[channel] for each in members)
+        ids = {run.heard[each].connection for each in members}
+        numbers = [number for number in run.heard[who].published if number >= since]
+        messages = [run.published[number] for number in numbers]
+        chosen = [(each.by, each.message) for each in messages if each.channel == channel and each.exclude not in ids]
+        return sorted(chosen, key=itemgetter(0))
+
+    def _outcome(self, steps: Sequence[Step], run: Run, who: str, hidden: Collection[Any] = ()) -> Outcome:
         """Return what a client heard, but for what others have published, and what is shared on purpose."""
         heard = run.heard[who]
-        requests: dict[Any, Any] = {}
-        for step in steps:
-            with suppress(msgspec.DecodeError, AttributeError, KeyError, UnicodeDecodeError):
-                if step.who == who and step.does == "says":
-                    request = msgspec.json.decode(step.what)
-                    requests[request.pop("ref")] = request
-        own = [run.published[number] for number in heard.published]
-        answers = {} if heard.sees_others or sees_others else heard.answers
+        said = [decode(step.what) for step in steps if step.who == who and step.does == "says"]
+        requests = {request.pop("ref", ""): request for request in said if is_object(request)}
+        own = [] if any(step.user for step in steps) else [run.published[number] for number in heard.published]
+        answers = {ref: messages for ref, messages in heard.answers.items() if ref not in {*hidden, *heard.sees_others}}
         found: Outcome = {}
         for ref, messages in (*answers.items(), ("", [each.message for each in own if each.by == who])):
             request = requests.get(ref)
             for message in messages:
                 if not any(each.conceals(request) or each.conceals(message) for each in self.endpoints):
                     found.setdefault((ref, _tag(request), _tag(message)), []).append(dict(_leaves((), message)))
-        found[END] = [{(): how} for how in heard.ended]
+        found[END] = [dict(_leaves((), how)) for how in heard.ended]
         return found
 
     def _count(self, steps: Sequence[Step], alone: Run) -> None:

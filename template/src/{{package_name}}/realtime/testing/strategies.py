@@ -264,8 +264,9 @@ class Endpoint:
 
     def frame(self, message: Any, ref: int) -> str | bytes:
         """Return a message as it is sent, with a `ref` where it may have one."""
-        if self._data is None or self._data.annotation in {str, bytes}:
-            return message  # type: ignore[no-any-return]
+        if isinstance(message, str | bytes) and (self._data is None or self._data.annotation in {str, bytes}):
+            return message
+        message = msgspec.to_builtins(message, enc_hook=self.handler.default_serializer)
         if isinstance(self.handler, ListenerRouteHandler) and is_object(message):
             message = {**message, "ref": ref}
         frame = msgspec.json.encode(message)
