@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -10,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from shutil import which
 from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import psycopg
 import pytest
+from playwright.sync_api import BrowserContext
 from uv import find_uv_bin
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -26,8 +27,10 @@ from websockets.typing import Origin
 
 from .browser import missing
 from .engines import Certificates, EngineServer, PostgresServer
+from .npm import install
 from .rendering import ROOT, check, replace
 from .service import TIMEOUT, Service, running
+from .test_dev_servers import DOCUMENT, SCRIPT
 from .test_fanout import begin
 from .test_readme import fresh_environment
 
@@ -54,6 +57,15 @@ def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     return answer
 
 
+def uv(project: Path, *command: str) -> None:
+    """Run uv as its user does; the project has an environment of its own, with the newest packages."""
+    given = fresh_environment(DATABASE_URL="postgresql+psycopg://nowhere")
+    result = subprocess.run(
+        [find_uv_bin(), *command], cwd=project, env=given, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.fixture
 def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
@@ -65,7 +77,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def project_with_database(project: Path) -> Path:
-    """Follow the recipe; the project gets an environment of its own, with the newest Advanced Alchemy."""
+    """Follow the recipe."""
     database, notes, plugins, hook = blocks("SQLAlchemy with Advanced Alchemy")
     package = project / "src" / "my_service"
     (package / "database.py").write_text(database)
@@ -91,21 +103,9 @@ def project_with_database(project: Path) -> Path:
     begin, end = hooks.index("async def on_accept"), hooks.index("async def on_disconnect")
     hooks = f"{hooks[:begin]}{hook}\n\n{hooks[end:]}"
     (package / "hooks.py").write_text(hooks.replace("from .realtime", imports, 1))
-    for command in (
-        ["add", "advanced-alchemy", "psycopg[binary]"],
-        ["run", "mypy", "src"],
-        ["run", "ruff", "check", "--ignore=I001"],
-    ):
-        result = subprocess.run(
-            [find_uv_bin(), *command],
-            cwd=project,
-            env=fresh_environment(DATABASE_URL="postgresql+psycopg://nowhere"),
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
+    uv(project, "add", "advanced-alchemy", "psycopg[binary]")
+    uv(project, "run", "mypy", "src")
+    uv(project, "run", "ruff", "check", "--ignore=I001")
     return project
 
 
@@ -147,6 +147,35 @@ def test_200_connections_share_a_pool_of_3_of_advanced_alchemy(
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "the database is down")
         assert service.ended(signal.SIGTERM) == 0
         assert [line["event"] for line in service.complaints] == ["not ready"]
+
+
+@pytest.mark.exhaustive
+def test_litestar_vite_serves_a_page_that_connects(rendered: Any, context: BrowserContext) -> None:
+    project: Path = rendered(demo_page=False)
+    configuration, app = blocks("Pages built by Vite, with litestar-vite")
+    package, web = project / "src" / "my_service", project / "web"
+    replace(package / "app.py", "        plugins=[Realtime(settings, Connection, hooks)],\n", "")
+    replace(package / "app.py", "    return Litestar(\n", app)
+    imports = (
+        "from pathlib import Path\n\n"
+        "from litestar import Litestar\n"
+        "from litestar.datastructures import ResponseHeader\n"
+        "from litestar_vite import PathConfig, ViteConfig, VitePlugin\n"
+    )
+    replace(package / "app.py", "from litestar import Litestar\n", imports)
+    web.mkdir()
+    files = {"vite.config.js": configuration, "index.html": DOCUMENT, "main.js": SCRIPT}
+    for name, text in files.items():
+        (web / name).write_text(text)
+    shutil.copy(package / "realtime" / "client" / "client.js", web)
+    install(web, "vite")
+    subprocess.run(["node_modules/.bin/vite", "build"], cwd=web, check=True, capture_output=True, timeout=120)
+    uv(project, "add", "litestar-vite")
+    uv(project, "run", "mypy", "src/my_service/app.py")
+    with running(project) as service:
+        page = context.new_page()
+        page.goto(f"http://{service.address}/some/where")
+        page.wait_for_function("() => document.body.dataset.said === 'one'")
 
 
 class OtherService(BaseHTTPRequestHandler):
@@ -318,7 +347,7 @@ class HAProxy(Proxy):
 
     @classmethod
     def path(cls) -> str | None:
-        return which(cls.program) or which(cls.program, path="/usr/sbin")
+        return shutil.which(cls.program) or shutil.which(cls.program, path="/usr/sbin")
 
     def prepare(self) -> None:
         [text] = blocks("Behind HAProxy")
