@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 
-from ..fanout.channels import is_room
+from ..fanout.messages import is_room
 from .dialogue import REFUSED, Run, Step, decode, start
 from .process import Identify
 from .strategies import OWNERS, Endpoint, is_array, is_object
