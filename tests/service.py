@@ -229,8 +229,9 @@ class Service:
         lifted = {"log_format": "json", "max_messages_per_second": 0, "max_connections_per_address": 0}
         package = answers_of(project)["package_name"]
         given = {f"{package.upper()}_{name.upper()}": str(value) for name, value in (lifted | settings).items()}
+        own = project / ".venv" / "bin" / "python"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", package, "--port", "0", *options],
+            [str(own) if own.exists() else sys.executable, "-m", package, "--port", "0", *options],
             stderr=subprocess.PIPE,
             start_new_session=True,  # --reload has a child
             text=True,
