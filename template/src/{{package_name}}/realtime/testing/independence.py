@@ -72,7 +72,7 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
         if owner == ALPHA:
             first, lines = address, drawn
         user = draw(st.sampled_from(["", "", ALPHA] if has_users else [""])) if owner != ALPHA else ""
-        script = [Step(owner, "connects to", *address, user)]
+        script = [Step(owner, "connects to", *address)._replace(user=user)]
         script += [Step(owner, "says", endpoint.frame(line, ref), draw(waits)) for ref, line in enumerate(drawn, 1)]
         if draw(st.booleans()):  # answered by then, or which answers still come would be chance
             script[-1:] = [script[-1]._replace(waits=True), Step(owner, "leaves")]
