@@ -3,7 +3,7 @@
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -421,7 +421,7 @@ async def queried(
 
 
 @asynccontextmanager
-async def lifespan(connection: Connection, name: FromPath[str]) -> AsyncIterator[None]:
+async def lifespan(connection: Connection, name: FromPath[str]) -> AsyncGenerator[None, None]:
     connection.held = connection.kept.add(name)
     yield
 
@@ -432,7 +432,7 @@ async def with_lifespan(data: Say, connection: Own) -> Answer:
 
 
 @asynccontextmanager
-async def ticking(connection: Connection) -> AsyncIterator[None]:
+async def ticking(connection: Connection) -> AsyncGenerator[None, None]:
     async def tick() -> None:
         while True:
             await asyncio.sleep(1)
@@ -452,7 +452,7 @@ MINE: ContextVar[list[str]] = ContextVar("mine")
 
 
 @asynccontextmanager
-async def remembering() -> AsyncIterator[None]:
+async def remembering() -> AsyncGenerator[None, None]:
     MINE.set([])
     yield
 
@@ -536,7 +536,7 @@ async def plain(data: Say, connection: Own) -> dict[str, Any]:
 @websocket("/socket", opt={"allow": ["connection"]})
 async def raw(socket: Socket, connection: Own) -> None:
     async with connection_lifespan(socket):
-        async for said in socket.iter_data():
+        async for said in socket.iter_data("text"):
             await socket.send_text(f"{connection.kept.add(said)}")
 
 
@@ -624,7 +624,7 @@ async def publishing(connection: Own, fanout: Rooms) -> AsyncGenerator[None, Non
 
 
 @asynccontextmanager
-async def reading(socket: Socket, fanout: Rooms) -> AsyncIterator[None]:
+async def reading(socket: Socket, fanout: Rooms) -> AsyncGenerator[None, None]:
     await fanout.join(socket, "news")
     yield
 

@@ -45,7 +45,7 @@ def planted(seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    plugin.Logging = LoggingForTests  # type: ignore[misc]
+    patch.object(plugin, "Logging", LoggingForTests).start()
     what, number = sys.argv[1], int(sys.argv[2])
     found = {"correct": correct, "planted": planted}[what](number)
     sys.stdout.write(json.dumps({"what": what, "number": number} | found))

@@ -16,6 +16,8 @@ from . import listeners
 from .listeners import Answer, Ask, Connection, Heard, Say
 from .proving import prove
 
+pytestmark = pytest.mark.timeout(240)  # each wait of the proof is bounded
+
 
 @pytest.mark.parametrize(
     "handler",

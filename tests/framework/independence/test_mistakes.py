@@ -50,6 +50,8 @@ class Connection(ConnectionInfo):
     said: int = 0
 
 
+pytestmark = pytest.mark.timeout(240)  # each wait of the proof is bounded
+
 BUFFER: list[str] = []
 
 
@@ -491,8 +493,9 @@ def test_a_mistake_is_found(plant: Callable[[], Any], monkeypatch: pytest.Monkey
     if plant is not counter_in_a_module:
         monkeypatch.setattr(independence, "MAX_SHRINKS", 1)  # the first dialogue that shows it is as good
     handler = plant()
+    opt: dict[str, Any] = getattr(handler, "opt", None) or {}
     with pytest.raises(InterferenceError) as found:
-        prove(handler, connection=(getattr(handler, "opt", None) or {}).get("connection", Connection))
+        prove(handler, connection=opt.get("connection", Connection))
     report = str(found.value)
     assert report.startswith("/mistake")
     assert " lets a connection see the state of another: " in report

@@ -280,7 +280,8 @@ class Cleanup:
         joined = self._fanout.channels - before
         await _until(lambda: not (self._registry.clients or self._registry.lingering))
         if ending.what == CUT:
-            dispatcher = self._fanout._dispatcher
+            fanout: Any = self._fanout
+            dispatcher = fanout._dispatcher
             await self._fanout.broker.start(dispatcher.dispatch)
             for channel in dispatcher.channels:
                 self._fanout.broker.subscribe(channel)

@@ -300,7 +300,7 @@ def find_published(run: Run, heard: Heard, message: Any) -> int | None:
 class Watch:
     """Notes what goes through the fan-out of an application."""
 
-    def __init__(self, fanout: Fanout, run: Run, clients: dict[str, Client]) -> None:
+    def __init__(self, fanout: Any, run: Run, clients: dict[str, Client]) -> None:
         self._run = run
         self._clients = clients
         self._publish, self._members = fanout.broker.publish, fanout.broker.members
@@ -309,7 +309,7 @@ class Watch:
         for name, target in names.items():
             patch.object(target, name, getattr(self, name.strip("_"))).start()  # for good: the process is a fork
 
-    def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
+    def publish(self, channel: str, data: bytes, exclude: str = "") -> Any:
         self._run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
         return self._publish(channel, data, exclude)
 
@@ -321,7 +321,7 @@ class Watch:
         heard.member[channel] = len(self._run.published)
 
     async def members(self, channel: str) -> Members:
-        members = await self._members(channel)
+        members: Members = await self._members(channel)
         client = self._clients.get(SPEAKER.get())
         if client:
             same = [each for each in self._clients.values() if each.user == client.user]

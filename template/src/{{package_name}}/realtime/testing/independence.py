@@ -68,7 +68,7 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
             says = st.one_of(says, says, said, st.builds(_mixed, says, said, st.integers(0)))
         drawn = draw(st.lists(says, min_size=1, max_size=MAX_LINES))
         if own and endpoint is target:
-            drawn = draw(st.just(drawn) | st.sampled_from(own))
+            drawn = [*draw(st.just(drawn) | st.sampled_from(own))]
         if owner == ALPHA:
             first, lines = address, drawn
         user = draw(st.sampled_from(["", "", ALPHA] if has_users else [""])) if owner != ALPHA else ""
