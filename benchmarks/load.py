@@ -90,11 +90,8 @@ class Client(asyncio.Protocol):
         self._request = b""
         if not head.startswith(b"HTTP/1.1 101"):
             self.opened.set_exception(ConnectionError(head.decode()))
-        else:
-            if self._subprotocol.hello:
-                self.transport.write(frame(self._subprotocol.hello.encode()))
-            if not self._subprotocol.ready:
-                self.opened.set_result(None)
+        elif not self._subprotocol.ready:
+            self.opened.set_result(None)
 
     def _answer(self, opcode: int, data: bytes) -> None:
         if opcode == Opcode.PING:

@@ -19,7 +19,7 @@ from tests.engines import free_port
 from tests.rendering import ROOT, answers_of, copy_of_the_template, environment, render
 from tests.service import handshake
 
-from .subprotocols import CHANX, PLAIN, SIGNALR, SOCKET_IO, Subprotocol
+from .subprotocols import CHANX, PLAIN, SOCKET_IO, Subprotocol
 
 TIMEOUT = 60
 """Seconds after which a wait has failed."""
@@ -141,7 +141,6 @@ def streaming() -> list[Peer]:
     path = "/ws/stream"
     return installed(
         asgi("chanx", "chanx", "chanx", "fast-channels", "starlette", path=path, subprotocol=CHANX),
-        asgi("aiosignalr", "signalr", "aiosignalr", path=path, subprotocol=SIGNALR),
         asgi("python-socketio", "socket_io", "python-socketio", subprotocol=SOCKET_IO),
     )
 

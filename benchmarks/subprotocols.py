@@ -12,8 +12,6 @@ class Subprotocol:
     """A message; `%s` stands for its text, in JSON."""
     stream: str = ""
     """Asks for a stream; `%(length)d` stands for how many messages, `%(ref)d` for what they refer to."""
-    hello: str = ""
-    """What a client sends when the WebSocket is open."""
     ready: bytes = b""
     """How the frame begins with which the server is ready; with the WebSocket itself where this is empty."""
     replies: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
@@ -24,12 +22,6 @@ PLAIN = Subprotocol('{"type":"say","text":%s}', '{"type":"say","text":"%(length)
 CHANX = Subprotocol(
     '{"action":"say","payload":{"text":%s}}',
     '{"action":"say","payload":{"text":"%(length)d"},"ref":"%(ref)d"}',
-)
-SIGNALR = Subprotocol(
-    "",
-    '{"type":4,"invocationId":"%(ref)d","target":"stream","arguments":[%(length)d]}\x1e',
-    hello='{"protocol":"json","version":1}\x1e',
-    ready=b"{}",
 )
 SOCKET_IO = Subprotocol(
     '42["say",{"type":"say","text":%s}]',
