@@ -5,7 +5,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-OPEN = """async ([path, options, tokens]) => {
+OPEN = """async ([path, options, tokens, first]) => {
   const { ReconnectingWebSocket } = await import("/page/client.js");
   Object.assign(window, { received: [], states: [], delays: [], asked: 0 });
   const nextOf = async (tokens) => {
@@ -23,6 +23,7 @@ OPEN = """async ([path, options, tokens]) => {
       if (state.retryAt) delays.push(state.retryAt - Date.now());
     },
   }).open();
+  return first.map((message) => window.socket.send(message));
 }"""
 
 
@@ -37,9 +38,16 @@ def open_socket(page: Page, path: str = "/ws/echo", tokens: Sequence[str | None]
     becomes(page, "open")
 
 
-def begin(page: Page, path: str = "/ws/echo", tokens: Sequence[str | None] | None = None, **options: Any) -> None:
-    """Open a socket, and wait for nothing."""
-    page.evaluate(OPEN, [path, options, tokens])
+def begin(
+    page: Page,
+    path: str = "/ws/echo",
+    tokens: Sequence[str | None] | None = None,
+    first: Sequence[dict[str, Any]] = (),
+    **options: Any,
+) -> list[str]:
+    """Open a socket, send the first messages, and wait for nothing; return what became of each of them."""
+    fates: list[str] = page.evaluate(OPEN, [path, options, tokens, [*first]])
+    return fates
 
 
 def becomes(page: Page, status: str) -> dict[str, Any]:

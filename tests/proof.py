@@ -24,6 +24,8 @@ LISTENERS = 54
 EXAMPLES = 40
 """The default of the proof."""
 
+TIMEOUT = 1800  # s, for a listener with a thousand dialogues on a busy machine
+
 Line = dict[str, Any]
 
 
@@ -38,7 +40,9 @@ def measure(project: Path, what: str, number: int, examples: int = EXAMPLES) -> 
     """
     command = [sys.executable, "-m", MODULE, what, str(number)]
     options = environment(project) | {"PROOF_EXAMPLES": str(examples)}
-    found = subprocess.run(command, cwd=project, env=options, check=True, stdout=subprocess.PIPE, text=True)
+    found = subprocess.run(
+        command, cwd=project, env=options, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT
+    )
     line: Line = json.loads(found.stdout)
     return line
 

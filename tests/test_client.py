@@ -95,8 +95,8 @@ def test_what_is_sent_meanwhile_is_queued_within_a_bound_and_sent_in_order(page:
 
 def test_its_defaults_fit_those_of_the_service(page: Page, default_project: Path) -> None:
     page.evaluate("import('/page/client.js')")
-    begin(page, pingInterval=20_000)  # the heartbeat, as it is by default
-    fates = page.evaluate("Array.from({ length: 150 }, (_, i) => socket.send({ type: 'say', text: String(i) }))")
+    first = [{"type": "say", "text": str(number)} for number in range(150)]
+    fates = begin(page, first=first, pingInterval=20_000)  # the heartbeat, as it is by default
     queued = fates.count("queued")
     assert fates == ["queued"] * queued + ["refused"] * (150 - queued)
     burst = check(

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from .cases import params
-from .npm import install
+from .npm import install, require_node
 from .rendering import Renders
 from .service import TIMEOUT, Service, running
 
@@ -98,6 +98,7 @@ def tool(request: pytest.FixtureRequest) -> Tool:
 def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the page is, with its tools."""
     folder = tmp_path_factory.mktemp("page")
+    require_node()
     install(folder, *tool.packages)
     return folder
 

@@ -27,7 +27,7 @@ from websockets.typing import Origin
 
 from .browser import missing
 from .engines import Certificates, EngineServer, PostgresServer
-from .npm import install
+from .npm import install, require_node
 from .rendering import ROOT, check, replace
 from .service import TIMEOUT, Service, running
 from .test_dev_servers import DOCUMENT, SCRIPT
@@ -110,6 +110,7 @@ def project_with_database(project: Path) -> Path:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(900)
 def test_200_connections_share_a_pool_of_3_of_advanced_alchemy(
     project: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ def test_200_connections_share_a_pool_of_3_of_advanced_alchemy(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(900)
 def test_litestar_vite_serves_a_page_that_connects(rendered: Any, context: BrowserContext) -> None:
     project: Path = rendered(demo_page=False)
     configuration, app = blocks("Pages built by Vite, with litestar-vite")
@@ -168,6 +170,7 @@ def test_litestar_vite_serves_a_page_that_connects(rendered: Any, context: Brows
     for name, text in files.items():
         (web / name).write_text(text)
     shutil.copy(package / "realtime" / "client" / "client.js", web)
+    require_node()
     install(web, "vite")
     subprocess.run(["node_modules/.bin/vite", "build"], cwd=web, check=True, capture_output=True, timeout=120)
     uv(project, "add", "litestar-vite")
@@ -226,7 +229,7 @@ def test_a_client_of_another_service_is_injected(project: Path, monkeypatch: pyt
                 assert service.ended(signal.SIGTERM) == 0
         finally:
             other.shutdown()
-            thread.join()
+            thread.join(TIMEOUT)
 
 
 @pytest.mark.exhaustive
@@ -315,6 +318,7 @@ class Proxy(EngineServer):
             ssl=self.trusting,
             origin=Origin(origin),
             additional_headers=lie,
+            source_address=("127.0.0.2", 0),
             open_timeout=TIMEOUT,
         )
 
@@ -389,7 +393,7 @@ def service(default_project: Path) -> Iterator[Service]:
 def test_behind_a_proxy_with_tls(proxy: Proxy, service: Service) -> None:
     with proxy.connect(proxy.url) as client:
         assert ask(client, type="say", text="hi")["text"] == "hi"
-        assert service.wait_for("connection accepted")["client"] == "127.0.0.1"
+        assert service.wait_for("connection accepted")["client"] == "127.0.0.2"
         for other in ("https://evil.example", proxy.url.replace("https", "http")):
             with pytest.raises(InvalidStatus, match="403"):
                 proxy.connect(other)
