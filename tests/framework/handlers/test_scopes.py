@@ -55,6 +55,8 @@ async def transaction(data: Save, connection: NamedDependency[ConnectionInfo]) -
         raise OSError("the disk is full")
     if data.then == "commit refuses":
         raise MessageError("conflict")
+    if data.then == "commit refuses in a task group":
+        raise ExceptionGroup("of a task group", [MessageError("conflict")])
 
 
 @asynccontextmanager
@@ -118,6 +120,7 @@ def test_scopes_are_left_before_the_answer(serve: Serve) -> None:
         ("refuse", "no", ["begin", BOTH, "rollback"]),
         ("commit fails", "commit_failed", ["begin", BOTH, "repository left", "commit"]),
         ("commit refuses", "conflict", ["begin", BOTH, "repository left", "commit"]),
+        ("commit refuses in a task group", "conflict", ["begin", BOTH, "repository left", "commit"]),
     ],
 )
 def test_an_error_takes_the_place_of_the_answer(serve: Serve, then: str, code: str, expected: list[str]) -> None:

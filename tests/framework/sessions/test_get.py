@@ -81,14 +81,14 @@ def test_a_page_of_an_allowed_origin_reads_the_answer_and_no_other_page_does() -
         return [name for name in answer.headers if name.startswith("access-control-")]
 
     with TestClient(build(Hooks(), closed, opens, about, allowed_origins=APP)) as client:
-        for path, status in (("/closed", 403), ("/open", 426)):
+        for path, status in (("/closed", 403), ("/open", 426), ("/opne", 404)):
             answer = client.get(path, headers={"origin": APP})
             assert answer.status_code == status
             assert answer.headers["access-control-allow-origin"] == APP
             assert answer.headers["access-control-allow-credentials"] == "true"
             assert answer.headers["vary"] == "origin"
-        asked = client.options("/open", headers={"origin": APP} | PREFLIGHT)
-        assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (204, "authorization")
+            asked = client.options(path, headers={"origin": APP} | PREFLIGHT)
+            assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (204, "authorization")
         for origin in ("https://evil.net", "null", f"{APP}.evil.net", f"{APP}:8443"):
             assert not allowed(client.get("/open", headers={"origin": origin}))
             assert not allowed(client.options("/open", headers={"origin": origin} | PREFLIGHT))

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from concurrent.futures import CancelledError
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
+from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from structlog.testing import capture_logs
 
@@ -18,7 +20,7 @@ from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connec
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 
-from ..recording import Hooks, Serve
+from ..recording import Hooks, Serve, build
 
 BUG = "a bug in the handler"
 
@@ -316,3 +318,23 @@ def test_a_listener_names_the_subprotocols_that_it_speaks(
 
     with serve(handler) as client, client.websocket_connect("/", subprotocols=offered) as socket:
         assert socket.accepted_subprotocol == chosen
+
+
+def test_a_cancellation_while_it_closes_does_not_hinder_the_clean_up(hooks: Hooks) -> None:
+    app = build(hooks, handler)
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        async def send_or_be_cancelled(event: Any) -> None:
+            task = asyncio.current_task()
+            if event["type"] == "websocket.close" and task:
+                task.cancel()
+                await asyncio.Event().wait()
+            await send(event)
+
+        await app(scope, receive, send_or_be_cancelled)
+
+    client = TestClient(cast("Any", server))
+    with suppress(CancelledError), client, client.websocket_connect("/") as socket:  # of a future, in the test client
+        socket.send_text("raise")
+        _, cause = hooks.ended.get(timeout=20)
+        assert cause.reason is Reason.HANDLER_FAILED

@@ -335,6 +335,7 @@ def test_only_in_development_the_response_says_why(in_development: bool) -> None
 LOCAL = [
     "http://localhost:5173",
     "https://localhost:3000",
+    "https://localhost",
     "http://127.0.0.1:8080",
     "http://[::1]:1",
     "http://a.localhost:4",

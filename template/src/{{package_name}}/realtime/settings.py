@@ -209,9 +209,10 @@ ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NA
 """An origin, in which `*` may stand for the sub-domains or, with the scheme of an application, for any name."""
 
 LOCAL_ORIGINS: Final = tuple(
-    f"{scheme}://{name}:*"
+    f"{scheme}://{name}{port}"
     for scheme in ("http", "https")
     for name in ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+    for port in ("", ":*")
 )
 """Pages of this machine, on any port, which is where dev servers are."""
 

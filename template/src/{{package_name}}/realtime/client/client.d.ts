@@ -38,7 +38,7 @@ export interface Options<Message = any> {
   onState?: ((state: State) => void) | undefined;
   /**
    * Called where the service refuses the handshake, which a browser shows as 1006 only. The client asks by a GET of the
-   * same path; where that tells nothing, as a page of an origin that may not connect, it is not called. After 401, 403
+   * same path; where that tells nothing, as to a page of an origin that may not connect, it is not called. After 401, 403
    * and 404 the client stays closed, unless `token` has another token after 401.
    */
   onRefused?: ((refusal: Refusal) => void) | undefined;

@@ -12,6 +12,7 @@ from litestar.types import AnyCallable
 
 from ..checks.injection import resolve_hints
 from ..checks.listeners import order_scopes
+from ..sessions.cause import held_exceptions
 from ..sessions.outbox import hold_publishes
 from .messages import MessageError
 
@@ -102,7 +103,8 @@ class MessageScopes:
                 yield self._bind(arguments)
                 is_through = True
         except Exception as error:
-            if not is_through or isinstance(error, MessageError | HTTPException | WebSocketException):
+            refusals = (MessageError, HTTPException, WebSocketException)
+            if not is_through or all(isinstance(each, refusals) for each in held_exceptions(error)):
                 raise
             log.exception("commit failed", listener=self._name)
             raise MessageError("commit_failed", "the message was handled, and its changes could not be kept") from error

@@ -14,14 +14,14 @@ from urllib.parse import quote
 import structlog
 from litestar import Litestar
 from litestar.enums import ScopeType
-from litestar.exceptions import MethodNotAllowedException
+from litestar.exceptions import NotFoundException
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import CloseCode
 
 from ..internals import has_readable_host, routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
-from .limits import Client, TokenBucket
+from .limits import TokenBucket
 from .origin import OriginPolicy, own_origin
 from .registry import Registry
 from .runtime import DENIAL_RESPONSE, Runtime, client_address
@@ -58,8 +58,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
-        client = self._registry.client_of(client_address(handshake))
-        if denial := self._denial(handshake, client):
+        if denial := self._denial(handshake):
             reason, status, detail = denial
             hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
             await self._runtime.reject(handshake, send, reason, status, detail, **hints)
@@ -71,7 +70,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
-        self._registry.count(session, client)
+        self._registry.count(session, self._registry.client_of(client_address(handshake)))
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
@@ -82,7 +81,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             session.leave()
             self._registry.remove(session, writer)
 
-    def _denial(self, handshake: dict[str, Any], client: Client) -> tuple[str, HTTPStatus, str] | None:
+    def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
         """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
         settings, registry = self._runtime.settings, self._registry
         if self._runtime.draining:
@@ -91,6 +90,7 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return problem, HTTPStatus.FORBIDDEN, f"this {problem} may not connect"
         if 0 < settings.max_connections <= len(registry) + registry.lingering:
             return "full", HTTPStatus.SERVICE_UNAVAILABLE, "the service has no room for another connection"
+        client = registry.client_of(client_address(handshake))
         if 0 < settings.max_connections_per_address <= client.sessions:
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         if client.exceeded():
@@ -99,7 +99,10 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
 
 class RoutingMiddleware:
-    """Answer a handshake for an unknown path with 404, a foreign Host with 403, a GET for a WebSocket as its handshake.
+    """Answer what is rejected before it is routed, and a GET for a WebSocket as its handshake.
+
+    A handshake for an unknown path is a 404, one whose Host cannot be read a 400, a request to a foreign Host a 403. A
+    page of another origin that may connect can read these answers (CORS).
 
     It stands around the application, because Litestar's own answers are 403 and 405.
 
@@ -127,14 +130,16 @@ class RoutingMiddleware:
                 log.warning("request rejected", path=path, client=client, reason="host", **hints)
                 body = "this host is not one of the service; its log says which setting admits it"
                 return ASGIResponse(body=body.encode(), status_code=403, media_type="text/plain")(scope, receive, send)
-            if isinstance(error, MethodNotAllowedException) and "websocket" in (error.headers or {}).get("allow", ""):
-                cors_headers = self._policy.cors_headers(scope)
-                send_cors = _with_headers(send, cors_headers)
-                if scope["method"] == "GET":
-                    return self._answer_get(app, scope, receive, send_cors)
-                if scope["method"] == "OPTIONS" and cors_headers:
-                    return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)(scope, receive, send_cors)
-            return app(scope, receive, send)
+            if error is None:
+                return app(scope, receive, send)
+            cors_headers = self._policy.cors_headers(scope)
+            send_cors = _with_headers(send, cors_headers)
+            is_websocket = "websocket" in (error.headers or {}).get("allow", "")
+            if is_websocket and scope["method"] == "GET":
+                return self._answer_get(app, scope, receive, send_cors)
+            if cors_headers and scope["method"] == "OPTIONS" and (is_websocket or isinstance(error, NotFoundException)):
+                return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)(scope, receive, send_cors)
+            return app(scope, receive, send_cors)
 
         return middleware
 
@@ -203,7 +208,8 @@ class RoutingMiddleware:
 
 def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
     async def send_with_headers(event: Any) -> None:
-        if event["type"] == "http.response.start":
+        names = [name.lower() for name, _ in event.get("headers", ())]
+        if event["type"] == "http.response.start" and b"access-control-allow-origin" not in names:
             event["headers"] = [*event["headers"], *more]
         await send(event)
 

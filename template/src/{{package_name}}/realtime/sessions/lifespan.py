@@ -12,7 +12,7 @@ import structlog
 from litestar.exceptions import WebSocketException
 from websockets.frames import CloseCode
 
-from .cause import Cause, resolve_cause
+from .cause import LOST, Cause, resolve_cause
 from .session import Session, Socket
 
 log = structlog.get_logger(__name__)
@@ -90,6 +90,9 @@ async def connection_context(
             cause = await session.end(error)
             if isinstance(error, Exception | BaseExceptionGroup):  # the connection has ended with it
                 error = None
+        except BaseException as raised:  # noqa: BLE001  it was cancelled once more, and is left all the same
+            error, cause = raised, session.cause or LOST
+        try:
             await leave(cause)
         except BaseException as raised:  # noqa: BLE001
             error = raised

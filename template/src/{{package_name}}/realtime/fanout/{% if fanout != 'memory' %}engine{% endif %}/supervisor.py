@@ -100,7 +100,7 @@ class Supervisor:
 
     async def _run(self) -> None:
         task = asyncio.current_task()
-        while task and not task.cancelling():  # a driver, or a TaskGroup with errors of its own, may swallow it
+        while True:
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
                     backend = await self._backend_class.connect(self._settings, self._node)
@@ -119,6 +119,8 @@ class Supervisor:
                         async with asyncio.timeout(ENGINE_SECONDS):
                             await backend.close()
             self._attempted.set()
+            if task and task.cancelling():  # a driver, or a TaskGroup with errors of its own, may swallow it
+                return
             await asyncio.sleep(random.uniform(0, min(MAX_DELAY, MIN_DELAY * 2**self._attempts)))  # noqa: S311
             self._attempts = min(self._attempts + 1, 10)
 
