@@ -46,5 +46,5 @@ def test_a_renewal_is_a_message_of_every_path_but_the_public_ones() -> None:
     names = {path: {*channel["messages"]} for path, channel in document["channels"].items()}
     assert names == {"/members": {"str", "Authenticate", "ErrorMessage", "End"}, "/public": {"str", "ErrorMessage"}}
     [received, sent] = [document["operations"][f"members_{each}"]["messages"] for each in ("receive", "send")]
-    assert [each["$ref"].rpartition("/")[2] for each in received] == ["str", "Authenticate"]
-    assert [each["$ref"].rpartition("/")[2] for each in sent] == ["ErrorMessage", "End"]
+    assert {each["$ref"].rpartition("/")[2] for each in received} == {"str", "Authenticate"}
+    assert {each["$ref"].rpartition("/")[2] for each in sent} == {"ErrorMessage", "End"}

@@ -72,10 +72,13 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
         if owner == ALPHA:
             first, lines = address, drawn
         user = draw(st.sampled_from(["", "", ALPHA] if has_users else [""])) if owner != ALPHA else ""
-        script = [Step(owner, "connects to", *address)._replace(user=user)]
-        script += [Step(owner, "says", endpoint.frame(line, ref), draw(waits)) for ref, line in enumerate(drawn, 1)]
-        if draw(st.booleans()):  # answered by then, or which answers still come would be chance
-            script[-1:] = [script[-1]._replace(waits=True), Step(owner, "leaves")]
+        script = [Step(owner, "connects to", *address, user=user)]
+        leaves = draw(st.booleans())
+        for ref, line in enumerate(drawn, 1):
+            is_last = leaves and ref == len(drawn)  # is answered first, or which answers still come would be chance
+            script.append(Step(owner, "says", endpoint.frame(line, ref), draw(waits) or is_last))
+        if leaves:
+            script.append(Step(owner, "leaves"))
         scripts[owner] = script
     order = [owner for owner in (*OWNERS[1:], ALPHA) for _ in scripts.get(owner, ())]
     order = draw(st.permutations(order)) if hurry or draw(st.booleans()) else order
