@@ -72,7 +72,8 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
         if owner == ALPHA:
             first, lines = address, drawn
         user = draw(st.sampled_from(["", "", ALPHA] if has_users else [""])) if owner != ALPHA else ""
-        script = [Step(owner, "connects to", *address, user=user)]
+        path, subprotocols = address
+        script = [Step(owner, "connects to", path, subprotocols=subprotocols, user=user)]
         leaves = draw(st.booleans())
         for ref, line in enumerate(drawn, 1):
             is_last = leaves and ref == len(drawn)  # is answered first, or which answers still come would be chance

@@ -244,7 +244,7 @@ class Endpoint:
         )
         subprotocols: list[str] = [*self.handler.opt.get("subprotocols", ())]
         offered = st.sampled_from(subprotocols).map(lambda each: (each,)) if subprotocols else st.just(())
-        return st.tuples(drawn, st.just(True), offered)
+        return st.tuples(drawn, offered)
 
     def _address(self, parts: dict[str, str], query: dict[str, Any]) -> str:
         path = self.path.format_map({name: quote(text, "") for name, text in parts.items()})
