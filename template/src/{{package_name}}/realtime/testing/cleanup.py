@@ -212,7 +212,7 @@ class Cleanup:
         self._lives: list[Life] = []
         self._patience = PATIENCE
         self._ending, self._point = PLAIN, Point.BETWEEN
-        self._address, _, self._subprotocols = _example(endpoint.addresses(OWNERS[0]))
+        self._address, self._subprotocols = _example(endpoint.addresses(OWNERS[0]))
         self._headers = identify(OWNERS[0], self._address.partition("?")[0])
         self._frame = b""
         with suppress(TypeError):  # without an example of its messages
