@@ -920,7 +920,8 @@ async def pour_over_a_restart(
 def test_1000_listeners_receive_10000_messages_once_and_in_order_over_a_restart_of_the_engine(
     engine: EngineServer, nodes: Nodes
 ) -> None:
-    settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
+    settings = {"history": 10_000, "max_backlog": 10_000, "publish_seconds": 60, "ping_interval": 3600}
+    settings |= {"max_connections_per_address": 0}
     three = nodes(3, engine.url, **settings)
     for received in asyncio.run(pour_over_a_restart(engine.restart, three, 1000, 10_000)):
         assert [message["text"] for message in received[1:]] == [f"{number} " for number in range(10_000)]
@@ -1074,7 +1075,8 @@ def check_received(received: list[dict[str, Any]], acknowledged: list[int]) -> N
 def test_1000_listeners_receive_10000_messages_in_order_and_once_while_a_primary_is_killed(
     cluster: RedisCluster, nodes: Nodes
 ) -> None:
-    settings = {"history": 10_000, "publish_seconds": 60, "ping_interval": 3600, "max_connections_per_address": 0}
+    settings = {"history": 10_000, "max_backlog": 10_000, "publish_seconds": 60, "ping_interval": 3600}
+    settings |= {"max_connections_per_address": 0}
     three = nodes(3, cluster.url, **settings)
     restart = cluster.primary_of(shard_of("hall")).kill
     for received in asyncio.run(pour_over_a_restart(restart, three, 1000, 10_000)):
