@@ -56,10 +56,11 @@ def cases() -> Iterator[tuple[str, str]]:
     ("answers", "folder"),
     [pytest.param(*case, marks=() if case in QUICK else pytest.mark.exhaustive) for case in cases()],
 )
+@pytest.mark.timeout(1300)  # the proofs of planted mistakes take some five minutes of a core
 def test_the_framework_passes_its_tests(overlaid: Path, folder: str) -> None:
     chosen = {folder} if folder in WITH_PROCESSES else FOLDERS - WITH_PROCESSES
     places = [f"tests/framework/{each}" for each in sorted(chosen) if (overlaid / "tests/framework" / each).exists()]
-    status, written = run_pytest(overlaid, "-q", "-n0", "-p", "no:cacheprovider", *places)
+    status, written = run_pytest(overlaid, "-q", "-n0", "-p", "no:cacheprovider", *places, timeout=1200)
     assert status == 0, written[-6000:]
     assert "skipped" not in written
 
