@@ -92,7 +92,7 @@ class Timer(Mistake):
         connection.kept = asyncio.get_running_loop().call_later(3600, print)
 
 
-class OpenSocket(Mistake):
+class LeftSocket(Mistake):
     path = "/socket"
 
     async def on_accept(self, connection: Connection) -> None:
@@ -277,7 +277,7 @@ async def plain(data: str) -> str:
 
 
 MISTAKES = [
-    *(Task, TaskField, Timer, OpenSocket, Transport, File, ForgottenFile, Generator, Registry, Names, Raises, HalfMade),
+    *(Task, TaskField, Timer, LeftSocket, Transport, File, ForgottenFile, Generator, Registry, Names, Raises, HalfMade),
     *(OnlyCancelled, Subscribes, message, scope, stream),
     *(Right, late, right_stream, right_scope, refuses, closes, waits, plain),
 ]

@@ -248,23 +248,23 @@ def test_nothing_runs_out_of_the_side(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_it_needs_nothing_but_the_service_and_complains_of_nothing(context: BrowserContext, service: Service) -> None:
+def test_it_needs_nothing_but_the_service_and_logs_nothing(context: BrowserContext, service: Service) -> None:
     page = context.new_page()
     requests: list[Request] = []
-    complaints: list[str] = []
+    written: list[str] = []
 
-    def complain(message: ConsoleMessage) -> None:
-        complaints.append(f"{message.type}: {message.text}")
+    def note(message: ConsoleMessage) -> None:
+        written.append(f"{message.type}: {message.text}")
 
     page.on("request", lambda request: requests.append(request))  # playwright cannot take the method itself
-    page.on("console", complain)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", note)
+    page.on("pageerror", lambda error: written.append(str(error)))
     open_page(page, service.address)
     say(card(page, "Echo #1"), "hi")
     expect(number(card(page, "Echo #1"))).to_have_text("2")
     page.get_by_role("button", name="Flood").first.click()
     expect(card(page, "Echo #1").locator(".badge")).to_have_text("closed")
-    assert complaints == []
+    assert written == []
     assert {urlsplit(request.url).netloc for request in requests} == {service.address}
 
 

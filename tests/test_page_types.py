@@ -1,4 +1,4 @@
-"""The JavaScript of the live page is typed, by comments, and TypeScript finds nothing to complain about."""
+"""The JavaScript of the live page is typed, by comments, and TypeScript finds no error."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def tsc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("typescript"), "typescript") / ".bin" / "tsc"
 
 
-def complaints(tsc: Path, folder: Path, *files: str, **options: bool) -> str:
+def errors(tsc: Path, folder: Path, *files: str, **options: bool) -> str:
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS | options, "include": files}))
     command = [str(tsc), "--project", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
@@ -96,22 +96,22 @@ def test_typescript_finds_nothing(tsc: Path, project: Path) -> None:
     realtime = project / "src" / "my_service" / "realtime"
     for file in (realtime / "client").iterdir():  # served beside the page, in one folder
         shutil.copy(file, realtime / "page")
-    assert complaints(tsc, realtime / "page", "*.js") == ""
+    assert errors(tsc, realtime / "page", "*.js") == ""
 
 
 def test_the_client_is_what_its_types_say(tsc: Path, project: Path) -> None:
     package = project / "src" / "my_service" / "realtime" / "client"
     shutil.copy(package / "client.js", package / "real.js")
     (package / "check.ts").write_text(CHECK)
-    assert complaints(tsc, package, "*.js", "*.ts", **STRICTEST) == ""
+    assert errors(tsc, package, "*.js", "*.ts", **STRICTEST) == ""
     (package / "real.js").write_text((package / "client.js").read_text().replace("async request(", "async ask("))
-    assert "'request' is missing" in complaints(tsc, package, "*.js", "*.ts", **STRICTEST)
+    assert "'request' is missing" in errors(tsc, package, "*.js", "*.ts", **STRICTEST)
 
 
 def test_an_application_in_typescript_can_use_the_client(tsc: Path, project: Path) -> None:
     package = project / "src" / "my_service" / "realtime" / "client"
     (package / "user.ts").write_text(USER)
-    assert complaints(tsc, package, "user.ts", **STRICTEST) == ""
+    assert errors(tsc, package, "user.ts", **STRICTEST) == ""
 
 
 def test_each_mistake_is_found(tsc: Path, project: Path) -> None:
@@ -121,5 +121,5 @@ def test_each_mistake_is_found(tsc: Path, project: Path) -> None:
         assert USER.count(right), right
         files.append(f"mistake{number}.ts")
         (package / files[-1]).write_text(USER.replace(right, wrong))
-    found = complaints(tsc, package, *files, **STRICTEST)
+    found = errors(tsc, package, *files, **STRICTEST)
     assert [file for file in files if file not in found] == [], found

@@ -61,7 +61,7 @@ def test_nine_of_ten_planted_mistakes_are_found(project: Path) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("number", range(proof.LISTENERS))
-def test_no_correct_listener_is_complained_of(project: Path, number: int) -> None:
+def test_no_correct_listener_is_reported(project: Path, number: int) -> None:
     line = proof.measure(project, "correct", number)
     assert not line["report"], line["report"]
     assert not line["vacuous"], line["listener"]

@@ -50,7 +50,7 @@ class Soak:
         self._source.choice(self._acts)()
         self.cycles += 1
 
-    def settle(self) -> Reading:
+    def wait_until_stable(self) -> Reading:
         """Let all go; wait until the process holds what it held before; return that.
 
         Raises:
@@ -105,5 +105,5 @@ def test_nothing_is_left_of_any_mix(start: Start) -> None:
     for _ in range(4):
         for _ in range(500):
             soak.act()
-        memories.append(soak.settle().memory)
+        memories.append(soak.wait_until_stable().memory)
     assert max(memories) - memories[0] < 4 * MEBIBYTE

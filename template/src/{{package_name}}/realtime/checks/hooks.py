@@ -60,7 +60,7 @@ def check_connection_class(connection: Callable[[], Any]) -> None:
 
 
 def check_hooks(hooks: Any) -> None:
-    """Refuse hooks of the service that are missing, misspelt, or cannot be called.
+    """Refuse hooks of the service that are missing, misspelled, or cannot be called.
 
     Args:
         hooks: The module or the object that holds them.

@@ -1,4 +1,4 @@
-"""Listeners: their function, `sends`, scopes, class, misspelt keywords, and handlers without `connection_lifespan`."""
+"""Listeners: their function, `sends`, scopes, class, misspelled keywords, and handlers without `connection_lifespan`."""
 
 import inspect
 from collections import deque
@@ -97,7 +97,7 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
 
 
 def check_listener_class(handler: BaseRouteHandler) -> None:
-    """Refuse a listener class with a misspelt method, or with something mutable that all connections would share.
+    """Refuse a listener class with a misspelled method, or with something mutable that all connections would share.
 
     Args:
         handler: A registered handler. One that is made of a function has nothing to check.
@@ -221,7 +221,7 @@ def check_keywords(keywords: Iterable[str], known: Collection[str], function: Ca
 
 
 def check_options(handler: WebsocketRouteHandler) -> None:
-    """Refuse a key in `opt` that looks like a misspelt keyword of the decorator.
+    """Refuse a key in `opt` that looks like a misspelled keyword of the decorator.
 
     Args:
         handler: A handler before Litestar registers it, which adds the keys of the routers around it to `opt`.
