@@ -28,7 +28,7 @@ def soak(project: Path, seconds: float) -> None:
         while (now := monotonic()) < began + seconds:
             while monotonic() < min(now + MINUTE, began + seconds):
                 soak.act()
-            reading = soak.settle()
+            reading = soak.wait_until_stable()
             readings.append(reading)
             sys.stdout.write(
                 f"| {(monotonic() - began) / MINUTE:.0f} | {reading.cycles:,} | {reading.memory / MEBIBYTE:.1f} | "

@@ -1,4 +1,4 @@
-"""Listeners: their function, `sends`, scopes, class, misspelled keywords, and handlers without `connection_lifespan`."""
+"""Listeners: function, `sends`, scopes, class, misspelled keywords, and handlers without `connection_lifespan`."""
 
 import inspect
 from collections import deque
