@@ -1,4 +1,4 @@
-"""What stops the service at start-up: each error names the place, the mistake and the fix."""
+"""The errors that stop the service at start-up. Each names the place, the mistake and the fix."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -9,16 +9,16 @@ from typing import Any
 
 
 class ConfigurationError(Exception):
-    """A mistake in the code or the settings of the service, which stops it, mostly at start.
+    """A mistake in the code or the settings of the service. It stops the service, usually at start.
 
     Args:
-        where: The function, class or object, which is named with its file and line; or a text, such as a setting.
-        mistake: What is wrong there: the rest of the sentence.
+        where: The function, class or object, to be named with its file and line; or a text, such as a setting.
+        mistake: What is wrong there, as the rest of the sentence.
         fix: What to do about it, as an instruction.
     """
 
     def __init__(self, where: Any, mistake: str, fix: str) -> None:
-        """Put the three into one message."""
+        """Compose the message."""
         place = where if isinstance(where, str) else source_location(where)
         super().__init__(f"{place} {mistake}.\nFix: {fix}.")
 
@@ -31,7 +31,7 @@ class SettingsError(ConfigurationError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        """Put the lines into one message."""
+        """Join the lines."""
         Exception.__init__(self, "\n".join(problems))
 
 
@@ -39,8 +39,8 @@ def source_location(obj: Any) -> str:
     """Return the name, file and line of a function, class, module or object, for an error.
 
     Args:
-        obj: What to name, as in `Rooms (src/my_service/listeners/rooms.py, line 12)`. An object has the place of its
-            class; what is built in has none.
+        obj: The object to name, as in `Rooms (src/my_service/listeners/rooms.py, line 12)`. An instance has the place
+            of its class; a builtin has none.
     """
     obj = innermost(obj)
     if not hasattr(obj, "__name__"):
@@ -56,16 +56,16 @@ def source_location(obj: Any) -> str:
 
 
 def innermost(function: Any) -> Any:
-    """Return the function inside of decorators and partials."""
+    """Return the function inside decorators and partials."""
     inner: Any = function.func if isinstance(function, partial) else inspect.unwrap(function)
     return inner if inner is function else innermost(inner)
 
 
 def is_allowed(opt: Mapping[str, Any] | None, name: str) -> bool:
-    """Return whether the `opt` of a handler, or of a router around it, says that what an error names is meant."""
+    """Return whether the `opt` of a handler, or of a router around it, turns off the check of a name."""
     return name in (opt or {}).get("allow", ())
 
 
 def opt_out_hint(name: str) -> str:
-    """Return what to write in a handler, so that a name is allowed: the end of an error."""
+    """Return the `opt` that turns off the check of a name, for the end of an error message."""
     return f'opt={{"allow": ["{name}"]}}'

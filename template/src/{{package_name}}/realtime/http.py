@@ -1,7 +1,7 @@
 """HTTP: the endpoints for operators, /health, /ready and /metrics, and the security headers of every response.
 
-A handler that sets one of the headers itself keeps its own. Responses that no handler gives (404, 405) have them too.
-HTTPS, and with it Strict-Transport-Security, belongs to the proxy in front.
+A header that a handler sets itself is kept. Responses without a handler (404, 405) have the headers too. HTTPS, and
+therefore Strict-Transport-Security, is the task of the proxy.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ async def ready(
     fanout: NamedDependency[Fanout],
     ready_checks: NamedDependency[tuple[ReadyCheck, ...]],
 ) -> Response[dict[str, str]]:
-    """Return 200 where new connections are welcome.
+    """Return 200 while the service accepts new connections.
 
-    It is 503 while the service drains, while the fan-out is unavailable, and while a function of `Realtime(ready=...)`
+    Return 503 while the service drains, while the fan-out is unavailable, or while a function of `Realtime(ready=...)`
     fails.
     """
     if sessions.registry.runtime.draining:
@@ -90,7 +90,7 @@ LOCAL: Final = re.compile(rb"(localhost|.+\.localhost|\[::1\]|127\..*?)(:[0-9]*)
 
 
 class SecurityHeaders(PassThroughMiddleware):
-    """Add to each HTTP response the headers that it does not set itself."""
+    """Add the security headers to each HTTP response that does not set them itself."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -107,6 +107,6 @@ class SecurityHeaders(PassThroughMiddleware):
 
 
 def _is_trustworthy(scope: Scope) -> bool:
-    """Return whether a browser heeds Cross-Origin-Opener-Policy here. Elsewhere it complains in its console."""
+    """Return whether a browser honours Cross-Origin-Opener-Policy here. Elsewhere it logs a warning in its console."""
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
     return scope["scheme"] == "https" or LOCAL.fullmatch(host) is not None

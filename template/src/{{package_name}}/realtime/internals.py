@@ -130,10 +130,9 @@ def injected_of(handler: BaseRouteHandler) -> Iterator[tuple[Any, dict[str, Fiel
 
 
 def skip_validation(handler: BaseRouteHandler) -> None:
-    """Have Litestar hand over what this folder provides as it is, into whatever function, and at no cost.
+    """Have Litestar inject the dependencies of this framework without validating them.
 
-    A user's `Connection` may have fields of any type. What Litestar validates it also has msgspec understand, down to
-    the last field.
+    A user's `Connection` may have fields of any type, and validation would need msgspec to know all of them.
     """
     ours = {name for name, provider in providers_of(handler).items() if is_provided_by(provider, PACKAGE)}
     for _, _, types in injected_of(handler):
@@ -151,17 +150,18 @@ def query_of(route: WebSocketRoute) -> list[tuple[str, FieldDefinition, bool]]:
     return sorted(read, key=lambda parameter: parameter[0])
 
 
-def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | None:
+def routing_error(app: Litestar, scope: dict[str, Any]) -> HTTPException | ArithmeticError | None:
     """Return why no handler answers a request or a handshake, or None where one does.
 
-    2.25: `ASGIRouter.handle_routing`, which keeps what it found, so that the router itself looks up nothing twice.
+    2.25: `ASGIRouter.handle_routing`, which keeps what it found, so that the router itself looks up nothing twice. A
+    number that is too large for a `timedelta`, or no `decimal`, is an ArithmeticError there.
     """
     path = scope["path"]
     if root_path := scope.get("root_path", ""):
         path = path.split(root_path, maxsplit=1)[-1]
     try:
         app.asgi_router.handle_routing(path=normalize_path(path), method=scope.get("method"))
-    except HTTPException as error:
+    except (HTTPException, ArithmeticError) as error:
         return error
     return None
 

@@ -1,4 +1,4 @@
-"""`Realtime`: the one plugin with which app.py gives Litestar all that this folder brings."""
+"""`Realtime`: the plugin through which app.py adds this framework to Litestar."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,10 +16,9 @@ from litestar.plugins import InitPlugin, PluginProtocol, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.utils import normalize_path
 
-from .checks.hooks import check_connection_class, check_hooks, check_lifespan, check_ready
-from .checks.injection import check_injection, check_replaced
-from .checks.listeners import check_listener_class, check_options, check_unmanaged
-from .handlers.route_handler import ListenerRouteHandler
+from .checks.definitions import check_connection_class, check_hooks, check_lifespan, check_ready
+from .checks.registration import check_injection, check_listener_class, check_options, check_replaced, check_unmanaged
+from .handlers.listener import ListenerRouteHandler
 from .http import SecurityHeaders
 from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
 from .observability.logs import Logging
@@ -31,25 +30,25 @@ from .sessions.plugin import Sessions
 
 
 class Realtime(InitPlugin, ReceiveRoutePlugin):
-    """Give an application its connections, rooms, endpoints, documentation, security headers and log.
+    """Add connections, rooms, endpoints, documentation, security headers and logging to an application.
 
-    What `Litestar(...)` configures itself is kept: a `logging_config`, an `openapi_config`, handlers, middleware,
-    plugins, lifespans. Connections are cleaned up while everything that they use is still open, whatever the order of
-    the plugins. Each handler of the application is checked, and a mistake stops the start.
+    The arguments of `Litestar(...)` are kept: its `logging_config`, `openapi_config`, handlers, middleware, plugins and
+    lifespans. Connections are cleaned up before the resources that they use are closed, whatever the order of the
+    plugins. Each handler of the application is checked, and a mistake stops the start.
 
     Args:
         settings: The settings of the service.
         connection: The class `Connection`; called without arguments for each connection.
         hooks: A module or an object with the async functions `on_accept(socket, connection)` and
             `on_disconnect(socket, connection, cause)`.
-        unmanaged: The paths of WebSocket handlers that other plugins register and that go without
-            `connection_lifespan`, as in `["/vite-hmr"]`: no hook runs for their connections.
-        ready: Async functions without arguments. While one of them raises, or takes more than five seconds, `/ready`
+        unmanaged: The paths of WebSocket handlers that other plugins register and that run without
+            `connection_lifespan`, as in `["/vite-hmr"]`. No hook runs for their connections.
+        ready: Async functions without parameters. While one of them raises, or takes more than five seconds, `/ready`
             answers 503.
 
     Raises:
-        ConfigurationError: A hook, the class or a function cannot be called as it must be, or, once it is given to
-            `Litestar(...)`, a handler has a mistake that Litestar lets through.
+        ConfigurationError: A hook, the class or a function is wrong, or, when `Litestar(...)` registers the handlers,
+            a handler has a mistake that Litestar does not report.
     """
 
     def __init__(
@@ -61,17 +60,14 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         unmanaged: Iterable[str] = (),
         ready: Iterable[Callable[[], Awaitable[Any]]] = (),
     ) -> None:
-        """Check the arguments, and make the plugins."""
+        """Check the arguments and create the plugins."""
         check_connection_class(connection)
         check_hooks(hooks)
         self._settings = settings
         self._ready = tuple(ready)
         for function in self._ready:
             check_ready(function)
-        self._plugins: Sequence[PluginProtocol] = [
-            *plugins_of(settings),
-            Sessions(settings, connection, hooks),
-        ]
+        self._plugins: Sequence[PluginProtocol] = [*plugins_of(settings), Sessions(settings, connection, hooks)]
         self._unmanaged = frozenset(normalize_path(path) for path in unmanaged)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
@@ -101,15 +97,15 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
     def _add_plugins(self, app_config: AppConfig) -> None:
         """Add the plugins of this folder after all others.
 
-        Litestar ends lifespans in the reverse order of the plugins. So the connections end first, and all that they use
-        is open until then.
+        Litestar exits lifespans in the reverse order of the plugins, so connections end before the resources that they
+        use.
         """
         given = dict(app_config.dependencies)
         app_config.dependencies["ready_checks"] = Provide(lambda: self._ready, sync_to_thread=False)
         app_config.plugins.extend([*self._plugins, _Last(partial(self._check_configuration, given))])
 
     def _check_configuration(self, given: Mapping[str, Any], app_config: AppConfig) -> None:
-        """Check what Litestar would stumble over when it registers it."""
+        """Check handlers and dependencies before Litestar registers them."""
         check_replaced(given, app_config.dependencies)
         for handler in websocket_handlers(app_config.route_handlers):
             check_options(handler)
@@ -117,7 +113,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
                 check_lifespan(lifespan)
 
     def receive_route(self, route: BaseRoute) -> None:
-        """Check the handlers of a route, once it is known what is injected into them."""
+        """Check the handlers of a route, once their dependencies are resolved."""
         if route.scope_type is ScopeType.ASGI:
             return
         for handler in handlers_of(route):
@@ -131,7 +127,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
 
 
 class _Last(InitPlugin):
-    """Calls a function after all other plugins, those included that other plugins add."""
+    """Calls a function after all other plugins, including plugins that other plugins add."""
 
     def __init__(self, function: Callable[[AppConfig], None]) -> None:
         self._function = function

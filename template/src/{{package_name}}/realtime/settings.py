@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,19 +23,32 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .errors import ConfigurationError, SettingsError
 
 PACKAGE: Final = __name__.removesuffix(".realtime.settings")
-"""The package of the service, in which this folder stands."""
+"""The package of the service, which contains this folder."""
 PREFIX: Final = f"{PACKAGE.replace('.', '_').upper()}_"
-"""What the name of each environment variable begins with."""
+"""The prefix of every environment variable."""
 ENV_FILE: Final = Path(".env")
+ENCODING: Final = "utf-8-sig"
+"""The encoding of `ENV_FILE`. Some editors begin the file with a byte order mark."""
+
+
+Seconds = Annotated[float, Field(le=1e9)]
+"""The type of a setting in seconds: so many that timers and engines can count them."""
 
 
 class SettingsGroup(BaseSettings):
     """Settings that are read together, from variables with the same prefix."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding=ENCODING,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+    )
 
     for_tests: ClassVar[dict[str, str]] = {}
-    """What the tests of the service set, by the names of the fields. A subclass names only its own."""
+    """Values that the tests of the service set, by field. A subclass lists only its own."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -44,8 +58,7 @@ class SettingsGroup(BaseSettings):
             overrides: Values that win over the environment; None stands for "not given".
 
         Raises:
-            ConfigurationError: A variable is unknown or has a wrong value, or a field has another type than the
-                setting of that name has here.
+            ConfigurationError: A variable is unknown or has a wrong value, or a subclass changes the type of a setting.
         """
         _check_redefined_fields(cls)
         problems = list(_unknown_variables(cls))
@@ -66,43 +79,44 @@ class CoreSettings(SettingsGroup):
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes any free port."""
-    root_path: str = Field(default="", pattern="^(/[^/]+)*$")
-    """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty where there is none."""
+    root_path: str = ""
+    """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty without such a proxy."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for machines; `auto` is console in a terminal and JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The lowest level that is logged."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins of pages that may connect besides the service's own, separated by commas: `https://app.example.com`,
-    `https://*.example.com` for all sub-domains, `capacitor://localhost`, `vscode-webview://*`; `null` for every page
-    without an origin, such as a local file."""
+    """Origins, besides the service's own, whose pages may connect, separated by commas: `https://app.example.com`,
+    `https://*.example.com` for all sub-domains, `capacitor://localhost`, `vscode-webview://*`; `null` for pages without
+    an origin, such as local files."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names in the Host header under which the service may be reached, separated by commas: `chat.example.com`,
-    `*.example.com`. Empty admits any, but only `localhost` and IP addresses for pages that reach it on loopback."""
+    """Host names by which clients may reach the service, separated by commas: `chat.example.com`, `*.example.com`.
+    Empty accepts any name; on loopback, pages must use `localhost` or an IP address."""
     require_origin: bool = False
-    """Reject handshakes without an Origin header, which no browser sends."""
+    """Reject handshakes without an Origin header. Browsers always send one."""
     trusted_proxies: str = "127.0.0.1"
-    """Addresses and networks of proxies whose X-Forwarded-* headers are believed, separated by commas; * trusts all."""
+    """Addresses and networks of proxies whose X-Forwarded-* headers are trusted, separated by commas; * trusts all."""
 
     max_message_size: int = Field(default=65536, ge=1)
     """Bytes in one message. A larger message closes the connection with 1009. Cannot be lifted."""
     max_messages_per_second: float = Field(default=20, ge=0)
-    """Messages per second from one connection, on average. More close it with 1008. 0 lifts the limit."""
+    """Messages per second from one connection, on average. A faster connection is closed with 1008. 0 lifts the
+    limit."""
     message_burst: int = Field(default=100, ge=1)
     """Messages that one connection may send at once before MAX_MESSAGES_PER_SECOND applies. At least 1."""
     max_messages_per_second_per_address: float = Field(default=1000, ge=0)
-    """Messages per second from all connections of one client address to this node together, on average, and of one
-    user; those that have ended count too. Ten seconds' worth may come at once. More close the connection with 1008, and
-    further handshakes are rejected with 429. 0 lifts the limit, as MAX_MESSAGES_PER_SECOND=0 does."""
+    """Messages per second that all connections of one client address, or of one user, send to this node, on average;
+    closed connections count too. A burst may hold ten seconds' worth. Beyond it, the connection is closed with 1008 and
+    further handshakes are rejected with 429. 0 lifts the limit, and so does MAX_MESSAGES_PER_SECOND=0."""
     max_bytes_per_second_per_address: int = Field(default=8_388_608, ge=0)
-    """Bytes of messages per second, in the same way. 0 lifts the limit."""
+    """Bytes of messages per second, counted in the same way. 0 lifts the limit."""
     max_frames_per_second: float = Field(default=100, ge=0)
-    """Frames per second from one connection that are no message of their own, on average: pings, pongs, fragments. Ten
-    seconds' worth may come at once. More close it with 1008. 0 lifts the limit."""
-    message_seconds: float = Field(default=30, ge=0)
-    """Seconds from the first to the last byte of one message. A slower one closes the connection with 1008. 0 lifts the
-    limit."""
+    """Frames per second from one connection that are not whole messages, on average: pings, pongs, fragments. A burst
+    may hold ten seconds' worth. Beyond it, the connection is closed with 1008. 0 lifts the limit."""
+    message_seconds: Seconds = Field(default=30, ge=0)
+    """Seconds from the first to the last byte of one message. A slower message closes the connection with 1008. 0 lifts
+    the limit."""
     max_connections: int = Field(default=10_000, ge=0)
     """Connections of this node. Further handshakes are rejected with 503. 0 lifts the limit."""
     max_connections_per_address: int = Field(default=1000, ge=0)
@@ -111,32 +125,32 @@ class CoreSettings(SettingsGroup):
     """Invalid messages in a row from one connection. Each is answered with an error; one more closes the connection
     with 1008. 0 lifts the limit."""
     max_streams: int = Field(default=8, ge=1)
-    """Streams that one connection may run at once. One more message is answered with the error `too_many_streams`. At
-    least 1."""
-    first_message_seconds: float = Field(default=10, ge=0)
-    """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later one closes it
-    with 1008. 0 lifts the limit."""
-    idle_seconds: float = Field(default=0, ge=0)
+    """Streams that one connection may run at once. A message for one more is answered with the error
+    `too_many_streams`. At least 1."""
+    first_message_seconds: Seconds = Field(default=10, ge=0)
+    """Seconds until the first message of a connection, for listeners with `client_speaks_first`. A later message closes
+    the connection with 1008. 0 lifts the limit."""
+    idle_seconds: Seconds = Field(default=0, ge=0)
     """Seconds that a connection may send no message before it is closed with 1008. 0 lifts the limit."""
     max_pending_bytes: int = Field(default=65536, ge=0)
-    """Bytes buffered for one connection whose client reads slowly, before each send waits. 0 buffers nothing."""
-    send_seconds: float = Field(default=10, ge=0)
+    """Bytes buffered for one connection whose client reads slowly, before sends wait. 0 buffers nothing."""
+    send_seconds: Seconds = Field(default=10, ge=0)
     """Seconds that a send may wait for a slow consumer before the connection is closed with 1013. 0 waits for ever."""
     deflate: bool = False
     """Compress messages of clients that offer it (permessage-deflate): less traffic for more CPU and memory."""
 
-    handshake_seconds: float = Field(default=10, gt=0)
-    """Seconds in which the head of a request must arrive, a handshake's too, and each 4 KiB of a body. Must be
+    handshake_seconds: Seconds = Field(default=10, gt=0)
+    """Seconds within which the head of a request or handshake must arrive, and each 4 KiB of a body. Must be
     positive."""
-    ping_interval: float = Field(default=20, gt=0)
+    ping_interval: Seconds = Field(default=20, gt=0)
     """Seconds between the pings that keep a connection alive and find a dead peer. Must be positive."""
-    ping_timeout: float = Field(default=20, gt=0)
+    ping_timeout: Seconds = Field(default=20, gt=0)
     """Seconds to wait for the pong. Must be positive."""
-    hook_seconds: float = Field(default=5, gt=0)
+    hook_seconds: Seconds = Field(default=5, gt=0)
     """Seconds that one `on_disconnect` may take. Must be positive."""
-    drain_seconds: float = Field(default=5, ge=0)
+    drain_seconds: Seconds = Field(default=5, ge=0)
     """On SIGTERM, the seconds over which connections are closed, each at a random moment. 0 closes all at once."""
-    grace_seconds: float = Field(default=10, ge=0)
+    grace_seconds: Seconds = Field(default=10, ge=0)
     """Seconds after the drain that busy handlers have to finish before they are cancelled. 0 cancels them at once."""
 
     _is_development: bool = PrivateAttr(default=False)
@@ -148,17 +162,24 @@ class CoreSettings(SettingsGroup):
             raise ValueError("is empty; write 127.0.0.1, or 0.0.0.0 to listen on every address")
         return host
 
+    @field_validator("root_path")
+    @classmethod
+    def _is_prefix(cls, path: str) -> str:
+        if not re.fullmatch(r"(/[\w.~:@+-]+)*", path, re.ASCII):
+            raise ValueError("is not the prefix of a path; write /chat, without a slash at its end")
+        return path
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, proxies: str) -> str:
         for proxy in filter(None, (part.strip() for part in proxies.split(","))):
-            try:
-                ip_network(proxy)
-            except ValueError:
-                if proxies != "*":
-                    raise ValueError(
-                        f"{proxy!r} is not an address or a network; write 10.0.0.1, 10.0.0.0/8 or * for any"
-                    ) from None
+            with suppress(ValueError):
+                if not getattr(ip_network(proxy).network_address, "ipv4_mapped", None):
+                    continue
+            if proxies != "*":
+                raise ValueError(
+                    f"{proxy!r} is not an address or a network; write 10.0.0.1 (no ::ffff:), 10.0.0.0/8 or * for any"
+                )
         return proxies
 
     @field_validator("allowed_origins", "allowed_hosts", mode="before")
@@ -187,12 +208,12 @@ class CoreSettings(SettingsGroup):
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             if not HOST.fullmatch(host) or host == "*":
-                raise ValueError(f"{host!r} is not a name; write chat.example.com or *.example.com, without a port")
+                raise ValueError(f"{host!r} is not a host name; write chat.example.com or *.example.com without a port")
         return tuple(ascii_name(host).strip("[]") for host in hosts)
 
     @property
     def is_development(self) -> bool:
-        """Whether the service runs with `--reload`, and may tell whoever asks why it refuses them."""
+        """Whether the service runs with `--reload` and may explain to any client why it is rejected."""
         return self._is_development
 
     def for_reload(self) -> Self:
@@ -214,7 +235,7 @@ LOCAL_ORIGINS: Final = tuple(
     for name in ("localhost", "*.localhost", "127.0.0.1", "[::1]")
     for port in ("", ":*")
 )
-"""Pages of this machine, on any port, which is where dev servers are."""
+"""Origins of this machine, on any port, such as those of dev servers."""
 
 
 def normal_origin(origin: str) -> str:
@@ -225,7 +246,7 @@ def normal_origin(origin: str) -> str:
 
 
 def ascii_name(name: str) -> str:
-    """Write a name as DNS has it: lower case, each label with other letters than ASCII in Punycode (RFC 3492)."""
+    """Write a name as DNS does: lower case, each label with other letters than ASCII in Punycode (RFC 3492)."""
     labels = unicodedata.normalize("NFKC", name.lower()).split(".")
     return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
 
@@ -249,22 +270,27 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
     delimiter = str(group.model_config.get("env_nested_delimiter") or "")
     nested = tuple(f"{name}{delimiter}".upper() for name in known) if delimiter else ()
     env_file = group.model_config.get("env_file")
-    given = {**(dotenv_values(ENV_FILE) if env_file else {}), **os.environ}
+    try:
+        given = {**(dotenv_values(ENV_FILE, encoding=ENCODING) if env_file else {}), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(ENV_FILE), f"cannot be read: {error}", "save it as text in UTF-8") from None
     values = {name.upper(): value or "" for name, value in given.items() if name.upper().startswith(PREFIX)}
     links = [name for name in sorted(values) if _is_service_link(name, values[name], known)]
     if links:
         several = f" and {len(links) - 1} more" if len(links) > 1 else ""
-        yield f"{links[0]}{several}: set by a cluster for a service; write enableServiceLinks: false in the pod's spec"
+        yield f"{links[0]}{several}: set by a cluster for a service; set enableServiceLinks: false in the pod's spec"
+    names = {name.removeprefix(PREFIX): name for name in known}
     for name in sorted(values.keys() - {*known, *links}):
         if not name.startswith(nested or "\0"):
-            close = get_close_matches(name, known, n=1)
-            yield f"{name}: there is no such setting" + (f"; did you mean {close[0]}?" if close else "")
+            short = name.removeprefix(PREFIX)
+            close = get_close_matches(short, [each for each in names if each[:1] == short[:1]], n=1)
+            yield f"{name}: there is no such setting" + (f"; did you mean {names[close[0]]}?" if close else "")
 
 
 SERVICE_LINK: Final = re.compile(
     r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-"""What a cluster calls the variables that it sets in a pod for each service of its namespace."""
+"""The names of the variables that a cluster sets in a pod for each service of its namespace."""
 
 
 def _is_service_link(name: str, value: str, known: list[str]) -> bool:
@@ -285,7 +311,7 @@ def _check_redefined_fields(group: type[SettingsGroup]) -> None:
                 kind = getattr(setting.annotation, "__name__", None) or str(setting.annotation)
                 raise ConfigurationError(
                     cls,
-                    f"has a field {name!r}, and the setting {PREFIX}{name.upper()} has another type: {kind}",
+                    f"has a field {name!r}, but the setting {PREFIX}{name.upper()} has another type: {kind}",
                     f"rename the field, or annotate it as {kind} to change only the default",
                 )
 

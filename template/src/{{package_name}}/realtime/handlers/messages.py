@@ -1,4 +1,4 @@
-"""How a frame becomes a message, and the messages that the service itself receives and sends.
+"""Decode frames to messages; and the messages that the service itself receives and sends.
 
 Those of your service are in its own `messages.py`.
 """
@@ -13,16 +13,16 @@ from litestar.handlers.websocket_handlers import WebsocketListenerRouteHandler
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..internals import frames_of
-from ..sessions.cause import held_exceptions
+from ..sessions.cause import TooDeepError, held_exceptions
 from ..sessions.fast_path import split_fields
-from ..sessions.limits import PLAIN_PING, PLAIN_PONG, is_ping
+from ..sessions.runtime import PLAIN_PING, PLAIN_PONG, Ref, is_ping
 from ..sessions.session import Session
 
 MAX_DETAIL: Final = 200
 """Characters of a decoder's error that go back to the client: it quotes what the client sent."""
 
 RESERVED_TAGS: Final = frozenset({"error", "end", "cancel", "authenticate"})
-"""What a message of a user may not be called."""
+"""The tags that a message of a user may not have."""
 RESERVED_FIELDS: Final = frozenset({"ref", "sequence"})
 """The fields that the service adds to the messages that it sends."""
 
@@ -33,9 +33,9 @@ class MessageError(Exception):
     The connection stays open. To close it, raise Litestar's `WebSocketException`.
 
     Args:
-        code: What a program reads, as in "name_taken".
-        detail: What a person reads.
-        extra: More for the program, such as the field that is wrong.
+        code: The error code for programs, such as "name_taken".
+        detail: The explanation for people.
+        extra: Further data for programs, such as the name of the wrong field.
     """
 
     def __init__(self, code: str, detail: str = "", *, extra: dict[str, Any] | Struct | None = None) -> None:
@@ -46,10 +46,6 @@ class MessageError(Exception):
         self.extra = extra
 
 
-Ref = Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a client calls a message."""
-
-
 class ErrorMessage(Struct, tag="error"):
     """The answer to a message that is refused. The connection stays open.
 
@@ -58,9 +54,9 @@ class ErrorMessage(Struct, tag="error"):
     is the name of its class: "permission_denied".
 
     Attributes:
-        code: What is wrong, for a program.
-        detail: What is wrong, in words: of msgspec, at most 200 characters, where it cannot be decoded.
-        extra: What the listener adds.
+        code: The error code, for programs.
+        detail: The explanation, for people; at most 200 characters of msgspec's own if the message cannot be decoded.
+        extra: Further data from the listener.
     """
 
     code: Annotated[str, Meta(examples=["invalid_message"])]
@@ -69,7 +65,7 @@ class ErrorMessage(Struct, tag="error"):
 
 
 class End(Struct, tag="end"):
-    """The end of the answers to a message that is answered by a stream, where that has a `ref`.
+    """The end of a stream, sent if the message that it answers has a `ref`.
 
     Attributes:
         cancelled: The client has cancelled it.
@@ -79,13 +75,13 @@ class End(Struct, tag="end"):
 
 
 class Cancel(Struct, tag="cancel"):
-    """A client wants no more of the answers to the message with this `ref`."""
+    """A client stops the stream that answers the message with this `ref`."""
 
     ref: Ref
 
 
 class Ping(Struct, tag="ping"):
-    """A client asks for a sign of life. A browser does not show its page the pings of RFC 6455, section 5.5.2."""
+    """A heartbeat of the client. A page in a browser cannot see the pings of RFC 6455, section 5.5.2."""
 
 
 class Pong(Struct, tag="pong"):
@@ -96,20 +92,20 @@ OWN_MESSAGES: Final = frozenset({ErrorMessage, End, Cancel, Ping, Pong})
 
 
 REFUSALS: Final[tuple[type[Exception], ...]] = (MessageError, HTTPException, ExceptionGroup)
-"""What may refuse a message: a group does where all that it holds does."""
+"""The exceptions that may refuse a message. A group refuses it if all exceptions in the group do."""
 
 
 def error_answer(error: Exception) -> ErrorMessage:
-    """Return what answers a message that a listener refuses, in a group of exceptions or without.
+    """Return the answer to a message that a listener refuses, also if the exception is in a group.
 
     Raises:
-        Exception: The same, where it is more than a refusal: a bug, or an HTTP exception with a status of 500 or more.
+        Exception: The given exception, if it is a bug or an HTTP exception with a status of 500 or more.
     """
     held = held_exceptions(error)
     if not all(map(_refuses, held)):
         raise error
     refusal = held[0]
-    if isinstance(refusal, MessageError):
+    if isinstance(refusal, MessageError | TooDeepError):
         return ErrorMessage(refusal.code, refusal.detail, UNSET if refusal.extra is None else refusal.extra)
     name = type(refusal).__name__.removesuffix("Exception")
     code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() or "http"
@@ -126,8 +122,8 @@ class Codec:
     """Receives the messages of a listener.
 
     Args:
-        handler: The listener. Where its `data` is `str` or `bytes`, it takes frames as they are; else they are JSON.
-        streams: Its messages are answered by streams, which a `cancel` stops.
+        handler: The listener. If its `data` is `str` or `bytes`, it takes frames as they are; otherwise JSON.
+        streams: Whether its messages are answered by streams, which a `cancel` stops.
 
     Raises:
         TypeError: msgspec cannot tell the types of the messages apart, or does not support one.
@@ -145,6 +141,8 @@ class Codec:
         self._decode: Any = data.annotation
         if self.is_json:
             self._decode = msgspec.json.Decoder(data.raw, dec_hook=handler.default_deserializer).decode
+            for each in data.inner_types or (data,):  # msgspec 0.22 refuses a tag beyond ASCII until it has encoded it
+                msgspec.json.encode(getattr(getattr(each.annotation, "__struct_config__", None), "tag", None))
         self.answers_pings = False
         """A `ping` in JSON is answered here, because it is not a message that the listener takes."""
         if self.is_json and not self._receives_binary:
@@ -156,7 +154,7 @@ class Codec:
     async def receive(self, session: Session) -> Any:
         """Wait for the next message, and leave its `ref` in the session.
 
-        What cannot be decoded is answered here, and the connection stays open. So are a `ping` and a `cancel`.
+        Invalid messages, `ping` and `cancel` are answered here, and the connection stays open.
 
         Raises:
             WebSocketDisconnect: The connection has ended.
@@ -181,7 +179,7 @@ class Codec:
                 kinds = ("binary", "text") if self._receives_binary else ("text", "binary")
                 detail = "Expected a {} frame, got a {} frame".format(*kinds)
             except RecursionError:
-                detail = "nested too deeply"
+                detail = TooDeepError.detail
             except (msgspec.DecodeError, UnicodeError) as error:
                 # Only here: a message pays nothing for it, and a handler that has a `ping` of its own keeps it.
                 if self.answers_pings and is_ping(frame):

@@ -1,16 +1,18 @@
 """The log: structlog for the service, and the same format for what other libraries log."""
 
 import asyncio
+import json
 import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, TextIO, cast
 
+import msgspec
 import structlog
 from litestar.logging.config import BaseLoggingConfig
 from litestar.types import GetLogger
@@ -69,11 +71,13 @@ class Logging(BaseLoggingConfig):
         if self._settings.log_format == "json" or (self._settings.log_format == "auto" and not stream.isatty()):
             rendering: list[structlog.typing.Processor] = [
                 structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(serializer=_to_json),
             ]
         else:
-            formatter = structlog.dev.RichTracebackFormatter(show_locals=False)
-            rendering = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=formatter)]
+            colors, formatter = stream.isatty(), structlog.dev.plain_traceback
+            if colors:
+                formatter = structlog.dev.RichTracebackFormatter(show_locals=False)
+            rendering = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=formatter)]
         structlog.configure(
             processors=[floods.process, *shared, *rendering],
             wrapper_class=structlog.make_filtering_bound_logger(self._settings.log_level),
@@ -90,9 +94,7 @@ class Logging(BaseLoggingConfig):
                 processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
             )
         )
-        root = logging.getLogger()
-        root.handlers = [handler]
-        root.setLevel(self._settings.log_level)
+        logging.basicConfig(handlers=[handler], level=self._settings.log_level, force=True)
         for name in ("uvicorn.error", "uvicorn.access"):
             uvicorn = logging.getLogger(name)
             uvicorn.setLevel(logging.WARNING)  # below, it logs the query of each request, which may hold a token
@@ -116,7 +118,7 @@ def _drop_client_caused_errors(record: logging.LogRecord) -> bool:
 class LogStream:
     """Standard error, which may break while the service runs: a reader that is gone, a disk that is full.
 
-    What it does not take is counted. Nothing raises, and nothing is buffered, so that the end of the process is clean.
+    Lines that it does not take are counted. Nothing raises, and nothing is buffered, so that the process ends cleanly.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -145,7 +147,7 @@ class LogStream:
 
 
 class FloodLimit:
-    """Leave out the lines of a kind of which there are too many in one second, and say how many there were."""
+    """Drop log lines of one kind beyond a number per second, and log how many were dropped."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -181,7 +183,7 @@ class FloodLimit:
 
 
 class LogCollector(Collector):
-    """Turn the lines that are not in the log into a metric for Prometheus."""
+    """Count the lines that are not in the log, as a metric for Prometheus."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric."""
@@ -189,6 +191,14 @@ class LogCollector(Collector):
         for reason, lines in lost.items():
             family.add_metric([reason], lines)
         yield family
+
+
+def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
+    """Encode a line in ASCII: with msgspec, at a fourth of the cost, or with `json`, which takes more."""
+    with suppress(TypeError, ValueError, OverflowError):
+        if (line := msgspec.json.encode(event, enc_hook=default)).isascii():
+            return line.decode()
+    return json.dumps(event, default=default, separators=(",", ":"))
 
 
 def _shorten(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -1,4 +1,4 @@
-"""Graceful shutdown: every connection is closed and its clean-up awaited, before anything they share is closed.
+"""Graceful shutdown: close every connection and await its clean-up, before the resources that they share are closed.
 
 By the time the application learns of a shutdown, servers have closed its sockets. So the server itself drains: it turns
 `/ready` to 503, rejects new handshakes, closes each connection with 1012 at a random moment, lets busy handlers finish,
@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 class DrainingServer(uvicorn.Server):
     """uvicorn, with a drain before its shutdown.
 
-    SIGTERM drains in full. Ctrl+C closes all at once, and busy handlers still have their grace period. A second signal
-    skips that too. The clean-up of every connection is awaited in each case.
+    SIGTERM drains completely. Ctrl+C closes all connections at once, but busy handlers keep their grace period, which a
+    second signal skips. In each case, the clean-up of every connection is awaited.
 
     Args:
         config: The configuration of uvicorn.
@@ -47,7 +47,7 @@ class DrainingServer(uvicorn.Server):
         self._signals: list[int] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin to stop. On a second Ctrl+C, uvicorn's own would skip the shutdown of the application."""
+        """Begin to stop. uvicorn's handler would skip the shutdown of the application on a second Ctrl+C."""
         self._signals.append(sig)
         self.should_exit = True
 
@@ -60,7 +60,7 @@ class DrainingServer(uvicorn.Server):
         exit_timer.start()
 
     async def drain(self) -> None:
-        """Close each connection and await its clean-up; let no new one in."""
+        """Reject new connections, close each open one, and await its clean-up."""
         self._registry.runtime.draining = True
         log.info("draining", connections=len(self._registry))
         deadline = monotonic() + self._settings.drain_seconds + self._settings.grace_seconds
@@ -75,7 +75,7 @@ class DrainingServer(uvicorn.Server):
         log.info("drained", connections=len(self._registry))
 
     async def _close_all(self) -> list[asyncio.Task[Cause]]:
-        """Begin to close each connection at its own moment, so that the clients do not all reconnect at once."""
+        """Begin to close each connection at a random moment, so that clients do not all reconnect at once."""
         began = monotonic()
         sessions = [session for session in self._registry if session.state is State.OPEN]
         moments = [(random.uniform(0, self._settings.drain_seconds), session) for session in sessions]  # noqa: S311
@@ -83,7 +83,7 @@ class DrainingServer(uvicorn.Server):
         for moment, session in sorted(moments, key=itemgetter(0)):
             while (wait := began + moment - monotonic()) > 0 and not self._skips_the_delay():
                 await self._registry.wait_empty(min(wait, 0.1))
-            closing.append(asyncio.create_task(_close(session)))  # one that takes long must not delay the others
+            closing.append(asyncio.create_task(_close(session)))  # a slow one must not delay the others
         return closing
 
     def _skips_the_delay(self) -> bool:
@@ -91,12 +91,12 @@ class DrainingServer(uvicorn.Server):
 
 
 async def _close(session: Session) -> Cause:
-    """Close a connection as soon as the streams that run have ended."""
+    """Close a connection as soon as its running streams have ended."""
     await session.wait_exchanges()
     return await session.close(Reason.SERVICE_RESTARTS, CloseCode.SERVICE_RESTART, "service restarts")
 
 
 def _force_exit() -> None:
-    """End the process. Python waits for all threads, and one that a handler began cannot be cancelled."""
+    """Exit the process. Python would wait for all threads, but a thread that a handler started cannot be cancelled."""
     log.error("a thread of a handler did not end, and is left")
     os._exit(0)

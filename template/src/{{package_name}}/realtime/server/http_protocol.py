@@ -1,8 +1,9 @@
-"""TCP connections that are no WebSocket, or not yet: how many a node has, and how slowly each may send and read.
+"""Limits on TCP connections that are not (yet) a WebSocket: their number, and the speed of requests and answers.
 
 For uvicorn 0.54.
 """
 
+import re
 from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import Callable
@@ -20,33 +21,33 @@ SPARE_DESCRIPTORS: Final = 200
 """File descriptors for files and connections to other services."""
 
 HTTP_DESCRIPTORS: Final = 1000
-"""File descriptors that WebSockets leave to other TCP connections; a quarter of them, where there are few."""
+"""File descriptors that WebSockets leave to other TCP connections; a quarter of all, if there are few."""
 
 LOG_SECONDS: Final = 10
-"""Seconds in which the log says at most once that connections are dropped."""
+"""Seconds between two log lines about dropped connections, at least."""
 
 MAX_HEAD_BYTES: Final = 65536
-"""Bytes of the request line and the headers of a request."""
+"""Maximum bytes of the request line and the headers of a request."""
 
 MIN_BODY_BYTES: Final = 4096
-"""Bytes of a body that must come in each HANDSHAKE_SECONDS, unless it is complete or the handler does not take it."""
+"""Bytes of a body that must arrive in each HANDSHAKE_SECONDS, until it is complete, while the handler reads it."""
 
 NO_DESCRIPTOR: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 MAX_PIPELINED: Final = 16
-"""Requests that may wait while one before them is answered."""
+"""Requests that may wait while an earlier one is answered."""
 
 
 class TcpLimits:
-    """Bounds on the TCP connections that are no WebSocket, in all and for each address, and on those that become one.
+    """Limits on TCP connections that are not a WebSocket, in total and for each address, and on those that become one.
 
-    A node that is full drops the one that has been there for the longest time, so that a health check is answered. A
-    trusted proxy has no limit of its own: it stands for many clients.
+    A full node drops the oldest connection that is not a WebSocket, so that health checks are answered. The address of
+    a trusted proxy has no limit, because it serves many clients.
 
     Args:
         max_by_address: Connections of one address. 0 lifts the limit.
         descriptors: File descriptors that this process may open.
-        is_proxy: Says whether an address is that of a trusted proxy.
+        is_proxy: Returns whether an address is a trusted proxy.
     """
 
     def __init__(self, max_by_address: int, descriptors: int, is_proxy: Callable[[str], bool]) -> None:
@@ -56,17 +57,17 @@ class TcpLimits:
         self._max_by_address = max_by_address
         self._is_proxy = is_proxy
         self._http: dict[Transport, str] = {}
-        """The transport of each TCP connection that is no WebSocket, the oldest first, with its address."""
+        """The transport and the address of each TCP connection that is not a WebSocket, the oldest first."""
         self._by_address: Counter[str] = Counter()
         self._logged_at = 0.0
 
     def add(self, transport: Transport, address: str, connections: int) -> None:
-        """Count a TCP connection; drop it where its address has too many, or the oldest where there are too many.
+        """Count a TCP connection. Drop it if its address has too many; drop the oldest one if there are too many.
 
         Args:
             transport: The connection.
             address: The address of its client.
-            connections: All that are open now, WebSockets and this one among them.
+            connections: The number of all open connections, including WebSockets and this one.
         """
         self._http[transport] = address
         self._by_address[address] += 1
@@ -76,14 +77,14 @@ class TcpLimits:
             self._drop(next(iter(self._http)), "too many TCP connections without a handshake")
 
     def remove(self, transport: Transport) -> None:
-        """Count a TCP connection no more: it is closed, or a WebSocket."""
+        """Stop counting a TCP connection, because it was closed or became a WebSocket."""
         if (address := self._http.pop(transport, None)) is not None:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
     def admits(self, connections: int) -> bool:
-        """Return whether there is a descriptor for another WebSocket, where so many TCP connections are open."""
+        """Return whether there is a descriptor for another WebSocket, given the number of open TCP connections."""
         admits = connections - len(self._http) < self._max_sockets
         if not admits:
             self._log("out of file descriptors: a handshake is rejected")
@@ -101,15 +102,15 @@ class TcpLimits:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One TCP connection before its handshake, with bounds on requests and on answers that are not read.
+    """One TCP connection before its handshake, with limits on requests and on unread answers.
 
-    The head of a request is bounded in time and in size, its body by a least rate, the requests that wait in number,
-    and the time in which the client reads nothing of a full buffer, or of what is left at the end.
+    The limits are the time and the size of a request's head, the lowest rate of its body, the number of requests that
+    wait, and the time in which the client must read from a full buffer, or the remaining data at the end.
 
     Args:
         settings: The limits.
-        tcp_limits: What counts the TCP connections of this node.
-        options: Those of uvicorn's protocol.
+        tcp_limits: The counter of the TCP connections of this node.
+        options: The options of uvicorn's protocol.
     """
 
     def __init__(self, *, settings: CoreSettings, tcp_limits: TcpLimits, **options: Any) -> None:
@@ -118,30 +119,40 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_seconds = settings.handshake_seconds
         self._read_seconds = settings.send_seconds or settings.handshake_seconds
         self._timers: dict[str, TimerHandle] = {}
-        """`head` while the head of a request is read, `body` while its body is, `unread` while the client must read."""
+        """Timers: `head` and `body` run while these are received, `unread` while the client has to read."""
         self._head_bytes = 0
         self._in_body = False
         self._body_bytes = 0
-        """Bytes of the body since the last look at them."""
+        """Bytes of the body since the last check."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin_head()
+        self._begin("head", self._head_seconds, self.transport.abort)
         self._tcp_limits.add(transport, self.client[0] if self.client else "", len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         super().connection_lost(exc)
 
+    def _get_upgrade(self) -> bytes | None:
+        """Return the upgrade named in any `Connection` header (RFC 9110, 5.3); uvicorn reads only the last one."""
+        connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
+        if b"upgrade" not in map(bytes.strip, connection.split(b",")) or self.scope["http_version"] == "1.0":
+            return None  # HTTP/1.0 has no upgrade (RFC 9110, 7.8)
+        return dict(self.headers).get(b"upgrade", b"").lower()
+
     def handle_websocket_upgrade(self) -> None:
         self._stop()
         if self._tcp_limits.admits(len(self.connections)):
+            self.url = re.sub(rb"^\w+://[^/?]*/?", b"/", self.url)  # it may be absolute (RFC 9112, 3.2.2)
             super().handle_websocket_upgrade()
         else:
             self.transport.write(NO_DESCRIPTOR)
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self.timeout_keep_alive_task is not None:  # uvicorn ends it, whatever comes: empty lines may be all
+            self._begin("head", self._head_seconds, self.transport.abort)
         head = self._timers.get("head")
         super().data_received(data)
         if head and head is self._timers.get("head"):  # all of it is head
@@ -152,7 +163,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._begin("body", self._head_seconds, self._check_body)
 
     def on_message_begin(self) -> None:
-        self._begin_head()
+        self._head_bytes = 0
+        self._begin("head", self._head_seconds, self.transport.abort)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -190,7 +202,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._limit_reading()
 
     def _stop(self) -> None:
-        """Bound nothing any more: the connection is lost, or a WebSocket."""
+        """Stop the timers: the connection is lost, or became a WebSocket."""
         self._tcp_limits.remove(self.transport)
         self._in_body = False
         self._end("head", "body", "unread")
@@ -204,11 +216,6 @@ class HttpProtocol(HttpToolsProtocol):
             if timer := self._timers.pop(name, None):
                 timer.cancel()
 
-    def _begin_head(self) -> None:
-        if "head" not in self._timers:
-            self._head_bytes = 0
-            self._begin("head", self._head_seconds, self.transport.abort)
-
     def _check_body(self) -> None:
         del self._timers["body"]
         if self._in_body and self._body_bytes < MIN_BODY_BYTES and not self.flow.read_paused:
@@ -218,6 +225,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._begin("body", self._head_seconds, self._check_body)
 
     def _limit_reading(self) -> None:
-        """Where the connection is closed, bound the time for the client to read the rest."""
+        """Limit the time in which the client reads the remaining data of a closed connection."""
         if self.transport.is_closing():
             self._begin("unread", self._read_seconds, self.transport.abort)

@@ -31,6 +31,8 @@ from .websocket_protocol import WebSocketProtocol
 if sys.platform != "win32":
     import resource
 
+log = structlog.get_logger(__name__)
+
 DEFAULT_DESCRIPTORS: Final = 100_000
 """File descriptors where the number of connections is not limited."""
 
@@ -39,7 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Open the socket to serve on, before anything else is done.
 
     Args:
-        host: The address to listen on; `::` is every address, of IPv4 too.
+        host: The address to listen on; `::` means every address of IPv6 and IPv4.
         port: The port; 0 takes any free port.
 
     Raises:
@@ -52,7 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
-            f"{host} port {port}", f"cannot be listened on: {reason}", "choose another with --host and --port"
+            f"{host} port {port}", f"cannot be used: {reason}", "choose another address with --host and --port"
         ) from None
 
 
@@ -72,21 +74,23 @@ def serve(settings: CoreSettings, sockets: list[socket.socket]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn handles signals only once it runs
     host, port = sockets[0].getsockname()[:2]
-    structlog.get_logger(__name__).info(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
-    gc.collect()
+    event = f"serving on http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info(event)
     gc.freeze()  # what exists before the first connection stays, so the garbage collector can skip it
+    gc.enable()
     server.run(sockets)
 
 
 def reload(settings: CoreSettings, sockets: list[socket.socket]) -> None:
-    """Serve in a child process that is replaced when a file of the package changes; connections are closed at once.
+    """Serve in a child process that restarts when a file of the package changes; connections are closed at once.
 
     Args:
         settings: The settings of the service.
         sockets: Sockets that listen already.
     """
+    gc.enable()
     Logging(settings).configure()
-    structlog.get_logger(__name__).warning("pages of localhost may connect from any port", because="--reload")
+    log.warning("pages of localhost may connect from any port", because="--reload")
     config = uvicorn.Config("", reload=True, reload_dirs=[str(Path(__file__).parents[2])], log_config=None)
     ChangeReload(config, target=partial(_serve_until_changed, settings.for_reload()), sockets=sockets).run()
 
@@ -99,9 +103,9 @@ def _serve_until_changed(settings: CoreSettings, sockets: list[socket.socket] | 
 
 
 def _raise_descriptor_limit(settings: CoreSettings) -> int:
-    """Raise the number of file descriptors that this process may open, because each connection takes one; return it.
+    """Raise the limit of open file descriptors, because each connection needs one, and return the new limit.
 
-    Many systems begin with 1024. Once none is left, nothing can connect any more, not even a health check.
+    Many systems start with 1024. Without a free descriptor nothing can connect, not even a health check.
     """
     needed = (settings.max_connections or DEFAULT_DESCRIPTORS) + HTTP_DESCRIPTORS + SPARE_DESCRIPTORS
     if sys.platform == "win32":
@@ -109,12 +113,10 @@ def _raise_descriptor_limit(settings: CoreSettings) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = needed if hard == resource.RLIM_INFINITY else hard
     if resource.RLIM_INFINITY != soft < needed:
-        with suppress(OSError, ValueError):  # more than the system has, although it says otherwise
+        with suppress(OSError, ValueError):  # the system may have fewer than its limit says
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, allowed), hard))
     if allowed < needed and settings.max_connections:
-        structlog.get_logger(__name__).warning(
-            "the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=allowed, needed=needed
-        )
+        log.warning("the system allows fewer descriptors than MAX_CONNECTIONS needs", allowed=allowed, needed=needed)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return needed if soft == resource.RLIM_INFINITY else min(soft, needed)
 
@@ -127,7 +129,7 @@ def configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
         proxied,
         interface="asgi3",
         root_path=settings.root_path,
-        proxy_headers=False,  # `TrustedProxies` stands in its place
+        proxy_headers=False,  # `TrustedProxies` replaces it
         http=cast("Any", partial(HttpProtocol, settings=settings, tcp_limits=tcp_limits)),
         ws=cast("Any", partial(WebSocketProtocol, settings=settings)),
         ws_max_size=settings.max_message_size,
@@ -143,10 +145,10 @@ def configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
 
 
 class TrustedProxies(ProxyHeadersMiddleware):
-    """uvicorn's middleware for `X-Forwarded-For` and `X-Forwarded-Proto`, which takes `X-Forwarded-Host` too.
+    """uvicorn's middleware for `X-Forwarded-For` and `X-Forwarded-Proto`, which also reads `X-Forwarded-Host`.
 
-    Where several proxies each added an element, the first counts: it is what the client asked for. An IPv4 address that
-    a socket for both families reports as `::ffff:10.0.0.1` is `10.0.0.1`.
+    If several proxies each added an element, the first one counts, because it describes the client's request. An IPv4
+    address that a dual-stack socket reports as `::ffff:10.0.0.1` becomes `10.0.0.1`.
     """
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
@@ -158,13 +160,13 @@ class TrustedProxies(ProxyHeadersMiddleware):
             trusted = address in self.trusted_hosts
             scope.setdefault("state", {})[PEER] = Peer(address, trusted)
             if not trusted or not any(name in FORWARDED for name, _ in scope["headers"]):
-                return self.app(scope, receive, send)  # uvicorn's would keep a coroutine for as long as it lasts
+                return self.app(scope, receive, send)  # uvicorn's method would keep a coroutine for the whole session
             scope["headers"] = _effective(scope["headers"])
         return super().__call__(scope, receive, send)
 
 
 def _effective(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers with the first scheme, and with the Host for which the proxy was asked."""
+    """Return headers with the first forwarded scheme, and with the Host that the client requested."""
     first = {name: value.split(b",")[0].strip().lower() for name, value in reversed(headers)}
     if scheme := first.get(b"x-forwarded-proto"):
         headers = [*(each for each in headers if each[0] != b"x-forwarded-proto"), (b"x-forwarded-proto", scheme)]

@@ -1,6 +1,6 @@
-"""uvicorn's WebSocket protocol, with bounds on all that a client sends and leaves unread, and a fast path for messages.
+"""uvicorn's WebSocket protocol, with limits on sent and unread data, and a fast path for messages.
 
-By itself uvicorn waits without end for a client to read what was sent before it closes. For uvicorn 0.54 and
+uvicorn itself waits without limit for a client to read all data before it closes a connection. For uvicorn 0.54 and
 websockets 17.
 """
 
@@ -14,16 +14,19 @@ import structlog
 from litestar.types import ReceiveMessage
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidHeader
 from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
 from ..sessions.fast_path import EXTENSION, TEXT, text_frame
-from ..sessions.limits import TokenBucket
+from ..sessions.runtime import TokenBucket
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # where there is no compiled one for the platform
+except ImportError:  # no compiled version for the platform
     from websockets.utils import apply_mask
 
 log = structlog.get_logger(__name__)
@@ -32,81 +35,100 @@ MESSAGES: Final = frozenset((TEXT, 0x80 | Opcode.BINARY))
 """The first bytes of a frame that is a whole message (RFC 6455, 5.2)."""
 
 OPCODES: Final = frozenset(map(int, Opcode))
-"""The opcodes that there are, in the lower half of the first byte."""
+"""The valid opcodes, in the lower half of the first byte."""
 
 MASKED: Final = 0x80
 """The bit of a masked payload in the second byte; every frame of a client has it."""
 
 MAX_WRITE_BYTES: Final = 65536
-"""Bytes of answers that are written together."""
+"""Maximum bytes of answers that are written together."""
 
 READ_AHEAD_BYTES: Final = 65536
-"""Bytes of messages that are read ahead of the handler. Further data is left to the kernel, and so to the client."""
+"""Bytes of messages that are read ahead of the handler. Further data stays in the kernel, which slows the client."""
 
 EVENT_BYTES: Final = 256
-"""What a message that waits takes besides its payload."""
+"""Bytes that a queued message takes in addition to its payload."""
 
 MAX_FRAMES_AT_ONCE: Final = 64
-"""Frames of one connection that are read in one turn of the loop. The others of the node have theirs in between."""
+"""Frames of one connection that are read in one turn of the event loop, so that other connections are not delayed."""
 
 MAX_FRAGMENTS: Final = 1024
-"""Fragments of one message; or more, where they have MIN_FRAGMENT_BYTES each in the largest message."""
+"""Fragments of one message; more if the largest message, in fragments of MIN_FRAGMENT_BYTES each, has more."""
 
 MIN_FRAGMENT_BYTES: Final = 64
 
+BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+"""The answer to requests that `websockets` can neither read nor answer, such as a handshake with a body."""
+
 CLOSE_SECONDS: Final = 5.0
-"""Seconds to wait for the client's close frame after ours. Nothing else that it sends is looked at."""
+"""Seconds to wait for the client's close frame after ours. Its other frames are ignored."""
 
 OFFENDER_CLOSE_SECONDS: Final = 1.0
-"""The same for a client that broke the protocol or exceeded a limit."""
+"""As CLOSE_SECONDS, for a client that broke the protocol or exceeded a limit."""
+
+WRITABLE: Final = asyncio.Event()
+"""A set event, shared by all connections that never had to wait: an event for each would take a kibibyte."""
+WRITABLE.set()
+
+
+class FrameProtocol(ServerProtocol):
+    """The parser of `websockets`, whose refusal of a handshake names what is wrong and quotes nothing of it."""
+
+    def reject(self, status: HTTPStatus | int, text: str) -> Response:
+        if isinstance(self.handshake_exc, InvalidHeader):
+            text = f"the header {self.handshake_exc.name} is missing or wrong"
+        response = super().reject(status, text)
+        response.headers["Sec-WebSocket-Version"] = "13"  # what would be right (RFC 6455, 4.4)
+        return response
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket, with bounds on what is sent and unread, and on its end, and a fast path for whole messages.
+    """One WebSocket, with limits on sent and unread data and on the time to close, and a fast path for whole messages.
 
-    A few frames are read in one turn of the loop, and all that are no messages have a rate. After the close frame of
-    this side, only one of the other is looked for.
+    Few frames are read in one turn of the event loop, and the rate of frames that are not messages is limited. After
+    the service has sent a close frame, only the client's close frame is read.
 
-    uvicorn lets a send wait while unread data fills the buffer: for ever, if the client never reads. And it closes no
-    connection before the buffer is empty. So a timer runs while the buffer is full, after which the client is closed
-    with 1013, and what is left after the end is dropped after a while. A client that keeps up costs nothing.
+    In uvicorn, a send waits while unread data fills the buffer, without limit if the client never reads, and a
+    connection is closed only when the buffer is empty. Here a timer runs while the buffer is full and then closes the
+    connection with 1013; unread data is dropped some time after the end. Clients that keep up need no timer.
 
-    Most frames are whole messages. They are read and written here. All others go to the parser of `websockets`, one
-    whole frame after the other, so that it never waits in the middle of one: fragments, control frames, compressed
-    messages, and whatever is wrong, which it answers. The tests of the template compare it with uvicorn's own.
+    Most frames are whole messages and are read and written here. Fragments, control frames, compressed messages and
+    invalid frames go to the parser of `websockets`, one whole frame at a time, so the parser never waits within a
+    frame. The parser answers invalid frames. The tests of the template compare the result with uvicorn's protocol.
 
     It is the `FrameWriter` of the ASGI extension in `sessions/fast_path.py`.
 
     Args:
         settings: The limits.
-        options: Those of uvicorn's protocol.
+        options: The options of uvicorn's protocol.
     """
 
     def __init__(self, *, settings: CoreSettings, **options: Any) -> None:
         super().__init__(**options)
+        self.conn.__class__ = FrameProtocol  # uvicorn makes it
         self.queue: Any = EventQueue(self.loop)
+        self.writable = WRITABLE
         self.close_timeout = CLOSE_SECONDS
         self._settings = settings
-        self._lost = False
         self._on_closed: Callable[[], None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
-        """Runs while a send waits for the client."""
+        """The timer that runs while a send waits for the client."""
         self._reads_frames = False
-        """Frames are read here first; not before the accept, and not after the end."""
+        """Whether frames are read here first: after the accept and before the end."""
         self._rest: bytearray | None = None
-        """What came before the accept, or is left for a later turn of the loop, or a frame that is not complete."""
+        """Unread data: from before the accept, for a later turn of the loop, or of an incomplete frame."""
         self._needed = 0
-        """Bytes that the rest needs at least to be complete."""
+        """Minimum bytes that `_rest` needs for a complete frame."""
         self._reads_on = False
-        """Another turn of the loop is asked for."""
+        """Whether reading continues in the next turn of the loop."""
         self._frame_limit: TokenBucket | None = None
-        """Of the frames that are no message; None before the first."""
+        """The limit on frames that are not messages; None before the first one."""
         self._message_timer: asyncio.TimerHandle | None = None
-        """Runs while a message is not complete."""
+        """The timer that runs while a message is incomplete."""
         self._holds = False
-        """What is written waits for the next turn of the loop."""
+        """Whether writes wait for the next turn of the loop."""
         self._unsent: bytearray | None = None
-        """Frames that are written together, while the handler works through messages that came together."""
+        """Frames to write together, while the handler works through messages that arrived together."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -114,22 +136,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unsent = self._rest = None
-        self._cancel_overdue()
+        if self._overdue is not None:
+            self._overdue.cancel()
         self._end_message()
         super().connection_lost(exc)
-        self._lost = True
         if self._on_closed is not None:
             self._on_closed()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self.writable = asyncio.Event()
         if self._settings.send_seconds:
             limit = "send_seconds", CloseCode.TRY_AGAIN_LATER, "too slow"
             self._overdue = self.loop.call_later(self._settings.send_seconds, self._close_for_limit, *limit)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._cancel_overdue()
+        if self._overdue is not None:
+            self._overdue.cancel()
 
     def data_received(self, data: bytes | bytearray) -> None:
         if self._reads_frames:
@@ -144,19 +167,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif self.handshake_initiated and not self.handshake_complete:
             self._rest = (self._rest or bytearray()) + data  # the parser would answer it before the handshake
             self.transport.pause_reading()
-        elif not self.handshake_initiated:  # else it has ended, and what follows is ignored (RFC 6455, 7.1.7)
+        elif not self.handshake_initiated:  # otherwise it has ended, and further data is ignored (RFC 6455, 7.1.7)
             super().data_received(bytes(data))
-            answer = b"" if self.handshake_initiated else b"".join(self.conn.data_to_send())
-            status = self.response.status_code if self.handshake_initiated else int(answer[9:12] or 0)
+            answer = b"" if self.handshake_initiated else b"".join(self.conn.data_to_send()) or BAD_REQUEST
+            status = self.response.status_code if self.handshake_initiated else int(answer[9:12])
             if status != HTTPStatus.SWITCHING_PROTOCOLS:
-                client, detail = self.client[0] if self.client else "", "a header is too long, or is wrong"
+                client, detail = self.client[0] if self.client else "", "the head is too long, or is wrong"
                 log.warning("handshake rejected", client=client, reason="head", status=status, detail=detail)
-            if not self.handshake_initiated:  # headers too long or too many, which uvicorn would leave unanswered
+            if not self.handshake_initiated:  # too long, too many, or with a body: uvicorn would leave it unanswered
                 self.transport.write(answer)
                 self.transport.close()
 
     def _read_frames(self, data: bytes | bytearray) -> None:
-        """Queue each message in one frame, give each other frame to the parser, and keep what is not complete."""
+        """Queue each whole message, pass each other frame to the parser, and keep an incomplete frame."""
         limit = self.conn.max_message_size
         at, end, needed, left = 0, len(data), 0, MAX_FRAMES_AT_ONCE
         while end - at >= 2:
@@ -222,7 +245,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        """Read what was left for this turn of the loop; go on to read from the transport."""
+        """Read the data that was left for this turn of the loop, and resume reading from the transport."""
         self._reads_on = False
         if self.transport.is_closing() or (self.queue.unread > READ_AHEAD_BYTES and not self.close_sent):
             return
@@ -233,7 +256,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.data_received(b"")
 
     def _allows(self, first: int) -> bool:
-        """Count a frame that is no message of its own; close the connection for one too many."""
+        """Count a frame that is not a whole message; close the connection if there are too many."""
         if first & 0x8F in MESSAGES:  # it is compressed
             return True
         if self._frame_limit is None:
@@ -259,7 +282,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._close_for_limit("message_seconds", CloseCode.POLICY_VIOLATION, "a message took too long")
 
     def _receive(self, first: int, payload: bytes) -> bool:
-        """Queue a message; return False where it is not UTF-8."""
+        """Queue a message; return False if it is not UTF-8."""
         event: ASGIReceiveEvent
         if first == TEXT:
             try:
@@ -292,10 +315,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue.notify_disconnect(callback)
 
     def notify_closed(self, callback: Callable[[], None]) -> None:
-        if self._lost:
-            callback()
-        else:
+        if self in self.connections:
             self._on_closed = callback
+        else:
+            callback()
 
     def _end_reading(self, data: bytes | bytearray) -> None:
         self._reads_frames = False
@@ -326,7 +349,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         if self.close_sent or not self.writable.is_set():
-            self.conn.data_to_send()  # dropped: pongs for a client that pings and does not read would have no bound
+            self.conn.data_to_send()  # dropped: pongs for a client that pings and does not read would be unbounded
         else:
             super().handle_ping()
 
@@ -376,7 +399,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.write(text_frame(text.encode()))
                 return
         if self.transport.is_closing():
-            await asyncio.sleep(0)  # else a handler that only sends would never let `connection_lost` run
+            await asyncio.sleep(0)  # otherwise a handler that only sends would never let `connection_lost` run
         if message.get("code") == CloseCode.POLICY_VIOLATION:
             self.close_timeout = OFFENDER_CLOSE_SECONDS
         await super().send(message)
@@ -404,12 +427,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         if self.read_paused and self.writable.is_set():
-            self._wait_for_pong()  # it cannot be read, for the handler is busy; the client need not be dead
+            self._wait_for_pong()  # it cannot be read while the handler is busy; the client may be alive
             return
         self._write_unsent()
         super().keepalive_timeout()
         if self.transport.get_write_buffer_size():
-            self.transport.abort()  # a peer that answers no ping does not read the rest
+            self.transport.abort()  # a peer that does not answer pings does not read the rest either
 
     def _wait_for_pong(self) -> None:
         self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
@@ -421,20 +444,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _linger_seconds(self) -> float:
-        """Seconds in which the client may read the rest after the end."""
+        """Seconds in which the client may read the remaining data after the end."""
         return self._settings.send_seconds or self.close_timeout
 
     def _abort_in(self, seconds: float) -> None:
         self.ping_timer = self.loop.call_later(seconds, self.transport.abort)  # `connection_lost` cancels it
 
-    def _cancel_overdue(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
     def _close_for_limit(self, setting: str, code: int, detail: str) -> None:
-        """Close behind all that is unread; each send that waits ends as if the client were gone."""
-        self._overdue = None
+        """Close after all unread data is sent; each waiting send ends as if the client had disconnected."""
         session: Session | None = self.scope.get("state", {}).get(SESSION_KEY)
         cause = session.exceed_limit(setting, code) if session else None
         self.disconnected = True
@@ -454,31 +471,29 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class EventQueue:
-    """The ASGI events of one connection that wait for its task.
+    """The queued ASGI events of one connection.
 
-    It is a queue for one reader, in the place of uvicorn's `asyncio.Queue`, at a third of its cost. It has two lists,
-    because an empty deque takes a kibibyte. New events are appended to one; the reader pops from the other, which is in
-    reverse order.
+    A queue for one reader, which replaces uvicorn's `asyncio.Queue` at a third of the cost. It is a list, because an
+    empty deque takes a kibibyte. It stays short, because reading pauses while READ_AHEAD_BYTES are queued.
     """
 
-    __slots__ = ("_arrived", "_disconnect", "_loop", "_notify", "_reversed", "_waiter", "unread")
+    __slots__ = ("_disconnect", "_events", "_loop", "_notify", "_waiter", "unread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._arrived: list[ASGIReceiveEvent] = []
-        self._reversed: list[ASGIReceiveEvent] = []
+        self._events: list[ASGIReceiveEvent] = []
         self._waiter: asyncio.Future[None] | None = None
         self._disconnect: Any = None
         self._notify: Callable[[ReceiveMessage], None] | None = None
         self.unread = 0
-        """Bytes of the messages that arrived since the reader last took over what there was; all of them are unread."""
+        """Bytes of the messages that arrived since the queue was last empty."""
 
     def empty(self) -> bool:
-        """Return whether no event waits."""
-        return not (self._arrived or self._reversed)
+        """Return whether the queue is empty."""
+        return not self._events
 
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
-        """Call back once with the event of the end, as soon as there is one."""
+        """Call a function once with the disconnect event, as soon as there is one."""
         self._notify = callback
         if self._disconnect is not None:
             callback(self._disconnect)
@@ -492,8 +507,8 @@ class EventQueue:
                 self._notify(self._disconnect)
 
     def put(self, event: ASGIReceiveEvent, size: int) -> None:
-        """Append an event that takes so many bytes."""
-        self._arrived.append(event)
+        """Append an event with its size in bytes."""
+        self._events.append(event)
         self.unread += size
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -502,11 +517,9 @@ class EventQueue:
         """Take the next event.
 
         Raises:
-            RuntimeError: Another task waits for it already; each event would reach only one of the two.
+            RuntimeError: Another task is waiting already; each event would reach only one of the two.
         """
-        if self._reversed:
-            return self._reversed.pop()
-        if not self._arrived:
+        if not self._events:
             if self._waiter is not None:
                 raise RuntimeError("two tasks receive from one socket: let one receive, and hand on what it gets")
             self._waiter = self._loop.create_future()
@@ -514,7 +527,7 @@ class EventQueue:
                 await self._waiter
             finally:
                 self._waiter = None
-        self.unread = 0
-        self._arrived, self._reversed = self._reversed, self._arrived
-        self._reversed.reverse()
-        return self._reversed.pop()
+        event = self._events.pop(0)
+        if not self._events:
+            self.unread = 0
+        return event

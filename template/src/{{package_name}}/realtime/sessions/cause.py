@@ -1,4 +1,4 @@
-"""Why a connection ended: the reasons, what an event or an exception means, and the close codes of RFC 6455, 7.4."""
+"""Why a connection ended: the reasons, the causes of events and exceptions, and the close codes of RFC 6455, 7.4."""
 
 from asyncio import CancelledError
 from dataclasses import dataclass, replace
@@ -6,7 +6,13 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from litestar.exceptions import HTTPException, ServiceUnavailableException, WebSocketDisconnect, WebSocketException
+from litestar.exceptions import (
+    HTTPException,
+    ServiceUnavailableException,
+    ValidationException,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from litestar.types import ReceiveMessage
 from websockets.frames import CloseCode
 
@@ -17,8 +23,16 @@ MAX_REASON_BYTES: Final = 123
 """Bytes of UTF-8 in a close reason: a control frame carries 125, two of which are the code (RFC 6455, 5.5)."""
 
 
+class TooDeepError(ValidationException):
+    """A message cannot be encoded, in most cases because of what a client sent: no bug, so there is no traceback."""
+
+    code = "validation"
+    """The error code for the client of a listener."""
+    detail = "nested too deeply"
+
+
 class Reason(StrEnum):
-    """What ended a connection. The first thing that ends it is the reason; what follows does not change it."""
+    """The reason why a connection ended. The first event that ends it decides, and later events do not change it."""
 
     CLIENT_CLOSED = "client_closed"
     """The client sent a close frame; the code is its own."""
@@ -57,7 +71,7 @@ class Cause:
 def cause_of_disconnect(message: ReceiveMessage) -> Cause:
     """Return the cause in a `websocket.disconnect` event.
 
-    Only what the client closes comes with a `reason`. What the server ends by itself does not, and a connection that is
+    Only a close of the client comes with a `reason`. An end by the server does not, nor does a connection that is
     lost, for which servers have 1005 or 1006.
     """
     code = int(message.get("code", CloseCode.NO_STATUS_RCVD))  # type: ignore[call-overload]
@@ -97,7 +111,9 @@ class Resolution:
     """Somebody has to fix the service: the exception is logged with its traceback."""
 
 
-def resolve_cause(error: BaseException | None, *, initializing: bool = False, draining: bool = False) -> Resolution:
+def resolve_cause(
+    error: BaseException | None, *, initializing: bool = False, draining: bool = False, in_task: bool = False
+) -> Resolution:
     """Return how a connection ends after its handler returned or raised.
 
     An exception group is treated as what it holds. It is a bug where one of its exceptions is; else the exception that
@@ -105,8 +121,9 @@ def resolve_cause(error: BaseException | None, *, initializing: bool = False, dr
 
     Args:
         error: What was raised; None where the handler returned.
-        initializing: It was raised before the connection was initialized, by `on_accept`.
-        draining: The service is about to stop.
+        initializing: Whether `on_accept` raised it, before the connection was initialized.
+        draining: Whether the service is shutting down.
+        in_task: Whether it was raised in a task of the connection, where an HTTP exception is a bug.
     """
     match error:
         case None | WebSocketDisconnect():
@@ -116,15 +133,20 @@ def resolve_cause(error: BaseException | None, *, initializing: bool = False, dr
         case CancelledError():
             return Resolution(Reason.CANCELLED, CloseCode.INTERNAL_ERROR, "cancelled", error=error)
         case BaseExceptionGroup():
-            held = [resolve_cause(each, initializing=initializing, draining=draining) for each in error.exceptions]
+            held = [
+                resolve_cause(each, initializing=initializing, draining=draining, in_task=in_task)
+                for each in error.exceptions
+            ]
             if bug := next((each for each in held if each.is_bug), None):
                 return replace(bug, error=error)
-            return max(held, key=_tells)
+            return max(held, key=lambda each: 1 if each.error else 2 * (each.code != CloseCode.NORMAL_CLOSURE))
         case WebSocketException() if is_sendable(error.code):
             return Resolution(Reason.SERVICE_CLOSED, error.code, error.detail)
         case ServiceUnavailableException():
             return Resolution(Reason.SERVICE_CLOSED, CloseCode.TRY_AGAIN_LATER, error.detail, error.status_code)
-        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR and (
+            not in_task or isinstance(error, TooDeepError)
+        ):
             return Resolution(Reason.SERVICE_CLOSED, CloseCode.POLICY_VIOLATION, error.detail, error.status_code)
         case _:
             return Resolution(
@@ -137,29 +159,26 @@ def resolve_cause(error: BaseException | None, *, initializing: bool = False, dr
             )
 
 
-def held_exceptions(error: Any) -> list[Any]:
+def held_exceptions(error: BaseException) -> list[Any]:
     """Return the exceptions in a group, those in groups inside of it included, or the one that is no group."""
-    is_group = issubclass(error.__class__, BaseExceptionGroup)
-    return [each for inner in error.exceptions for each in held_exceptions(inner)] if is_group else [error]
-
-
-def _tells(resolution: Resolution) -> int:
-    """Rank a resolution by how much it says about the end."""
-    if resolution.error is not None:
-        return 1  # a cancellation
-    return 0 if resolution.code == CloseCode.NORMAL_CLOSURE else 2
+    match error:
+        case BaseExceptionGroup():
+            return [each for inner in error.exceptions for each in held_exceptions(inner)]
+        case _:
+            return [error]
 
 
 def is_sendable(code: int) -> bool:
     """Return whether an endpoint may send this close code (RFC 6455, 7.4.1 and 7.4.2)."""
     return 3000 <= code <= 4999 or (
-        1000 <= code <= 1014 and code not in {1004, CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE}
+        1000 <= code <= CloseCode.BAD_GATEWAY
+        and code not in {1004, CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE}
     )
 
 
 def truncate_reason(text: str) -> str:
     """Truncate a close reason to the bytes that fit, never inside a character."""
-    return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +205,7 @@ CLOSE_CODES: Final = {
     CloseCode.INTERNAL_ERROR: CloseCodeMeaning("service", "error in the service", reconnect=True),
     CloseCode.SERVICE_RESTART: CloseCodeMeaning("service", "the service restarts", reconnect=True),
     CloseCode.TRY_AGAIN_LATER: CloseCodeMeaning("service", "full, or too slow: try again later", reconnect=True),
+    CloseCode.BAD_GATEWAY: CloseCodeMeaning("service", "a proxy cannot reach the service", reconnect=True),
 }
 """The close codes of the service. The README and `client.js` have the same table. Codes from 4000 to 4999 are your own:
 a client decides what they mean."""

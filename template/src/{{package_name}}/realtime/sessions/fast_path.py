@@ -1,6 +1,6 @@
-"""The fast path: whole WebSocket frames, written by the server as they are, past ASGI and past all middleware.
+"""The fast path: the server writes whole WebSocket frames as they are, past ASGI and all middleware.
 
-It is there for handlers behind no middleware but such as leaves the events of a WebSocket alone.
+Handlers have it unless a middleware in front of them wraps the events of the WebSocket.
 """
 
 import asyncio
@@ -27,26 +27,26 @@ TEXT: Final = 0x80 | Opcode.TEXT
 
 
 class FrameWriter(Protocol):
-    """The server's end of a WebSocket, to which whole frames can be written."""
+    """The server's end of a WebSocket, which accepts whole frames."""
 
     writable: asyncio.Event
     """Set while the client keeps up, and when it is gone."""
 
     @property
     def compresses(self) -> bool:
-        """Whether each connection has its own encoding, so that no frame fits two."""
+        """Whether frames are compressed for each connection, so that no frame can be shared."""
         ...
 
     @property
     def takes_frames(self) -> bool:
-        """Whether it is open and the client keeps up."""
+        """Whether the connection is open and the client keeps up."""
         ...
 
     def write_frames(self, frames: bytes) -> None:
-        """Write whole frames. Call it only while it takes frames."""
+        """Write whole frames. Call it only while `takes_frames`."""
 
     def hold_frames(self) -> None:
-        """Write what is written from now on together, in the next turn of the loop."""
+        """Hold back frames from now on, and write them together in the next turn of the event loop."""
 
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
         """Call back with the `websocket.disconnect` event as soon as it is known, ahead of the messages before it.
@@ -54,11 +54,11 @@ class FrameWriter(Protocol):
         Messages are read up to a window ahead of the handler. While more are unread, nothing tells of a disconnect.
 
         Args:
-            callback: Called once; at once, where the connection has ended already. It must not raise.
+            callback: Called once, immediately if the connection has ended already. It must not raise.
         """
 
     def notify_closed(self, callback: Callable[[], None]) -> None:
-        """Call back once its descriptor is closed, which may be some time after the end; at once, where it is."""
+        """Call back once the descriptor is closed, which may be some time after the end; or at once if it is."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -72,7 +72,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
-    """Encode a message with one field more in its JSON object. Any other JSON has no place for it."""
+    """Encode a message with one more field in its JSON object. Other JSON has no place for the field."""
     extended = _extended(message.__class__, name)
     if extended is not None:
         return encode(extended(*astuple(message), value))
@@ -82,7 +82,7 @@ def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], byt
 
 @cache
 def _extended(kind: Any, name: str) -> Callable[..., Struct] | None:
-    """Return a Struct that is encoded as `kind` is, with one field more; None where its JSON has to be looked at."""
+    """Return a Struct that is encoded like `kind`, with one more field; None if its JSON has to be inspected."""
     config = getattr(kind, "__struct_config__", None)
     if config is None or config.array_like or config.omit_defaults or name in kind.__struct_encode_fields__:
         return None
@@ -96,7 +96,7 @@ split_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class PassThroughMiddleware(ASGIMiddleware):
-    """A middleware that hands on `receive` and `send` of a WebSocket as they are, for the `scopes` that it names.
+    """A middleware that passes on `receive` and `send` of a WebSocket unchanged, for the `scopes` that it names.
 
     Litestar's own keeps a coroutine for as long as a connection lives, even where it has nothing to do. This one keeps
     none, and does not take the fast path from the handlers behind it. It supports no `exclude_…`.
@@ -112,12 +112,12 @@ class PassThroughMiddleware(ASGIMiddleware):
 
 
 def surround(config: AppConfig, middleware: Callable[[ASGIApp], ASGIApp], *, innermost: bool = False) -> None:
-    """Put a middleware around the whole application when it starts, so that it sees what no handler answers.
+    """Put a middleware around the whole application when it starts, so that it also sees requests without a handler.
 
     Args:
         config: The configuration of the application, which is changed.
         middleware: The middleware.
-        innermost: Put it inside of all others that are added so.
+        innermost: Put it inside all others that are added this way.
     """
     done = False
 
@@ -131,7 +131,7 @@ def surround(config: AppConfig, middleware: Callable[[ASGIApp], ASGIApp], *, inn
 
 
 def is_direct(handler: WebsocketRouteHandler) -> bool:
-    """Return whether no middleware and no WebSocket class of its own wants to see the events of a handler."""
+    """Return whether no middleware and no custom WebSocket class has to see the events of a handler."""
     resolved: Any = handler  # the types of its methods are partly unknown
     return resolved.resolve_websocket_class() is WebSocket and all(
         isinstance(each, PassThroughMiddleware)

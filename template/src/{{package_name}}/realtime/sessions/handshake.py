@@ -1,4 +1,4 @@
-"""The handshake: each is admitted here, and counted before anything is awaited; what nothing answers ends here."""
+"""The handshake: count each before anything is awaited, admit or reject it, and answer requests without a handler."""
 
 import asyncio
 import re
@@ -21,10 +21,9 @@ from websockets.frames import CloseCode
 
 from ..internals import has_readable_host, routing_error, websocket_paths
 from .fast_path import EXTENSION, FrameWriter, PassThroughMiddleware
-from .limits import TokenBucket
 from .origin import OriginPolicy, own_origin
 from .registry import Registry
-from .runtime import DENIAL_RESPONSE, Runtime, client_address
+from .runtime import DENIAL_RESPONSE, Client, Runtime, TokenBucket, client_address
 from .session import RESTARTING, SESSION_KEY, Session
 
 log = structlog.get_logger(__name__)
@@ -32,21 +31,24 @@ log = structlog.get_logger(__name__)
 MAX_SUGGESTIONS: Final = 10
 """Paths a second for which the nearest one is looked up, which takes time."""
 
+NOT_FOUND: Final = b'{"status_code":404,"detail":"Not Found"}'
+"""The body with which Litestar answers a request to an unknown path."""
+
 PROBES: Final = frozenset({"/health", "/ready"})
 """What is answered under any name: it says nothing about the service, and probes use names of their own."""
 
 UPGRADE: Final = (
-    "if a proxy dropped the header Upgrade, have it pass it on (nginx: proxy_http_version 1.1; "
+    "if a proxy dropped the header Upgrade, configure the proxy to forward it (nginx: proxy_http_version 1.1; "
     "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;)"
 )
 
 
 class HandshakeMiddleware(PassThroughMiddleware):
-    """Reject a handshake with an HTTP status, or register its session and hand it all events.
+    """Reject a handshake with an HTTP status, or register its session and pass all events through it.
 
     Args:
         registry: All sessions of this node.
-        policy: Which pages may connect.
+        policy: The policy that decides which pages may connect.
     """
 
     scopes = (ScopeType.WEBSOCKET,)
@@ -58,31 +60,35 @@ class HandshakeMiddleware(PassThroughMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handshake = cast("dict[str, Any]", scope)
-        if denial := self._denial(handshake):
-            reason, status, detail = denial
+        admission = self._admit(handshake)
+        if not isinstance(admission, Client):
+            reason, status, detail = admission
             hints = self._policy.explain(handshake, reason) if status == HTTPStatus.FORBIDDEN else {}
             await self._runtime.reject(handshake, send, reason, status, detail, **hints)
             return
         extensions: dict[str, Any] = handshake.get("extensions") or {}
-        extension: dict[str, Any] = extensions.get(EXTENSION) or {}
-        writer: FrameWriter | None = extension.get("writer")
-        if writer is None:
+        server: FrameWriter | None = extensions.pop(EXTENSION, {}).get("writer")  # else it is kept in the scope
+        if server is None:
             receive = _limited(receive, send, self._runtime.settings.max_message_size)
-        session = Session(handshake, receive, send, self._runtime)
+        session = Session(handshake, receive, send, self._runtime, server)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
-        self._registry.count(session, self._registry.client_of(client_address(handshake)))
+        self._registry.count(session, admission)
         try:
             await next_app(scope, session.receive, session.send)
         except asyncio.CancelledError:
             if not self._runtime.draining:
                 raise
             # The drain cancelled a handler that was too slow; its clean-up has run, and nobody waits for more.
+        except Exception as error:  # noqa: BLE001  of a middleware; Litestar would make it a bare 403
+            app: Any = scope["litestar_app"]
+            for hook in app.after_exception:  # that of `Sessions` ends the session
+                await hook(error, scope)
         finally:
             session.leave()
-            self._registry.remove(session, writer)
+            self._registry.remove(session)
 
-    def _denial(self, handshake: dict[str, Any]) -> tuple[str, HTTPStatus, str] | None:
-        """Return why a handshake is rejected: the reason in the metrics, the status and the detail of the response."""
+    def _admit(self, handshake: dict[str, Any]) -> Client | tuple[str, HTTPStatus, str]:
+        """Return the client if it may connect; otherwise the reason for the metrics, the status and the detail."""
         settings, registry = self._runtime.settings, self._registry
         if self._runtime.draining:
             return "draining", HTTPStatus.SERVICE_UNAVAILABLE, RESTARTING
@@ -95,11 +101,11 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return "address", HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address"
         if client.exceeded():
             return "rate", HTTPStatus.TOO_MANY_REQUESTS, "too many messages from this address"
-        return None
+        return client
 
 
 class RoutingMiddleware:
-    """Answer what is rejected before it is routed, and a GET for a WebSocket as its handshake.
+    """Reject requests before they are routed, and answer a GET of a WebSocket's path as its handshake.
 
     A handshake for an unknown path is a 404, one whose Host cannot be read a 400, a request to a foreign Host a 403. A
     page of another origin that may connect can read these answers (CORS).
@@ -107,8 +113,8 @@ class RoutingMiddleware:
     It stands around the application, because Litestar's own answers are 403 and 405.
 
     Args:
-        runtime: What the sessions share.
-        policy: Under which names the service may be reached.
+        runtime: The state that the sessions share.
+        policy: The policy that decides under which names the service may be reached.
     """
 
     def __init__(self, runtime: Runtime, policy: OriginPolicy) -> None:
@@ -122,8 +128,10 @@ class RoutingMiddleware:
                 scope["query_string"] = quote(scope["query_string"], safe=printable).encode()
             error = routing_error(scope["litestar_app"], scope)
             if scope["type"] == ScopeType.WEBSOCKET:
-                is_known = error is None and has_readable_host(scope)
-                return app(scope, receive, send) if is_known else self._answer_unknown(scope, send)
+                if not has_readable_host(scope):
+                    detail = "the Host header cannot be read"
+                    return self._runtime.reject(scope, send, "host", HTTPStatus.BAD_REQUEST, detail)
+                return app(scope, receive, send) if error is None else self._answer_unknown(scope, send)
             if self._is_foreign(scope):
                 hints = self._policy.explain(scope, "host")
                 path, client = quote(scope["path"]), client_address(scope)
@@ -134,6 +142,8 @@ class RoutingMiddleware:
                 return app(scope, receive, send)
             cors_headers = self._policy.cors_headers(scope)
             send_cors = _with_headers(send, cors_headers)
+            if isinstance(error, ArithmeticError):  # the router would raise it
+                return ASGIResponse(body=NOT_FOUND, status_code=HTTPStatus.NOT_FOUND)(scope, receive, send_cors)
             is_websocket = "websocket" in (error.headers or {}).get("allow", "")
             if is_websocket and scope["method"] == "GET":
                 return self._answer_get(app, scope, receive, send_cors)
@@ -148,15 +158,12 @@ class RoutingMiddleware:
         return path not in PROBES and not self._policy.may_ask(scope)
 
     async def _answer_unknown(self, scope: Any, send: Send) -> None:
-        if not has_readable_host(scope):
-            await self._runtime.reject(scope, send, "host", HTTPStatus.BAD_REQUEST, "the Host header cannot be read")
-            return
         nearest = self._nearest(scope["litestar_app"], scope["path"])
         hint, detail = {"nearest": nearest} if nearest else {}, "there is no WebSocket at this path"
         await self._runtime.reject(scope, send, "path", HTTPStatus.NOT_FOUND, detail, **hint)
 
     async def _answer_get(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer a GET as its handshake would be, whose status a browser shows no page; with 426 if it is accepted."""
+        """Answer a GET as the handshake would be, with 426 if it is accepted: browsers hide its status from pages."""
         headers = [*scope["headers"]]
         if (b"sec-fetch-site", b"same-origin") in headers and not any(name == b"origin" for name, _ in headers):
             headers.append((b"origin", own_origin(scope).encode()))  # a GET of the same origin has none
@@ -169,23 +176,22 @@ class RoutingMiddleware:
             "extensions": {DENIAL_RESPONSE: {}},
         }
         events = iter([{"type": "websocket.connect"}])
-        rejected = False
 
         async def receive_event() -> Any:
             return next(events, {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE})
 
         async def answer(event: Any) -> None:
-            nonlocal rejected
             if event["type"] == "websocket.accept":
+                await self._answer_upgrade(scope, receive, send)
                 raise OSError("there is no WebSocket to accept")  # as when the client is gone
-            rejected = True
             event["type"] = event["type"].removeprefix("websocket.")
             await send(event)
 
         del handshake["method"]
-        await app(handshake, receive_event, answer)
-        if not rejected:
-            await self._answer_upgrade(scope, receive, send)
+        if routing_error(scope["litestar_app"], handshake):
+            await self._answer_unknown(handshake, answer)
+        else:
+            await app(handshake, receive_event, answer)
 
     async def _answer_upgrade(self, scope: Any, receive: Receive, send: Send) -> None:
         status = HTTPStatus.UPGRADE_REQUIRED
@@ -196,7 +202,7 @@ class RoutingMiddleware:
         await response(scope, receive, send)
 
     def _nearest(self, app: Litestar, path: str) -> str:
-        """Return the path of a WebSocket that may be meant: behind a prefix, or spelled alike."""
+        """Return the path of the WebSocket that was probably meant: one with a prefix, or with a similar spelling."""
         if len(path) > 200 or not self._suggestions.allows(monotonic()):
             return ""
         known = websocket_paths(app)
@@ -217,7 +223,7 @@ def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
 
 
 def _limited(receive: Receive, send: Send, limit: int) -> Receive:
-    """Keep MAX_MESSAGE_SIZE on a server that is not ours, and may have another limit, or none."""
+    """Enforce MAX_MESSAGE_SIZE on other servers, which may have another limit, or none."""
 
     async def receive_within_limit() -> Any:
         message: Any = await receive()
@@ -233,7 +239,7 @@ def _limited(receive: Receive, send: Send, limit: int) -> Receive:
 
 
 class SocketState(dict[str, Any]):
-    """`scope["state"]` of a socket, which says so where `connection` is read before there is one."""
+    """`scope["state"]` of a socket. Reading `connection` too early raises an error that explains it."""
 
     def __missing__(self, key: str) -> Any:
         if key == "connection":

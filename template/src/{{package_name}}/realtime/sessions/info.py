@@ -1,4 +1,4 @@
-"""What every connection knows about itself. Your own fields go into `Connection`, in `state.py`."""
+"""`ConnectionInfo`: the fields that every connection has. Your own fields go into `Connection`, in `state.py`."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -11,7 +11,7 @@ from .cause import Cause
 
 
 class SessionLink:
-    """The way from a connection to its session. It is no field, so that `dataclasses.asdict` does not follow it."""
+    """The link from a connection to its session. It is not a field, so `dataclasses.asdict` does not follow it."""
 
     __slots__ = ("__weakref__", "_session")
 
@@ -19,19 +19,19 @@ class SessionLink:
 
     @property
     def cause(self) -> Cause | None:
-        """What ended the connection; None as long as it is open."""
+        """The cause that ended the connection; None while it is open."""
         session = getattr(self, "_session", None)
         return (session.cause or session.noticed_cause) if session else None
 
     @property
     def claims(self) -> Mapping[str, Any]:
-        """What the authentication knows of the user besides; empty where nobody has authenticated."""
+        """Further claims of the authentication about the user; empty without authentication."""
         access = self._session.access if hasattr(self, "_session") else None
         return access.claims if access else {}
 
     @property
     def roles(self) -> frozenset[str]:
-        """The roles that the authentication gives the user."""
+        """The roles of the user, as the authentication names them; empty without authentication."""
         access = self._session.access if hasattr(self, "_session") else None
         return access.roles if access else frozenset()
 
@@ -40,10 +40,10 @@ class SessionLink:
 
         The task has the context variables of the connection, and its id in the log. When the connection ends it is
         cancelled, and awaited for up to HOOK_SECONDS, before `on_disconnect` is called. If it raises, the connection
-        is closed with 1011, and the exception is logged and in the cause.
+        is closed with 1011, and the exception is logged and in the cause. `WebSocketException` closes with its code.
 
         Args:
-            coroutine: What runs.
+            coroutine: The coroutine to run.
             name: The name of the task.
 
         Returns:
@@ -52,11 +52,10 @@ class SessionLink:
         Raises:
             RuntimeError: The connection is not accepted yet, or it has ended.
         """
-        session = getattr(self, "_session", None)
-        if session is None:
+        if not hasattr(self, "_session"):
             coroutine.close()
             raise RuntimeError("this Connection belongs to no WebSocket, so no task can end with it")
-        task: asyncio.Task[Any] = session.start(coroutine, name=name)
+        task: asyncio.Task[Any] = self._session.start(coroutine, name=name)
         return task
 
     async def send(self, message: Any) -> None:
@@ -67,17 +66,17 @@ class SessionLink:
 
         Raises:
             RuntimeError: The connection is not accepted yet.
-            WebSocketDisconnect: The connection has ended.
+            WebSocketDisconnect: The connection has ended. If you send to another connection, catch this error;
+                otherwise your own connection is closed too.
         """
-        session = getattr(self, "_session", None)
-        if session is None:
+        if not hasattr(self, "_session"):
             raise RuntimeError("this Connection belongs to no WebSocket, so nothing can be sent")
-        await session.send_message(message)
+        await self._session.send_message(message)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ConnectionInfo(SessionLink):
-    """The fields that every connection has; `Connection` inherits them. Compared by identity, so it fits in a set.
+    """The fields that every connection has; `Connection` inherits them. Compared by identity, so it can be in a set.
 
     It can be weakly referenced.
     """
@@ -90,8 +89,3 @@ class ConnectionInfo(SessionLink):
     """The client's address, without the port; empty where the server does not know it."""
     user: str = ""
     """Who connected, as the authentication says; empty where there is none."""
-
-
-def link(connection: SessionLink, session: Any) -> None:
-    """Let a connection know its session."""
-    connection._session = session  # pyright: ignore[reportPrivateUsage]

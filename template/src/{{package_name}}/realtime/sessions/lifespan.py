@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -39,71 +39,75 @@ async def connection_lifespan(socket: Socket) -> AsyncGenerator[None, None]:
         WebSocketException: `on_accept` failed; 1011, with which Litestar closes the socket.
         asyncio.CancelledError: The task was cancelled; the clean-up has run.
     """
-    async with connection_context(socket):
+    async with ConnectionContext(socket) as session, MessagePhase(session):
         yield
 
 
-@asynccontextmanager
-async def connection_context(
-    socket: Socket,
-    hooks: Sequence[HookPair] = (),
-    inner: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
-    *,
-    client_speaks_first: bool = False,
-) -> AsyncGenerator[None, None]:
-    """Accept a socket, run the hooks of the service, then `hooks`, then `inner`; clean up in the reverse order.
+class ConnectionContext:
+    """Accept a socket, and run the hooks of the service, then `hooks`. Clean up in the reverse order.
+
+    It is an async context manager. A generator would take a kibibyte for as long as the connection lasts, and so would
+    an `AsyncExitStack`.
 
     Args:
         socket: A socket that is not accepted yet.
-        hooks: The hooks of its listener.
-        inner: Makes the lifespan of its listener.
-        client_speaks_first: Close it where no message comes within FIRST_MESSAGE_SECONDS.
+        hooks: The hooks of the listener.
     """
-    session = Session.of(socket)
-    connection = session.ensure_connection()
-    structlog.contextvars.bind_contextvars(connection=connection.id)
-    wanted, offered = socket.route_handler.opt.get("subprotocols", ()), socket.scope["subprotocols"]
-    await socket.accept(next((each for each in wanted if each in offered), None))
-    connection.accepted_at = datetime.now(UTC)
-    log.info("connection accepted", path=session.path, client=session.client)
-    exits = session.begin_lifespan(socket)
-    exits.append(partial(_log_closed, session))
-    error: BaseException | None = None
-    try:
-        for pair in (session.runtime.hooks, *hooks):
-            exits.append(partial(_disconnect, pair, socket, session))
-            await pair.on_accept(socket, connection)
-        async with inner() if inner else nullcontext():
-            session.begin_messages()
-            first = session.settings.first_message_seconds if client_speaks_first else 0
-            limit = SilenceLimit(session, first=first, idle=session.settings.idle_seconds)
-            try:
-                yield
-            finally:
-                limit.stop()
-                await session.end_tasks()  # before what they use is left
-    except BaseException as raised:  # noqa: BLE001
-        error = raised
-    while exits:  # an `AsyncExitStack` would take a kibibyte for as long as the connection lasts
-        leave = exits.pop()
+
+    __slots__ = ("_hooks", "_session", "_socket")
+
+    def __init__(self, socket: Socket, hooks: Sequence[HookPair] = ()) -> None:
+        self._session = Session.of(socket)
+        self._socket = socket
+        self._hooks = hooks
+
+    async def __aenter__(self) -> Session:
+        session, socket = self._session, self._socket
+        connection = session.ensure_connection()
+        structlog.contextvars.bind_contextvars(connection=connection.id)
+        wanted, offered = socket.route_handler.opt.get("subprotocols", ()), socket.scope["subprotocols"]
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        await socket.accept(next((each for each in wanted if each in offered), None))
+        connection.accepted_at = datetime.now(UTC)
+        log.info("connection accepted", path=session.path, client=session.client)
+        exits = session.begin_lifespan(socket)
+        exits.append(_log_closed)
         try:
-            cause = await session.end(error)
-            if isinstance(error, Exception | BaseExceptionGroup):  # the connection has ended with it
-                error = None
-        except BaseException as raised:  # noqa: BLE001  it was cancelled once more, and is left all the same
-            error, cause = raised, session.cause or LOST
-        try:
-            await leave(cause)
-        except BaseException as raised:  # noqa: BLE001
-            error = raised
-    if error:  # a cancellation: the task is cancelled
-        raise error
-    if session.initializing:  # a context manager has to yield or raise
+            for pair in (session.runtime.hooks, *self._hooks):
+                exits.append(partial(_disconnect, pair, socket))
+                await pair.on_accept(socket, connection)
+        except BaseException as error:  # noqa: BLE001
+            await self._leave(error)
+        else:
+            return session
         raise WebSocketException(detail="initialization failed", code=CloseCode.INTERNAL_ERROR)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        await self._leave(error)
+        return True
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """End the session, and exit what was entered in reverse order; raise only what ends the task or the process."""
+        session, cause, told = self._session, None, None
+        while session.exits:
+            leave = session.exits.pop()
+            try:
+                if error or cause is None:
+                    cause = await session.end(error)
+                told, error = error or told, None  # the connection has ended with it
+            except BaseException as raised:  # noqa: BLE001  it was cancelled once more, and is left all the same
+                error, cause = raised, session.cause or LOST
+            try:
+                await leave(session, cause)
+            except BaseException as raised:  # noqa: BLE001
+                error = raised
+        session.exits = None  # what would be left later is refused
+        if isinstance(error := error or told, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
+            raise error
 
 
 async def _disconnect(pair: HookPair, socket: Socket, session: Session, cause: Cause) -> None:
-    """Run one `on_disconnect`, bounded in time. What it raises is logged and hides nothing."""
+    """Run one `on_disconnect`, bounded in time. An exception is logged, and does not replace the cause."""
     limit = asyncio.timeout(session.settings.hook_seconds)
     try:
         async with limit:
@@ -119,7 +123,7 @@ async def _disconnect(pair: HookPair, socket: Socket, session: Session, cause: C
 
 
 async def _log_closed(session: Session, cause: Cause) -> None:
-    """Write the one log line about the end."""
+    """Log the end of the connection, in one line."""
     session.metrics.ended[cause.reason] += 1
     log.info(
         "connection closed",
@@ -134,32 +138,35 @@ async def _log_closed(session: Session, cause: Cause) -> None:
     )
 
 
-class SilenceLimit:
-    """Seconds until the first message, and seconds between one message and the next.
+class MessagePhase:
+    """The messages of a connection, with bounds on the seconds until the first, and from one message to the next.
 
-    It has one timer for each connection with such a limit. A message only leaves its time in the session. The timer
-    looks at it when it is due, and is set again for the rest. While a message is handled, nothing is overdue.
+    It is an async context manager, with one timer for each connection with such a limit. A message only leaves its time
+    in the session. The timer looks at it when it is due, and is set again for the rest. While a message is handled,
+    nothing is overdue.
 
     Args:
         session: A session whose `on_accept` hooks have returned.
-        first: Seconds until its first message. 0 lifts the limit.
-        idle: Seconds between messages. 0 lifts the limit.
+        client_speaks_first: Close the connection if no message arrives within FIRST_MESSAGE_SECONDS.
     """
 
     __slots__ = ("_first", "_idle", "_session", "_timer")
 
-    def __init__(self, session: Session, *, first: float, idle: float) -> None:
+    def __init__(self, session: Session, *, client_speaks_first: bool = False) -> None:
         self._session = session
-        self._first = first
-        self._idle = idle
+        self._first = session.settings.first_message_seconds if client_speaks_first else 0
+        self._idle = session.settings.idle_seconds
         self._timer: asyncio.TimerHandle | None = None
-        if limits := [seconds for seconds in (first, idle) if seconds]:
+
+    async def __aenter__(self) -> None:
+        self._session.begin_messages()
+        if limits := [seconds for seconds in (self._first, self._idle) if seconds]:
             self._wait(min(limits))
 
-    def stop(self) -> None:
-        """Count no further."""
+    async def __aexit__(self, *_: object) -> None:
         if self._timer:
             self._timer.cancel()
+        await self._session.end_tasks()  # before what they use is left
 
     def _wait(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check)

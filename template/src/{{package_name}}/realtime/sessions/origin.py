@@ -1,10 +1,10 @@
-"""Which pages may connect: the Origin of a handshake, and the Host and the scheme that it is compared with."""
+"""The check of the Origin of a handshake against the Host and the scheme of the service."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from ..settings import PREFIX, CoreSettings, normal_origin
@@ -21,8 +21,7 @@ KEEP_HOST: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """Who opened the TCP connection, which may be a proxy."""
 
     address: str
@@ -52,7 +51,7 @@ class OriginPolicy:
 
         Args:
             scope: Its ASGI scope.
-            required: Refuse clients that send no Origin (they are no browsers), as with REQUIRE_ORIGIN.
+            required: Refuse clients that send no Origin (which are not browsers), as with REQUIRE_ORIGIN.
         """
         hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")
         host = hosts[0] if len(hosts) == 1 else ""
@@ -88,7 +87,7 @@ class OriginPolicy:
         ]
 
     def explain(self, scope: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Return what was compared, where it came from, and what to change: for the log, or for a developer."""
+        """Return the compared values, where they came from, and how to fix the mismatch, for the log or a developer."""
         hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")
         peer: Peer | None = scope["state"].get(PEER)
         whose = "" if peer and peer.trusted else "not "
@@ -109,7 +108,7 @@ class OriginPolicy:
 
 
 def own_origin(scope: dict[str, Any]) -> str:
-    """Return the origin of a page of this very service, or "" where the client names no host, or several."""
+    """Return the origin of the service's own pages, or "" if the client names no host, or several."""
     hosts = _headers(scope, b"host")
     if len(hosts) != 1 or not hosts[0]:
         return ""
@@ -151,7 +150,7 @@ FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host
 
 
 def _is_direct_on_loopback(scope: dict[str, Any]) -> bool:
-    """Return whether the client runs on this machine, and no trusted proxy stands in between."""
+    """Return whether the client connects on loopback without a trusted proxy in between."""
     peer: Peer | None = scope["state"].get(PEER)
     if (peer is None or peer.trusted) and any(name in FORWARDED for name, _ in scope["headers"]):
         return False
@@ -160,19 +159,18 @@ def _is_direct_on_loopback(scope: dict[str, Any]) -> bool:
 
 
 def _is_loopback_name(name: str) -> bool:
-    """Return whether nobody else can make this name, or this IP address, lead to this machine."""
+    """Return whether nobody else can point this name or IP address at this machine."""
     return name == "localhost" or name.endswith(".localhost") or _is_address(name)
 
 
 def _is_address(name: str) -> bool:
-    try:
+    with suppress(ValueError):
         return bool(ip_address(name))
-    except ValueError:
-        return False
+    return False
 
 
 def _pattern(allowed: Iterable[str]) -> re.Pattern[str]:
-    """Compile a list of names or origins in which `*` stands for one or more labels. An empty list matches nothing."""
+    """Compile a list of names or origins in which `*` matches one or more labels. An empty list matches nothing."""
     return re.compile("|".join(re.escape(each).replace(r"\*", r"[a-z0-9._-]+") for each in allowed) or r"(?!)")
 
 

@@ -10,8 +10,7 @@ import structlog
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
-from litestar.enums import ScopeType
-from litestar.exceptions import ValidationException
+from litestar.exceptions import ValidationException, WebSocketException
 from litestar.plugins import InitPlugin
 from litestar.types import Scope
 
@@ -29,7 +28,7 @@ MISSING: Final = (
     "the drain on SIGTERM, SEND_SECONDS and MAX_PENDING_BYTES for slow consumers, HANDSHAKE_SECONDS, PING_INTERVAL, "
     "TRUSTED_PROXIES"
 )
-"""What a server that is not ours does not bring, or configures by itself."""
+"""Features and settings that another server does not have or does not read."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +50,7 @@ class Sessions(InitPlugin):
         """Which pages may connect."""
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Add the handshake middleware before any other: what comes first may await, uncounted."""
+        """Add the handshake middleware before all others, so that nothing is awaited before the count."""
         config: Any = app_config  # its types are partly unknown
         config.middleware.insert(0, HandshakeMiddleware(self.registry, self.policy))
         surround(app_config, RoutingMiddleware(self.registry.runtime, self.policy), innermost=True)
@@ -63,7 +62,7 @@ class Sessions(InitPlugin):
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
-        """Keep what connections share open until the last is cleaned up, also on a server that does not drain."""
+        """Keep shared resources open until the last connection is cleaned up, also on a server that does not drain."""
         if not self.registry.is_drained and "litestar.testing" not in sys.modules:
             log.warning("the service does not run on its own server", missing=MISSING, fix=f"run python -m {PACKAGE}")
         runtime = self.registry.runtime
@@ -77,28 +76,26 @@ class Sessions(InitPlugin):
 
 
 def _provide_connection(scope: Scope) -> Any:
-    """Make the `Connection` of a socket, or return the one it has. Dependencies are resolved before the lifespan."""
+    """Return the `Connection` of a socket; create it on first use. Dependencies are resolved before the lifespan."""
     session: Session = scope["state"][SESSION_KEY]
     return session.ensure_connection()
 
 
 async def _after_exception(error: Exception, scope: Scope) -> None:
-    """End a session whose handler has no lifespan, or was not reached; log what Litestar would swallow.
+    """End a session whose handler has no lifespan or was not reached, and log exceptions that Litestar would swallow.
 
     What a client can cause (an unknown path, a guard that refuses) is not a failure and leaves no traceback.
     """
     _hide_url(error)
-    if scope["type"] != ScopeType.WEBSOCKET:
-        if resolve_cause(error).is_bug:
-            log.error("request failed", path=quote(scope["path"]), exc_info=error)
-        return
     session: Session | None = scope["state"].get(SESSION_KEY)
     if session is not None and session.cause is None:
         await session.end(error)
+    elif resolve_cause(error).is_bug or (session is None and isinstance(error, WebSocketException)):
+        log.error("request failed", path=quote(scope["path"]), exc_info=error)
 
 
 def _hide_url(error: Exception) -> None:
-    """Name the parameters that are wrong, in place of the whole URL, which may hold a token.
+    """Name only the wrong parameters in place of the whole URL, which may hold a token.
 
     2.25: `Validation failed for GET /path?query`, `Missing required query parameter 'name' for path /path?query`.
     """

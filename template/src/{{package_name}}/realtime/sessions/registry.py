@@ -11,10 +11,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .cause import Reason
-from .fast_path import FrameWriter
-from .limits import Client
-from .runtime import BUCKETS, LIMITS, Runtime
+from .runtime import BUCKETS, Client, Runtime
 from .session import Session, State
 
 MAX_CLIENTS: Final = 10_000
@@ -25,7 +22,7 @@ class Registry(Collector):
     """The sessions that are not closed yet, counted by address and by user, and for Prometheus.
 
     Args:
-        runtime: What the sessions share.
+        runtime: The state that the sessions share.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -50,7 +47,7 @@ class Registry(Collector):
         return iter(tuple(self._sessions))
 
     def client_of(self, address: str) -> Client:
-        """Return what is counted for the client with an address."""
+        """Return the counters of the client with an address."""
         return self._client("address", address_group(address))
 
     def _client(self, kind: str, name: str) -> Client:
@@ -67,20 +64,20 @@ class Registry(Collector):
         del self._absent[client], self.clients[client.key]
 
     def count(self, session: Session, client: Client) -> None:
-        """Count a session as one of a client's, until it is closed."""
+        """Count a session for a client, until it is closed."""
         self._sessions.add(session)
         self._absent.pop(client, None)
         client.sessions += 1
         session.clients += (client,)
 
-    def remove(self, session: Session, writer: FrameWriter | None = None) -> None:
+    def remove(self, session: Session) -> None:
         """Forget a session whose clean-up is done. It counts for its client, and as lingering, until it is closed."""
         self._sessions.remove(session)
         if self._emptied and not self._sessions:
             self._emptied.set()
         self.lingering += 1
         closed = partial(self._closed, session.clients)
-        writer.notify_closed(closed) if writer else closed()
+        session.server.notify_closed(closed) if session.server else closed()
 
     def _closed(self, clients: Iterable[Client]) -> None:
         self.lingering -= 1
@@ -92,7 +89,7 @@ class Registry(Collector):
                     self._forget(client)
 
     def acquire(self, session: Session, user: str, limit: int) -> str:
-        """Count a session as one of a user's until it is closed.
+        """Count a session for a user, until it is closed.
 
         Nothing is awaited between the check and the count, so a burst of handshakes cannot exceed the limit.
 
@@ -102,7 +99,7 @@ class Registry(Collector):
             limit: Sessions that one user may have on this node. 0 lifts the limit.
 
         Returns:
-            What the user has too many of; "" where the session is counted.
+            What the user has too many of, "connections" or "messages"; "" if the session is counted.
         """
         client = self._client("user", user)
         if 0 < limit <= client.sessions:
@@ -114,7 +111,7 @@ class Registry(Collector):
         return ""
 
     def of_user(self, user: str) -> tuple[Session, ...]:
-        """Return the open sessions of a user, also where the service itself has set `connection.user`."""
+        """Return the open sessions of a user, also if the service's own code has set `connection.user`."""
         is_open = (session for session in self if session.state is State.OPEN)
         return tuple(session for session in is_open if user and session.ensure_connection().user == user)
 
@@ -132,10 +129,10 @@ class Registry(Collector):
         """Wait until every session is cleaned up.
 
         Args:
-            seconds: How long to wait at most.
+            seconds: Seconds to wait at most.
 
         Returns:
-            Whether none is left.
+            Whether all sessions are cleaned up.
         """
         self._emptied = asyncio.Event()
         with suppress(TimeoutError):
@@ -154,9 +151,9 @@ class Registry(Collector):
         yield GaugeMetricFamily("websocket_draining", "1 while the service drains", int(self.runtime.draining))
         yield CounterMetricFamily("websocket_accepted", "Handshakes accepted", metrics.accepted)
         yield _labelled("websocket_rejected", "Handshakes rejected, by reason", "reason", metrics.rejected)
-        yield _labelled("websocket_ended", "Connections ended, by reason", "reason", metrics.ended, Reason)
+        yield _labelled("websocket_ended", "Connections ended, by reason", "reason", metrics.ended)
         over = "Connections closed for a limit, by its setting"
-        yield _labelled("websocket_limit_exceeded", over, "limit", metrics.limits, LIMITS)
+        yield _labelled("websocket_limit_exceeded", over, "limit", metrics.limits)
         yield CounterMetricFamily("websocket_messages_received", "Messages from clients", received)
         yield CounterMetricFamily("websocket_messages_sent", "Messages to clients", sent)
         yield CounterMetricFamily("websocket_bad_messages", "Invalid messages", metrics.bad_messages)
@@ -173,20 +170,16 @@ class Registry(Collector):
 
 
 def address_group(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which each has 2**64."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
-    except ValueError:
-        return address
+    """Return the key of a client: its IPv4 address, or the /64 network of its IPv6 address."""
+    address = address.removeprefix("::ffff:")  # IPv4, on a socket for both or from a proxy with one
+    if ":" in address:
+        with suppress(ValueError):
+            return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    return address
 
 
-def _labelled(
-    name: str, documentation: str, label: str, counts: Mapping[str, int], known: Iterable[str] = ()
-) -> CounterMetricFamily:
-    """Count by a label. Known values are there from the start, at 0: else Prometheus misses their first increase."""
+def _labelled(name: str, documentation: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
     family = CounterMetricFamily(name, documentation, labels=[label])
-    for value, count in {**dict.fromkeys(known, 0), **counts}.items():
+    for value, count in counts.items():
         family.add_metric([value], count)
     return family

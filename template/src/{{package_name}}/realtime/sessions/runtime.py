@@ -1,4 +1,6 @@
-"""`Runtime`: what all sessions of an application have in common, and the answer to a handshake that is rejected."""
+"""What sessions have in common: `Runtime` for those of an application, `HandlerTraits` for those of a handler, `Client`
+for those of an address or a user. And `TokenBucket`, which bounds how much each of them may send.
+"""
 
 from bisect import bisect_left
 from collections import Counter
@@ -6,18 +8,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from time import monotonic
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
+import msgspec
 import structlog
 from litestar.handlers import BaseRouteHandler
+from msgspec import Meta
 from websockets.frames import CloseCode
 
 from ..settings import CoreSettings
-from .cause import truncate_reason
+from .cause import Reason, truncate_reason
 from .info import ConnectionInfo
 
 log = structlog.get_logger(__name__)
+
+SendEvent = Callable[[Any], Awaitable[None]]
 
 DENIAL_RESPONSE: Final = "websocket.http.response"
 """ASGI's "WebSocket Denial Response"."""
@@ -40,17 +47,23 @@ LIMITS: Final = (
 BUCKETS: Final = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 """Upper bounds of the handler's time, in seconds."""
 
+BURST_SECONDS: Final = 10
+"""Where a rate has no burst of its own, what it allows in this time may come at once."""
+
 
 class Metrics:
-    """What happened to the sessions since the process began, in counters that cost no more than an addition."""
+    """Counters of the sessions since the process began. Each costs no more than an addition.
+
+    What they count by is there from the start, at 0, where it is known: else Prometheus misses the first increase.
+    """
 
     def __init__(self) -> None:
         self.accepted = 0
         self.rejected: Counter[str] = Counter()
         """Handshakes that were rejected, by reason."""
-        self.ended: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter(dict.fromkeys(Reason, 0))
         """Connections that ended, by the reason of their cause."""
-        self.limits: Counter[str] = Counter()
+        self.limits: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
         """Connections that were closed for a limit, by the name of its setting."""
         self.bad_messages = 0
         self.slow_disconnects = 0
@@ -68,7 +81,7 @@ class Metrics:
 
 
 class HandlerTraits(NamedTuple):
-    """What all sessions of a handler have in common."""
+    """The properties that all sessions of a handler share."""
 
     direct: bool
     """Nothing stands between the handler and the session."""
@@ -76,6 +89,76 @@ class HandlerTraits(NamedTuple):
     """Turns a message into JSON, with the `type_encoders` of the handler."""
     binary: bool
     """JSON is sent in binary frames."""
+
+
+class TokenBucket:
+    """A rate limit: a number per second on average, and a burst at once.
+
+    Args:
+        rate: Messages, frames or bytes per second. 0 lifts the limit.
+        burst: The number allowed at once; ten seconds' worth by default.
+    """
+
+    __slots__ = ("_burst", "_rate", "_refilled_at", "_tokens")
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self._rate = rate
+        self._burst = self._tokens = max(rate * BURST_SECONDS if burst is None else burst, 1.0)
+        self._refilled_at = monotonic()
+
+    def allows(self, now: float) -> bool:
+        """Count one, and return whether it is within the limit; one that is not does not count.
+
+        Args:
+            now: When it came, as of `monotonic()`.
+        """
+        if not self._rate:
+            return True
+        tokens = self._tokens + (now - self._refilled_at) * self._rate
+        tokens = tokens if tokens < self._burst else self._burst  # `min` is a call
+        self._tokens = tokens if tokens < 1 else tokens - 1
+        self._refilled_at = now
+        return tokens >= 1
+
+    def charge(self, amount: float) -> bool:
+        """Count a number, allowed or not; a negative one gives back. Return whether it is within the limit."""
+        now = monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate) - amount
+        self._refilled_at = now
+        return not self._rate or self._tokens >= 0
+
+    def is_full(self) -> bool:
+        """Return whether the whole burst is available, as at the start."""
+        return self.charge(0) and (not self._rate or self._tokens >= self._burst)
+
+
+class Client:
+    """The rates of one client, an address or a user, over all its connections, including those that have ended.
+
+    Args:
+        key: The address or user under which it is kept.
+        settings: The limits.
+    """
+
+    __slots__ = ("_bytes", "_messages", "key", "sessions")
+
+    def __init__(self, key: tuple[str, str], settings: CoreSettings) -> None:
+        self.key = key
+        self.sessions = 0
+        """Those whose descriptor is open."""
+        rate = settings.max_messages_per_second_per_address if settings.max_messages_per_second else 0
+        self._messages = TokenBucket(rate)
+        self._bytes = TokenBucket(settings.max_bytes_per_second_per_address)
+
+    def exceeded(self, messages: int = 0, size: int = 0) -> str:
+        """Count messages and their bytes; return the setting whose limit is exceeded, or ""."""
+        if not self._messages.charge(messages):
+            return "max_messages_per_second_per_address"
+        return "" if self._bytes.charge(size) else "max_bytes_per_second_per_address"
+
+    def is_fresh(self) -> bool:
+        """Return whether it has no session and full rates, as if it had never connected."""
+        return not self.sessions and self._messages.is_full() and self._bytes.is_full()
 
 
 @dataclass(slots=True)
@@ -108,21 +191,13 @@ class Runtime:
             What the client is told.
         """
         self.metrics.rejected[reason] += 1
-        path, client = quote(scope["path"]), client_address(scope)
-        log.warning(
-            "handshake rejected", path=path, client=client, reason=reason, status=int(status), detail=detail, **hints
-        )
+        told = {"path": quote(scope["path"]), "client": client_address(scope), "reason": reason, "status": int(status)}
+        log.warning("handshake rejected", **told, detail=detail, **hints)
         shown = hints if self.settings.is_development else {}
         return "\n".join([detail, *(f"{name}: {value}" for name, value in shown.items())])
 
     async def reject(
-        self,
-        scope: dict[str, Any],
-        send: Callable[[Any], Awaitable[None]],
-        reason: str,
-        status: int,
-        detail: str,
-        **hints: Any,
+        self, scope: dict[str, Any], send: SendEvent, reason: str, status: int, detail: str, **hints: Any
     ) -> None:
         """Count and log a handshake that is rejected, and send a denial response.
 
@@ -143,6 +218,34 @@ class Runtime:
 
 
 def client_address(scope: dict[str, Any]) -> str:
-    """Return the client's address without its port, or "" where the server does not know it (a unix socket)."""
+    """Return the client's address without its port, or "" if the server does not know it (a unix socket)."""
     client = scope.get("client")
     return client[0] if client else ""
+
+
+PLAIN_PING: Final = "ping"
+PLAIN_PONG: Final = "pong"
+"""A ping in plain text, the default heartbeat of `useWebSocket` of VueUse and of `react-use-websocket`; its answer."""
+
+Ref = Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What a client calls a message; the answers to it carry the same."""
+
+PING_FIELDS: Final = ("type", Literal["ping"]), ("ref", Ref, 0)
+decode_ping: Final = msgspec.json.Decoder(msgspec.defstruct("Ping", PING_FIELDS, forbid_unknown_fields=True)).decode
+
+MAX_PING: Final = 500
+"""Characters of a ping."""
+
+NOT_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeError)
+"""What decoding raises of a text that is no JSON."""
+
+
+def is_ping(text: str | bytes | None) -> bool:
+    """Return whether a message is a ping: in JSON, with or without a `ref`, or in plain text."""
+    if text is None or text == PLAIN_PING or len(text) > MAX_PING:
+        return text == PLAIN_PING
+    try:
+        decode_ping(text)
+    except NOT_JSON:
+        return False
+    return True

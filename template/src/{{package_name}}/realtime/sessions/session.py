@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import IntEnum
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -26,16 +26,16 @@ from .cause import (
     Cause,
     Reason,
     Resolution,
+    TooDeepError,
     cause_of_disconnect,
     held_exceptions,
     is_sendable,
     resolve_cause,
     truncate_reason,
 )
-from .fast_path import EXTENSION, FrameWriter, encode_with, is_direct, text_frame
-from .info import ConnectionInfo, link
-from .limits import Client, TokenBucket, is_ping
-from .runtime import HandlerTraits, Metrics, Runtime, client_address
+from .fast_path import FrameWriter, encode_with, is_direct, text_frame
+from .info import ConnectionInfo
+from .runtime import Client, HandlerTraits, Metrics, Ref, Runtime, TokenBucket, client_address, is_ping
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +44,6 @@ Socket = WebSocket[Any, Any, Any]
 
 SESSION_KEY: Final = "_session"
 """Where a session stands in the state of its socket."""
-
-Ref = str | int
-"""What a client calls a message; the answers to it carry the same."""
 
 AUTHENTICATE: Final = '"authenticate"'
 """Only a message that has it may renew the access of its connection."""
@@ -58,30 +55,21 @@ MAX_UNCHARGED: Final = 65536
 """The client is charged for its messages after so many bytes, each message with MESSAGE_COST: after 16 at most."""
 
 
-class State(Enum):
-    """How far a session has come. It has a cause exactly where it is closing or closed."""
+class State(IntEnum):
+    """The state of a session, which only advances. A session has a cause exactly if it is closing or closed."""
 
-    CONNECTING = auto()
+    CONNECTING = 0
     """The handshake is not answered yet."""
-    OPEN = auto()
+    OPEN = 1
     """The handshake was accepted; messages go both ways."""
-    CLOSING = auto()
+    CLOSING = 2
     """It is decided why it ends; its handler and its clean-up may still run."""
-    CLOSED = auto()
+    CLOSED = 3
     """Its clean-up is done."""
 
 
-NEXT_STATES: Final = {
-    State.CONNECTING: (State.OPEN, State.CLOSING),
-    State.OPEN: (State.CLOSING,),
-    State.CLOSING: (State.CLOSED,),
-    State.CLOSED: (),
-}
-"""The transitions that there are."""
-
-
 class Access(Protocol):
-    """What the authentication lets a connection do."""
+    """The access that the authentication grants a connection."""
 
     claims: Mapping[str, Any]
     roles: frozenset[str]
@@ -118,6 +106,8 @@ class Session:
     _receive: Receive
     _send: Send
     runtime: Runtime
+    server: FrameWriter | None = None
+    """The server's end; None on a server that is not ours."""
     metrics: Metrics = field(init=False)
     """The counters of all sessions."""
     state: State = State.CONNECTING
@@ -135,7 +125,9 @@ class Session:
     """The state of the connection; None until it is first asked for."""
     before_accept: Callable[[Message], None] | None = None
     """Called with the `websocket.accept` event before it is sent. It may change the event, or raise."""
-    exits: list[Callable[[Cause], Awaitable[None]]] | None = None
+    socket: Socket | None = None
+    """Its socket; None until it is accepted in its lifespan."""
+    exits: list[Callable[["Session", Cause], Awaitable[None]]] | None = None
     """What is called when the connection ends, the last first; None until it is accepted in its lifespan."""
     initializing: bool = False
     """Its `on_accept` hooks have not returned yet."""
@@ -163,18 +155,17 @@ class Session:
     """The context variables for its tasks; None while it may have none: before it is accepted, and when it ends."""
     _closing: asyncio.Task[object] | None = None
     """Closes it; kept, because the event loop itself keeps no task alive."""
-    _socket: Socket | None = None
     _traits: HandlerTraits | None = None
     _limit: TokenBucket = field(init=False)
     _pings: TokenBucket | None = None
     _bad_messages: int = 0
     """Invalid messages in a row."""
     _last_bad_message: int = 0
-    """Which of all messages the last of them was."""
+    """The number of the last invalid message among all messages."""
     _uncharged: int = 0
     """Bytes of messages that its clients are not charged for yet, with MESSAGE_COST for each message."""
     _charged_messages: int = 0
-    """Messages for which they are."""
+    """Messages that its clients are charged for."""
     _send_failed: bool = False
     """The server could not send; it says why when it is asked for the next event."""
     _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
@@ -197,8 +188,8 @@ class Session:
             session: Session = socket.scope["state"][SESSION_KEY]
         except KeyError:
             raise RuntimeError(
-                f"{socket.scope['path']}: this application has no Realtime plugin, so nothing counts, limits or cleans "
-                "up its connections. Fix: add Litestar(plugins=[Realtime(...)]), as create_app() does."
+                f"{socket.scope['path']}: this application has no Realtime plugin, so connections are not counted, "
+                "limited or cleaned up. Fix: add Litestar(plugins=[Realtime(...)]), as create_app() does."
             ) from None
         return session
 
@@ -239,14 +230,12 @@ class Session:
                 self.awaiting_message = False
                 self.last_received_at = now = monotonic()
                 text = message.get("text")
-                self._uncharged = size = (
-                    self._uncharged + len(message["bytes"] if text is None else text) + MESSAGE_COST
-                )
-                if size > MAX_UNCHARGED and (setting := self._charge_clients()):
+                self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
+                if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
                     await self._exceed(setting, "too many messages")
                 if not self._limit.allows(now) and not (is_ping(text) and self._allows_ping(1)):
                     await self._exceed("max_messages_per_second", "too many messages")
-                if self.access and text and AUTHENTICATE in text and self._socket and await self.access.renew(text):
+                if self.access and text and AUTHENTICATE in text and self.socket and await self.access.renew(text):
                     continue  # no handler sees the token
             elif message["type"] == "websocket.disconnect":
                 self._disconnected(message)
@@ -259,12 +248,19 @@ class Session:
             WebSocketDisconnect: The client is gone, whatever the server calls that, or the connection is closed.
             ValueError: The close code is one that no endpoint may send.
         """
-        if message["type"] == "websocket.close":
-            await self._close_as_asked(message["code"], message["reason"] or "")
+        if message["type"] == "websocket.http.response.body":
+            await self._pass_on(message)
         elif self.cause is not None:
-            raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+            if message["type"] != "websocket.close":
+                raise WebSocketDisconnect(detail="this connection is closed", code=self.cause.code)
+        elif message["type"] == "websocket.http.response.start":  # of a middleware
+            await self._pass_on(message)
+            self._end_with(Cause(Reason.SERVICE_CLOSED, int(CloseCode.POLICY_VIOLATION)))
+            self.runtime.count_rejected(self.scope, "handler", message["status"], "a denial response")
         elif message["type"] == "websocket.accept":
             await self._accept(message)
+        elif message["type"] == "websocket.close":
+            await self._close_as_asked(message.get("code", 1000), message.get("reason") or "")
         else:
             await self._pass_on(message)
             self.messages_sent += 1
@@ -290,16 +286,17 @@ class Session:
         """Send a message: `str` and `bytes` as they are, None not at all, everything else as JSON.
 
         Args:
-            message: What is sent.
+            message: The message to send.
             ref: The `ref` of the message that it answers; added to a JSON object.
 
         Raises:
             RuntimeError: The connection is not accepted yet, or not in `connection_lifespan`.
+            TooDeepError: The message is nested too deeply for JSON; in a listener that refuses the client's.
             WebSocketDisconnect: The client is gone, or the connection is closed.
         """
         if message is None:
             return
-        traits, socket = self._traits, self._socket
+        traits, socket = self._traits, self.socket
         if traits is None or socket is None:
             raise RuntimeError(f"{self.path}: a message is sent before the connection is accepted: send in on_accept")
         if isinstance(message, bytes):
@@ -308,7 +305,10 @@ class Session:
             payload, binary = message.encode(), False
         else:
             binary = traits.binary
-            payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
+            try:
+                payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
+            except RecursionError:
+                raise TooDeepError from None
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
@@ -328,9 +328,9 @@ class Session:
         return task
 
     def cancel_exchange(self, ref: Ref) -> None:
-        """Cancel what answers a message, if it still does."""
+        """Cancel the task that answers a message, if it still runs."""
         exchange = self.exchanges.get(ref)
-        if exchange and exchange.task and not exchange.cancelled:
+        if exchange and exchange.task and not (exchange.cancelled or exchange.closing):
             exchange.cancelled = True
             if exchange.begun:  # else it sees for itself, and still says how it ended
                 exchange.task.cancel()
@@ -356,7 +356,9 @@ class Session:
                     task.cancel()
                 self._tasks.clear()
 
-    async def close(self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None) -> Cause:
+    async def close(
+        self, reason: Reason, code: int, detail: str = "", error: BaseException | None = None, limit: str = ""
+    ) -> Cause:
         """Close from this side, unless the connection has ended already. Never raises.
 
         Args:
@@ -364,23 +366,21 @@ class Session:
             code: The close code.
             detail: The close reason that the client receives; truncated to 123 bytes.
             error: The exception behind it, where the service failed.
+            limit: The setting whose limit the client exceeded.
 
         Returns:
             The cause: what ended the connection first.
         """
         if self.cause is not None:
             return self.cause
-        cause = self._end_with(Cause(reason, int(code), error))
-        await self._send_close(code, detail)
-        return cause
-
-    async def _send_close(self, code: int, detail: str) -> None:
+        cause = self._end_with(Cause(reason, int(code), error), limit)
         with suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(self.settings.hook_seconds):  # the client may read nothing
                 await self._pass_on({"type": "websocket.close", "code": code, "reason": truncate_reason(detail)})
+        return cause
 
     def close_soon(self, closing: Coroutine[Any, Any, object]) -> None:
-        """Run `close()` or `close_for_limit()` in a task: a client that reads nothing delays nobody else."""
+        """Run `close()` or `close_for_limit()` in a task, so that a client that does not read delays nobody else."""
         if self._closing is None:
             self._closing = asyncio.create_task(closing)
         else:
@@ -392,9 +392,7 @@ class Session:
 
     async def close_for_limit(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
         """Close, because the client exceeded the limit of a setting."""
-        if self.cause is None:
-            self.exceed_limit(setting, code)
-            await self._send_close(code, detail)
+        await self.close(Reason.LIMIT_EXCEEDED, code, detail, limit=setting)
 
     def exceed_limit(self, setting: str, code: int) -> Cause:
         """Note that the client exceeded the limit of a setting; the server closes the connection with this code.
@@ -402,16 +400,13 @@ class Session:
         Returns:
             The cause: what ended the connection first.
         """
-        if self.cause is None:
-            self.metrics.limits[setting] += 1
-            self.exceeded_limit = setting
-        return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)))
+        return self._end_with(Cause(Reason.LIMIT_EXCEEDED, int(code)), setting)
 
     async def count_bad_message(self) -> None:
         """Count a message that could not be decoded.
 
         Raises:
-            WebSocketDisconnect: It is one too many: the connection is closed with 1008.
+            WebSocketDisconnect: The limit is exceeded, and the connection is closed with 1008.
         """
         self.metrics.bad_messages += 1
         in_a_row = self.messages_received == self._last_bad_message + 1
@@ -421,20 +416,14 @@ class Session:
             await self._exceed("max_bad_messages", "too many bad messages")
 
     async def count_ping(self) -> None:
-        """Count the message as a ping instead, because that is what it was: pings have a rate of their own.
+        """Count the message as a ping instead; pings have a separate rate.
 
         Raises:
-            WebSocketDisconnect: It is one too many: the connection is closed with 1008.
+            WebSocketDisconnect: The limit is exceeded, and the connection is closed with 1008.
         """
         self.messages_received -= 1
         if not self._allows_ping(-1):
             await self._exceed("max_frames_per_second", "too many pings")
-
-    async def authenticated(self) -> None:
-        """Call the hook after the client has renewed its access, if the service has one."""
-        hook = getattr(self.runtime.hooks, "on_authenticated", None)
-        if hook and self._socket:
-            await hook(self._socket, self.ensure_connection())
 
     async def reject(self, reason: str, status: int, detail: str, **hints: Any) -> None:
         """Reject the handshake with an HTTP status, unless it is answered already.
@@ -453,13 +442,13 @@ class Session:
         """Return the one `Connection` of this session; make it on the first call."""
         if self.connection is None:
             self.connection = self.runtime.make_connection()
-            link(self.connection, self)
+            self.connection._session = self  # pyright: ignore[reportPrivateUsage]
             self.connection.client = self.client
             self.connection.user = self.user
             self.scope["state"]["connection"] = self.connection
         return self.connection
 
-    def begin_lifespan(self, socket: Socket) -> list[Callable[[Cause], Awaitable[None]]]:
+    def begin_lifespan(self, socket: Socket) -> list[Callable[["Session", Cause], Awaitable[None]]]:
         """Enter the connection's lifespan, once it is accepted, on the fast path where there is one.
 
         What surrounds the application as a whole, such as tracing, sees the handshake and the end of a connection on
@@ -472,14 +461,11 @@ class Session:
             direct = is_direct(handler) and not socket.app.before_send
             encode = msgspec.json.Encoder(enc_hook=handler.default_serializer).encode
             traits = self.runtime.handlers[handler] = HandlerTraits(direct, encode, frames_of(handler)[1] == "binary")
-        self._socket, self._traits = socket, traits
+        self.socket, self._traits = socket, traits
         self._context = copy_context()
-        extensions: dict[str, Any] = self.scope.get("extensions") or {}
-        extension = extensions.pop(EXTENSION, None)  # else it is kept for as long as the connection lasts
-        if extension is not None:
-            writer: FrameWriter = extension["writer"]
-            self.writer = writer if traits.direct and not writer.compresses else None
-            writer.notify_disconnect(self._notice_disconnect)
+        if self.server is not None:
+            self.writer = self.server if traits.direct and not self.server.compresses else None
+            self.server.notify_disconnect(self._notice_disconnect)
         if not traits.direct:
             self.receive_event = socket.receive
         return self.exits
@@ -497,9 +483,9 @@ class Session:
             self.metrics.count_handled(monotonic() - self.last_received_at)
 
     async def end(self, error: BaseException | None) -> Cause:
-        """Decide why the connection ended, once its handler is through, and close it or deny it if it still is open.
+        """Decide why the connection ended once its handler has returned; close or reject it if it is open.
 
-        A bug is logged here, with its traceback. Any other end is none.
+        Bugs are logged here, with their traceback.
 
         Args:
             error: What the handler raised; None where it returned.
@@ -508,16 +494,18 @@ class Session:
             The cause: what ended the connection first.
         """
         await self.end_tasks()
-        await self._read_cause()
+        if self._send_failed and self.cause is None:
+            await self._read_cause()
         self.message_handled()
         resolution = self._resolve(error)
         if self.state is State.CONNECTING:
             await self.reject("error" if resolution.is_bug else "handler", resolution.status, resolution.detail)
         return await self.close(resolution.reason, resolution.code, resolution.detail, resolution.error)
 
-    def _resolve(self, error: BaseException | None) -> Resolution:
+    def _resolve(self, error: BaseException | None, *, in_task: bool = False) -> Resolution:
         """Decide what an exception means, and log it where it is a bug."""
-        resolution = resolve_cause(error, initializing=self.initializing, draining=self.runtime.draining)
+        draining = self.runtime.draining
+        resolution = resolve_cause(error, initializing=self.initializing, draining=draining, in_task=in_task)
         if resolution.is_bug:
             connecting = self.state is State.CONNECTING
             event = "handshake failed" if connecting else resolution.reason.value.replace("_", " ")
@@ -528,10 +516,17 @@ class Session:
         """Forget a task; where it failed, close."""
         self._tasks.pop(task, None)
         error = None if task.cancelled() else task.exception()
-        if error is None or all(isinstance(each, WebSocketDisconnect) for each in held_exceptions(error)):
+        if error is None:
             return
-        cause = self._resolve(error)
-        if cause.is_bug or not self._send_failed:  # else the handler is about to read why it could not send
+        ends = self.cause or self.noticed_cause  # else it is the disconnect of another connection
+        if ends and all(isinstance(each, WebSocketDisconnect) for each in held_exceptions(error)):
+            return
+        self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Close, because one of its tasks raised an exception, or was cancelled by what it awaited."""
+        cause = self._resolve(error, in_task=True)
+        if cause.error or not self._send_failed:  # else the handler is about to read why it could not send
             self.close_soon(self.close(cause.reason, cause.code, cause.detail, cause.error))
 
     def cancel(self) -> None:
@@ -549,15 +544,18 @@ class Session:
 
     def _advance(self, state: State) -> None:
         """Change the state, here alone."""
-        if state not in NEXT_STATES[self.state]:
+        if state <= self.state:
             raise RuntimeError(f"{self.path}: a session that is {self.state.name} cannot become {state.name}")
         self.state = state
 
-    def _end_with(self, cause: Cause) -> Cause:
+    def _end_with(self, cause: Cause, limit: str = "") -> Cause:
         """Set the cause, here alone, and only once; return what ended the connection first."""
         if self.cause is None:
             self._advance(State.CLOSING)
             self.cause = self.noticed_cause or cause
+            if limit:
+                self.metrics.limits[limit] += 1
+                self.exceeded_limit = limit
         return self.cause
 
     def _notice_disconnect(self, message: ReceiveMessage) -> None:
@@ -585,8 +583,6 @@ class Session:
             )
 
     async def _close_as_asked(self, code: int, reason: str) -> None:
-        if self.cause is not None:
-            return
         if self.state is State.CONNECTING:
             await self.reject("handler", HTTPStatus.FORBIDDEN, reason or "forbidden")
         elif not is_sendable(code):
@@ -626,18 +622,14 @@ class Session:
             raise WebSocketDisconnect(detail="connection lost", code=CloseCode.ABNORMAL_CLOSURE) from error
 
     def _disconnected(self, message: ReceiveMessage) -> None:
-        if self.cause is None:
-            cause = cause_of_disconnect(message)
-            if cause.reason is Reason.LIMIT_EXCEEDED:
-                self.exceed_limit("max_message_size", cause.code)
-            self._end_with(cause)
+        cause = cause_of_disconnect(message)
+        self._end_with(cause, "max_message_size" if cause.reason is Reason.LIMIT_EXCEEDED else "")
 
     async def _read_cause(self) -> None:
-        """Where a send was the first to fail, read on to the cause: the client may have closed behind messages that are
-        still unread. Only for the task of the handler: a second reader would take its events away.
+        """Read on to the cause after a send failed: the client may have closed behind messages that are still unread.
+
+        Only the task of the handler may call it: a second reader would take its events away.
         """
-        if not self._send_failed or self.cause is not None:
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.hook_seconds):
                 while self.cause is None:
