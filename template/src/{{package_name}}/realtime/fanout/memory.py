@@ -2,11 +2,15 @@
 
 import asyncio
 from collections import OrderedDict, deque
+from dataclasses import dataclass
+from math import inf
 from time import monotonic, time_ns
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from .broker import CHANNEL_SHARE, MESSAGE_BYTES, Broker, Dispatch, FanoutSettings, closed
 from .messages import History, Members, Message
+
+T = TypeVar("T")
 
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
@@ -21,8 +25,8 @@ class MemoryBroker(Broker):
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
         """The channel that was used last is the last."""
         self._size = 0
-        self._members: dict[str, dict[str, tuple[bytes, bytes]]] = {}
-        """The members of each channel, with the `left` and the state of each."""
+        self._members: dict[str, dict[str, _Member]] = {}
+        """The members of each channel."""
 
     async def start(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
@@ -41,10 +45,7 @@ class MemoryBroker(Broker):
         kept.sequence += 1
         self._keep(kept, _Kept(data, kept.sequence, exclude))
         self._dispatch(channel, Message(data, kept.sequence, exclude))
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[int] = loop.create_future()
-        loop.call_soon(_resolve, result, kept.sequence)  # one turn: a sender must not outrun its receivers
-        return result
+        return _resolve_soon(kept.sequence)
 
     def _keep(self, channel: "_Channel", message: "_Kept") -> None:
         """Keep a message, within the bounds in number and bytes of its channel, and in bytes of all of them."""
@@ -78,27 +79,30 @@ class MemoryBroker(Broker):
         return History(kept.began, kept.sequence, missed)
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
-        self._members.setdefault(channel, {})[member] = left, b""
-        return self._tell(channel, joined)
+        self._members.setdefault(channel, {})[member] = _Member(left)
+        return self.publish(channel, joined) if joined else _resolve_soon(0)
 
-    def set_presence_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[int]:
-        left, before = self._members[channel][member]
-        self._members[channel][member] = left, state
-        return self._tell(channel, b"" if state == before else state)
+    def set_presence_state(self, channel: str, member: str, state: bytes = b"") -> asyncio.Future[float]:
+        if self._dispatch is None:
+            return closed()
+        known = self._members.get(channel, {}).get(member)
+        if known and state not in {b"", known.state}:
+            known.state, known.waits = state, True
+        if known is None or not known.waits:
+            return _resolve_soon(0.0)
+        now = asyncio.get_running_loop().time()
+        left = known.published_at + self._settings.presence_state_seconds - now
+        if left <= 0:
+            known.waits, known.published_at = False, now
+            self.publish(channel, known.state)
+        return _resolve_soon(max(left, 0.0))
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[int]:
         members = self._members[channel]
-        left, _ = members.pop(member)
+        left = members.pop(member).left
         if not members:
             del self._members[channel]
-        return self._tell(channel, left)
-
-    def _tell(self, channel: str, data: bytes) -> asyncio.Future[int]:
-        if data:
-            return self.publish(channel, data)
-        nothing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        nothing.set_result(0)
-        return nothing
+        return self.publish(channel, left) if left else _resolve_soon(0)
 
     async def remember(self, text: str, until: float) -> None:
         """Do nothing: no other process is to know, and this one does."""
@@ -110,7 +114,7 @@ class MemoryBroker(Broker):
         if self._dispatch is None:
             await closed()
         members = self._members.get(channel, {})
-        return Members(self._channel(channel).sequence, {member: state for member, (_, state) in members.items()})
+        return Members(self._channel(channel).sequence, {name: member.state for name, member in members.items()})
 
     def subscribe(self, channel: str) -> None:
         """Do nothing: all that is published here is dispatched here."""
@@ -122,6 +126,15 @@ class MemoryBroker(Broker):
 
     def unsubscribe(self, channel: str) -> None:
         """Do nothing."""
+
+
+@dataclass(slots=True)
+class _Member:
+    left: bytes
+    state: bytes = b""
+    waits: bool = False
+    """The state is not published yet."""
+    published_at: float = -inf
 
 
 class _Kept(NamedTuple):
@@ -152,6 +165,14 @@ class _Channel:
             self.size -= self.messages.popleft().size
 
 
-def _resolve(result: asyncio.Future[int], sequence: int) -> None:
+def _resolve_soon(value: T) -> asyncio.Future[T]:
+    """Return a future that has a result in the next turn: a sender must not outrun its receivers."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+    loop.call_soon(_resolve, result, value)
+    return result
+
+
+def _resolve(result: asyncio.Future[T], value: T) -> None:
     if not result.done():
-        result.set_result(sequence)
+        result.set_result(value)

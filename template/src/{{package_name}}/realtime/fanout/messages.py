@@ -60,7 +60,7 @@ def is_room(channel: str) -> bool:
 
 
 def display_name(channel: str) -> str:
-    """Return what a client is told of a channel: the name of the room, or `user:` and the name of the user."""
+    """Return the name of a channel for clients: the name of the room, or `user:` and the name of the user."""
     return channel.removeprefix("\0")
 
 
@@ -79,7 +79,7 @@ def check_name(name: str, what: str) -> None:
 
 
 class Gap(Struct, tag="gap"):
-    """Messages of a channel did not reach this client: it was too slow, or they are not kept any more.
+    """Messages of a channel did not reach this client: it was too slow, or they are no longer kept.
 
     Nothing is missing from what follows. `missed` is the number of messages, where it is known.
     """
@@ -108,8 +108,8 @@ class Message:
     _numbered_frame: bytes = field(default=b"", init=False)
 
     def payload(self, *, numbered: bool) -> bytes:
-        """Return the message as JSON; `numbered` adds its `sequence`."""
-        if not numbered:
+        """Return the message as JSON; `numbered` adds its `sequence`, where it has one."""
+        if not (numbered and self.sequence):
             return self.data
         if not self._numbered:
             self._numbered = encode_with(msgspec.Raw(self.data), "sequence", self.sequence)
@@ -127,15 +127,20 @@ class Message:
 
 
 class GapMarker(Message):
-    """Stands in a channel for messages that are lost to all its subscribers on this node. Its JSON is a `Gap`."""
+    """Marks messages of a channel that all subscribers on this node have missed. Its JSON is a `Gap`.
 
-    __slots__ = ()
+    Args:
+        channel: The name of the channel.
+        missed: How many were missed, where it is known.
+        until: The sequence of the last of them, or 0 where the channel may have begun anew.
+    """
 
-    def __init__(self, channel: str, missed: int | None = None) -> None:
+    __slots__ = ("missed", "until")
+
+    def __init__(self, channel: str, missed: int | None = None, until: int = 0) -> None:
         super().__init__(msgspec.json.encode(Gap(display_name(channel), missed)), 0)
-
-    def payload(self, *, numbered: bool) -> bytes:  # noqa: ARG002  it has no sequence
-        return self.data
+        self.missed = missed or 1  # at least
+        self.until = until
 
 
 class History(NamedTuple):
@@ -158,20 +163,22 @@ class Members(NamedTuple):
 
 
 def resume(channel: str, after: int, history: History, received: Iterable[Message] = ()) -> Iterator[Message]:
-    """Yield what follows a sequence, each message once and in order, and a `GapMarker` for each hole.
+    """Yield the messages after a sequence, each once and in order, and a `GapMarker` for each hole.
 
-    The one rule for whoever receives a channel again: a client that reconnects, and a node whose messages do not follow
+    Used wherever a channel is resumed: for a client that reconnects, and for a node whose messages do not follow
     each other.
 
     Args:
         channel: The name of the channel.
         after: The last sequence that was received; 0 yields all that is kept.
-        history: What the channel has after that sequence.
+        history: The messages of the channel after that sequence.
         received: Messages that arrived before the history did. One without data is known to be lost.
     """
     kept = {message.sequence: message for message in history.messages}
     late: list[Message] = []
-    for message in received:
+    for each in received:
+        # Of what was missed, the history may have some.
+        message = Message(b"", each.until) if isinstance(each, GapMarker) and each.until else each
         if isinstance(message, GapMarker) or message.sequence > history.sequence:
             late.append(message)
         elif message.data:
@@ -189,7 +196,7 @@ def resume(channel: str, after: int, history: History, received: Iterable[Messag
             first_missed = last + 1 if last else message.sequence
             missed = message.sequence - first_missed + (not message.data)
             if missed:
-                yield GapMarker(channel, missed)
+                yield GapMarker(channel, missed, message.sequence - bool(message.data))
             if message.data:
                 yield message
             last = message.sequence

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import filterfalse
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 import msgspec
 import structlog
@@ -19,14 +19,14 @@ from litestar.serialization import decode_json, get_serializer
 from msgspec import Struct
 
 from ..errors import ConfigurationError
+from ..handlers.message_loop import current_outbox
 from ..handlers.messages import ErrorMessage
-from ..sessions.outbox import current_outbox
 from ..sessions.plugin import Sessions
 from ..sessions.registry import Registry
 from ..sessions.session import Session, Socket
 from ..settings import PACKAGE
 from .broker import Broker, FanoutSettings, Presence
-from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics
+from .dispatch import Batch, Deliver, Dispatcher, FanoutMetrics, Subscription
 from .memory import MemoryBroker
 from .messages import (
     MAX_SEQUENCE,
@@ -39,7 +39,6 @@ from .messages import (
     room_channel,
     user_channel,
 )
-from .subscription import Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +54,11 @@ CHANNELS_KEY: Final = "_fanout_channels"
 """Where the state of a connection has its `Channels`."""
 
 REMOVALS: Final = node_channel("Removal")
-"""Where the nodes tell each other whom to put out."""
+"""The channel on which nodes publish each `Removal`."""
 
 
 class Removal(Struct):
-    """A user is put out of a room, or without one is disconnected."""
+    """A user is removed from a room or, without a room, disconnected."""
 
     user: str
     detail: str
@@ -71,24 +70,26 @@ class Channels:
     """The channels of one connection."""
 
     subscriptions: dict[str, Subscription] = field(default_factory=dict[str, Subscription])
-    """Those that it has joined."""
+    """The subscriptions to the channels that the connection has joined."""
     tracked: dict[str, str] = field(default_factory=dict[str, str])
-    """Those in which it is tracked, each with the name of its user there."""
+    """The channels in which the connection is tracked, each with the name of its user."""
+    wanted: dict[str, object] = field(default_factory=dict[str, object])
+    """A token for each channel that `track` was called for; without it, the connection was untracked meanwhile."""
 
 
 class Fanout(InitPlugin):
     """Channels that connections join and publish to; injected as `fanout: NamedDependency[Fanout]`.
 
     Args:
-        settings: What is kept of each channel, and what happens to slow consumers.
-        broker: What carries the messages; by default what the settings say.
+        settings: The history of each channel, and the limits on slow consumers.
+        broker: The broker that carries the messages; by default the one for the settings.
     """
 
     def __init__(self, settings: FanoutSettings, broker: Broker | None = None) -> None:
         self._settings = settings
         self.broker = broker or settings.make_broker()
         self._dispatcher = Dispatcher(min(MAX_BATCH, settings.max_backlog))
-        self._presence = Presence(self.broker, settings.presence_state_seconds)
+        self._presence = Presence(self.broker)
         self._encoder = msgspec.json.Encoder()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = FanoutMetrics(self._dispatcher, self.broker)
@@ -113,10 +114,10 @@ class Fanout(InitPlugin):
     @classmethod
     @asynccontextmanager
     async def connect(cls, settings: FanoutSettings) -> AsyncGenerator["Fanout", None]:
-        """Reach the connections of a running service from outside: from a worker, a script, a notebook.
+        """Reach the connections of a running service from another process: a worker, a script, a notebook.
 
-        What has no socket can be called: `publish`, `publish_to_user`, `present`, `remove`, `disconnect`. Leaving the
-        context waits for what was published and not awaited.
+        Call only methods that take no socket: `publish`, `publish_to_user`, `present`, `remove`, `disconnect`. Leaving
+        the context waits for published messages that were not awaited.
 
         Args:
             settings: The settings of the service, as in `Settings.load()`.
@@ -127,7 +128,7 @@ class Fanout(InitPlugin):
         fanout = cls(settings)
         if isinstance(fanout.broker, MemoryBroker):
             fix = f'let the nodes share an engine: see "Several processes" in {PACKAGE}/realtime/README.md'
-            raise ConfigurationError("Fanout.connect", "reaches nobody: the service keeps its channels in memory", fix)
+            raise ConfigurationError("Fanout.connect", "reaches no client: the service keeps channels in memory", fix)
         await fanout.broker.check()
         async with fanout._running():
             yield fanout
@@ -146,6 +147,7 @@ class Fanout(InitPlugin):
         try:
             yield
         finally:
+            self._loop = None
             await self.broker.stop()
 
     async def join(
@@ -158,26 +160,26 @@ class Fanout(InitPlugin):
         key: str = "id",
         states: bool = False,
     ) -> None:
-        """Subscribe a connection to a channel, until it leaves the channel or ends, whatever ends it.
+        """Subscribe a connection to a channel, until it leaves the channel or ends for any reason.
 
-        When this returns, the connection receives all that is published from now on. Joining twice is joining once.
+        When this returns, the connection receives every message published from now on. A second call does nothing.
 
         Args:
             socket: The connection; it is accepted.
             channel: The name of the channel: any text of at most 255 bytes of UTF-8.
-            after: The last `sequence` of this channel that the client has, or 0. It first receives what it missed, in
-                order and once, or a `Gap` where that is not kept any more; with 0, all that is kept. Each message has
-                its `sequence` then, but for an `array_like` Struct, which has no place for it.
-            first: Messages that are sent before all others, such as rows of a database. It is iterated over once the
-                channel is subscribed to, so whatever is stored before it is published is received.
-            key: The field, in `first` and in what is published, by which a message that came in `first` is recognized,
-                and not sent again. It is looked at for a minute.
-            states: Before all else send the state of each member that is present and has one: see `track`. What follows
-                is later, but for what `after` asks for.
+            after: The last `sequence` of this channel that the client has, or 0 for all messages that are kept. The
+                client first receives the messages that it missed, in order and once, or a `Gap` if they are no longer
+                kept. Each message then has its `sequence`, except an `array_like` Struct, which has no place for it.
+            first: Messages to send before all others, such as rows of a database. They are read after the channel is
+                subscribed to, so a message that is stored before it is published is never missed.
+            key: The field that identifies a message in `first`. A published message with the same value is not sent
+                again, for one minute.
+            states: First of all, send the state of each present member that has one: see `track`. Later changes
+                follow, except that messages requested by `after` may be older.
 
         Raises:
-            ClientException: The name is too long, or `after` is no sequence. In a handler the error `client` answers;
-                elsewhere the connection is closed with 1008.
+            ClientException: The name is too long, or `after` is not a sequence. A handler answers with the error
+                `client`; elsewhere the connection is closed with 1008.
             FanoutUnavailableError: The fan-out is unavailable; the connection is closed with 1013.
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
@@ -198,8 +200,8 @@ class Fanout(InitPlugin):
         user = _user_of(socket)
         if not user:
             raise RuntimeError(
-                f"{socket.scope['path']} joined the channel of its user, and has none. "
-                "Fix: let only authenticated clients connect, or look at connection.user first"
+                f"{socket.scope['path']} called join_user() on a connection that has no user. "
+                "Fix: accept only authenticated clients, or check connection.user first"
             )
         await self._join(socket, user_channel(user), after)
 
@@ -215,45 +217,52 @@ class Fanout(InitPlugin):
     ) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
+        while other := self._channels_of(socket).subscriptions.get(channel):
+            if other.joining is None or await asyncio.shield(other.joining):  # another task may be joining it, and fail
+                await self.broker.wait_subscribed(channel)
+                return
         subscriptions = self._channels_of(socket).subscriptions
-        if channel in subscriptions:
-            return
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
         subscriptions[channel] = subscription
+        joining = subscription.joining = asyncio.get_running_loop().create_future()
         self.subscribe(channel, subscription.deliver)
         try:
             await self.broker.wait_subscribed(channel)
             if states:
                 await subscription.send_states(await self.broker.members(channel))
             if first is not None:
-                await subscription.send_first((self._encoder.encode(message) async for message in first), key)
+                await subscription.send_first(first, key, self._encoder.encode)
             if after is None:
                 subscription.start()
             else:
                 subscription.start_after(after, await self.broker.read_history(channel, after))
         except BaseException:
-            await self._unsubscribe(subscriptions, channel)  # else joining again would do nothing
+            joining.set_result(False)
+            if subscriptions.get(channel) is subscription:  # otherwise a second join would do nothing
+                await self._unsubscribe(subscriptions, channel)
             raise
+        joining.set_result(True)
+        subscription.joining = None
 
     def _channels_of(self, socket: Socket) -> Channels:
         """Return the channels of a connection, which end with it."""
         exits = Session.of(socket).exits
         if exits is None:
-            raise RuntimeError(f"{socket.scope['path']} joined a channel before it was accepted: join in on_accept")
+            raise RuntimeError(f"{socket.scope['path']} joined a channel before it was accepted, or after its end")
         state = socket.scope["state"]
         if CHANNELS_KEY not in state:
             state[CHANNELS_KEY] = Channels()
-            exits.append(partial(self._leave_all, state[CHANNELS_KEY]))
+            exits.append(self._leave_all)
         channels: Channels = state[CHANNELS_KEY]
         return channels
 
     def joined(self, socket: Socket) -> set[str]:
-        """Return the names of the channels that a connection has joined now; that of its user is not among them."""
+        """Return the names of the channels that a connection has joined, without the channel of its user."""
         channels: Channels = socket.scope["state"].get(CHANNELS_KEY, Channels())
         return {display_name(channel) for channel in channels.subscriptions if is_room(channel)}
 
     async def leave(self, socket: Socket, channel: str) -> None:
-        """Unsubscribe a connection from a channel, and end its presence there. Where there is neither, nothing happens.
+        """Unsubscribe a connection from a channel, and end its presence there. Without either, nothing happens.
 
         Args:
             socket: The connection.
@@ -272,7 +281,9 @@ class Fanout(InitPlugin):
             self.unsubscribe(channel, subscription.deliver)
             await subscription.stop()
 
-    async def _leave_all(self, channels: Channels, _: object) -> None:
+    async def _leave_all(self, session: Session, _: object) -> None:
+        channels: Channels = session.scope["state"].pop(CHANNELS_KEY)
+        channels.wanted.clear()
         for channel in tuple(channels.tracked):
             self._untrack(channels, channel)
         for channel in tuple(channels.subscriptions):
@@ -282,9 +293,9 @@ class Fanout(InitPlugin):
         """Subscribe the service itself to a channel, on this node.
 
         Args:
-            channel: A channel as messages.py calls it.
+            channel: The internal name of a channel, made by a function of messages.py.
             deliver: Called with messages of the channel until `unsubscribe` is called with the same function. It must
-                not wait.
+                not block.
         """
         self._dispatcher.add(channel, deliver)
         self.broker.subscribe(channel)
@@ -296,13 +307,14 @@ class Fanout(InitPlugin):
             self.broker.unsubscribe(channel)
 
     def publish(self, message: Struct, channel: str, *, exclude: Socket | None = None) -> asyncio.Future[int]:
-        """Send a message to all connections that have joined a channel, in the order in which this is called.
+        """Send a message to all connections that have joined a channel. The order of the calls is kept.
 
-        In a listener with `per_message` it is held back until the scopes have been left without an exception; a stream
-        publishes at once. Called in a thread, it returns when the message is on its way.
+        In a listener with `per_message`, the message is sent after the scopes exit without an exception; a stream sends
+        at once. In another thread, this returns when the message is on its way; if that thread runs an event loop,
+        await the result there.
 
         Args:
-            message: What is sent, as JSON; the `type_encoders` of the application apply.
+            message: The message, encoded as JSON with the `type_encoders` of the application.
             channel: The name of the channel: any text of at most 255 bytes of UTF-8.
             exclude: A connection that does not receive the message, such as its sender.
 
@@ -311,9 +323,9 @@ class Fanout(InitPlugin):
 
         Raises:
             ClientException: The name of the channel is too long.
-            FanoutUnavailableError: Where the future is awaited, or at once in a thread: the message was not sent. A
-                connection is closed with 1013.
-            RuntimeError: Where the future is awaited inside a `per_message` scope, or in a thread of one.
+            FanoutUnavailableError: The message was not sent. Raised when the future is awaited, or at once in a thread.
+                In a handler, it closes the connection with 1013.
+            RuntimeError: The future is awaited inside a `per_message` scope, or in a thread that such a scope started.
         """
         return self._publish(room_channel(channel), message, exclude)
 
@@ -321,25 +333,27 @@ class Fanout(InitPlugin):
         """Send a message to all connections of a user that have called `join_user`, on all nodes.
 
         Args:
-            message: What is sent, as with `publish`.
-            user: The user, as `connection.user` says.
+            message: The message, as in `publish`.
+            user: The name of the user, as in `connection.user`.
             exclude: A connection that does not receive the message, such as its sender.
 
         Returns:
-            A future, as that of `publish`.
+            A future, as for `publish`.
 
         Raises:
             ClientException: The name of the user is too long.
-            FanoutUnavailableError: As with `publish`.
-            RuntimeError: As with `publish`.
+            FanoutUnavailableError: As for `publish`.
+            RuntimeError: As for `publish`.
         """
         return self._publish(user_channel(user), message, exclude)
 
     def _publish(self, channel: str, message: Any, exclude: Socket | None = None) -> asyncio.Future[int]:
         try:
-            asyncio.get_running_loop()
+            here = asyncio.get_running_loop()
         except RuntimeError:
-            return self._publish_from_thread(channel, message, exclude)
+            here = None
+        if here is None or (self._loop and here is not self._loop):
+            return self._publish_from_elsewhere(here, channel, message, exclude)
         connection = Session.of(exclude).connection if exclude else None
         data, excluded = self._encoder.encode(message), connection.id if connection else ""
 
@@ -350,15 +364,21 @@ class Fanout(InitPlugin):
         outbox = current_outbox()
         return outbox.hold(publish) if outbox else publish()
 
-    def _publish_from_thread(self, channel: str, message: Any, exclude: Socket | None) -> asyncio.Future[int]:
-        async def publish() -> asyncio.Future[int]:
-            published = self._publish(channel, message, exclude)
-            await published
-            return published
+    def _publish_from_elsewhere(
+        self, here: asyncio.AbstractEventLoop | None, channel: str, message: Any, exclude: Socket | None
+    ) -> asyncio.Future[int]:
+        """Publish from another thread, and wait for the message unless the thread runs its own event loop."""
+
+        async def publish() -> int:
+            return await self._publish(channel, message, exclude)
 
         if self._loop is None:
-            raise RuntimeError("publish was called in a thread before the application has started")
-        return asyncio.run_coroutine_threadsafe(publish(), self._loop).result()
+            raise RuntimeError("publish was called in a thread before the application has started, or after its end")
+        published = asyncio.run_coroutine_threadsafe(publish(), self._loop)
+        if here:
+            return asyncio.wrap_future(published)
+        published.result()
+        return cast("asyncio.Future[int]", published)
 
     async def track(
         self,
@@ -369,14 +389,14 @@ class Fanout(InitPlugin):
         left: Struct | None = None,
         state: Struct | None = None,
     ) -> None:
-        """Note that the user of a connection is present in a channel, until it leaves it, is untracked, or ends.
+        """Track that a user is present in a channel, until the connection leaves it, is untracked, or ends.
 
-        `joined` is published when the user comes, `left` when the user is gone: once for each user, however many
-        connections there are, and both are those of the user's first connection. Without authentication each connection
-        is a user of its own. Tracking twice is tracking once.
+        `joined` is published when the user's first connection is tracked, and `left` after the last one is gone. Both
+        messages are taken from the first connection. Without authentication, each connection counts as its own user.
+        Tracking a connection twice has no further effect.
 
-        `state` is what the user is or does there. A further call changes it, from whichever connection of the user. A
-        new one is published, at most once in PRESENCE_STATE_SECONDS from each node: then the latest.
+        `state` describes the user in the channel. Another call, from any connection of the user, changes it. Changes
+        are published at most once in PRESENCE_STATE_SECONDS for each user, with the latest state.
 
         Args:
             socket: The connection; it is accepted.
@@ -391,22 +411,26 @@ class Fanout(InitPlugin):
             RuntimeError: The socket is not accepted yet, or not in `connection_lifespan`.
         """
         name = room_channel(channel)
-        tracked = self._channels_of(socket).tracked
+        channels = self._channels_of(socket)
         member = _user_of(socket) or Session.of(socket).ensure_connection().id
         check_name(member, "the name of a user")
-        first, last, current = (self._encoder.encode(each) if each else b"" for each in (joined, left, state))
+        first, last, current = (b"" if each is None else self._encoder.encode(each) for each in (joined, left, state))
         if len(current) > MAX_STATE_BYTES:
             raise ClientException(detail=f"the state of a user has at most {MAX_STATE_BYTES} bytes")
-        if name not in tracked:
+        if name not in channels.tracked:
+            wanted = channels.wanted.setdefault(name, object())
             await self._presence.join(name, member, first, last)
-            if name in tracked:  # by another task, meanwhile
+            untracked = channels.wanted.get(name) is not wanted  # or the connection has ended
+            if untracked or name in channels.tracked:  # by another task, meanwhile
                 self._presence.leave(name, member)
-            tracked[name] = member
+            if untracked:
+                return
+            channels.tracked[name] = member
         if current:
-            await self._presence.set_state(name, tracked[name], current)
+            await self._presence.set_state(name, channels.tracked[name], current)
 
     def untrack(self, socket: Socket, channel: str) -> None:
-        """End the presence of a connection in a channel, which stays joined. Where it is not tracked, nothing happens.
+        """End the presence of a connection in a channel that it stays joined to. If not tracked, nothing happens.
 
         Args:
             socket: The connection.
@@ -416,20 +440,21 @@ class Fanout(InitPlugin):
             self._untrack(channels, room_channel(channel))
 
     async def remove(self, user: str, channel: str, detail: str = "") -> None:
-        """Put a user out of a channel, on all nodes: each of their connections there leaves it and stays open.
+        """Remove a user from a channel, on all nodes. Each of their connections leaves the channel and stays open.
 
-        Its client is told so, as `{"type":"error","code":"removed","detail":…,"extra":{"channel":…}}`. The user may
-        join again, unless your code forbids it.
+        Each client receives `{"type":"error","code":"removed","detail":…,"extra":{"channel":…}}`. The user may join
+        again, unless your code forbids it.
 
         Args:
-            user: The user, as `connection.user` says.
+            user: The name of the user, as in `connection.user`.
             channel: The name of the channel.
-            detail: Why; the client receives it.
+            detail: The reason that the client receives.
 
         Raises:
-            ClientException: The name of the channel is too long.
+            ClientException: A name is too long, or not UTF-8.
             FanoutUnavailableError: The nodes could not be told.
         """
+        check_name(user, "the name of a user")
         check_name(channel, "the name of a channel")
         await self.broker.publish(REMOVALS, msgspec.json.encode(Removal(user, detail, channel)))
 
@@ -437,21 +462,23 @@ class Fanout(InitPlugin):
         """Close all connections of a user with 1008, on all nodes. The client does not reconnect by itself.
 
         Args:
-            user: The user, as `connection.user` says.
-            detail: Why: the close reason, truncated to 123 bytes.
+            user: The name of the user, as in `connection.user`.
+            detail: The close reason, truncated to 123 bytes.
 
         Raises:
+            ClientException: The name is too long, or not UTF-8.
             FanoutUnavailableError: The nodes could not be told.
         """
+        check_name(user, "the name of a user")
         await self.broker.publish(REMOVALS, msgspec.json.encode(Removal(user, detail)))
 
     def _follow(self, registry: Registry, batch: Batch) -> None:
-        """Do on this node what `remove` and `disconnect` ask of all."""
+        """Carry out on this node the calls of `remove` and `disconnect`."""
         for message in batch.messages:
             if not isinstance(message, GapMarker):
                 try:
                     self._put_out(registry, msgspec.json.decode(message.data, type=Removal))
-                except Exception:  # else those that come with it are lost
+                except Exception:  # otherwise the rest of the batch would be lost
                     log.exception("a removal by another node could not be followed")
 
     def _put_out(self, registry: Registry, removal: Removal) -> None:
@@ -459,17 +486,18 @@ class Fanout(InitPlugin):
             registry.disconnect(removal.user, removal.detail)
             return
         for session in registry.of_user(removal.user):
-            with suppress(RuntimeError):  # it is about to end
+            with suppress(RuntimeError):  # the session is about to end
                 session.start(self._remove(session, removal.channel, removal.detail))
 
     async def _remove(self, session: Session, channel: str, detail: str) -> None:
         channels: Channels = session.scope["state"].get(CHANNELS_KEY, Channels())
         name = room_channel(channel)
-        if name in channels.subscriptions or name in channels.tracked:
+        if name in channels.subscriptions or name in channels.wanted:
             await self._leave(channels, name)
             await session.send_message(ErrorMessage("removed", detail, {"channel": channel}))
 
     def _untrack(self, channels: Channels, channel: str) -> None:
+        channels.wanted.pop(channel, None)
         member = channels.tracked.pop(channel, None)
         if member is not None:
             self._presence.leave(channel, member)
@@ -483,11 +511,11 @@ class Fanout(InitPlugin):
 
         Args:
             channel: The name of the channel.
-            state: The type of the states; without it the names are returned.
+            state: The type of the states; without it, names are returned.
 
         Returns:
-            The users, or without authentication the ids of the connections, in alphabetical order; or in the same order
-            the states of those who have one.
+            The names of the users, or without authentication the ids of the connections, in alphabetical order. With
+            `state`, the states of the users that have one, in the same order.
 
         Raises:
             ClientException: The name of the channel is too long.

@@ -1,4 +1,4 @@
-"""What an engine must be able to do. A backend is one live connection to it; `supervisor.py` replaces a broken one."""
+"""The interface of an engine. A backend is one live connection to it; `supervisor.py` replaces a broken one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -31,7 +31,7 @@ def parse_event(channel: str, sequence: bytes, first: bytes, exclude: bytes, dat
 
 
 class Heartbeat(NamedTuple):
-    """What an engine answers to a heartbeat of this node."""
+    """The answer of an engine to a heartbeat of this node."""
 
     lifetime: str
     """Changes when the engine has forgotten all that it knew."""
@@ -86,12 +86,15 @@ class PresenceLeave(Operation[None]):
 
 
 @dataclass(slots=True, kw_only=True)
-class PresenceState(Operation[None]):
-    """If a member is in a channel on any node, and its state is another one, keep and publish this one."""
+class PresenceState(Operation[float]):
+    """If a member is in a channel on any node, keep its state, and publish what is kept, unless it has been.
 
-    state: bytes
+    Results in the seconds until that is allowed, or 0 where nothing waits: see `Broker.set_presence_state`.
+    """
+
+    state: bytes = b""
     restored: bool = False
-    """Only if it has none: what another node has set meanwhile is newer."""
+    """Keep the state only if there is none: what another node has set meanwhile is newer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +106,7 @@ class Remember(Operation[None]):
 
 
 @dataclass(slots=True, kw_only=True)
-class ListRemembered(Operation[list[str]]):
+class ListRemembered(Operation[list[bytes]]):
     """List what is kept."""
 
 
@@ -113,11 +116,11 @@ class ListMembers(Operation[Members]):
 
 
 class EngineRefusedError(Exception):
-    """The engine is there and refuses, for a reason that only another URL helps against."""
+    """The engine refuses the connection, for a reason that only another URL resolves."""
 
 
 class Backend(ABC):
-    """One live connection to an engine. Once anything it does has raised, or taken too long, it is thrown away."""
+    """One live connection to an engine. It is discarded once an operation has raised or taken too long."""
 
     keeps_history: bool
     """What is published twice is kept once, so that an operation may be retried."""
@@ -158,11 +161,11 @@ class Backend(ABC):
 
     @abstractmethod
     async def heartbeat(self) -> Heartbeat:
-        """Show that this node lives, see that the engine does, and expire the nodes that show no life."""
+        """Send a heartbeat of this node, check that the engine answers, and expire nodes without heartbeats."""
 
     @abstractmethod
     async def registered_members(self) -> set[tuple[str, str]]:
-        """Return what the engine believes to be on this node: channels and members."""
+        """Return the channels and members that the engine has recorded for this node."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The fan-out through an engine, whether it is available or not."""
+"""The fan-out through an engine, also while the engine is unavailable."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from .supervisor import Supervisor
 
 
 def choose_broker(settings: EngineSettings, backend: type[Backend], auth_secret: SecretStr | None = None) -> Broker:
-    """Return what carries the messages: the engine, or for memory:// this process.
+    """Return the broker: that of the engine or, for memory://, of this process.
 
     Args:
         settings: The settings of the engine.
@@ -61,7 +61,7 @@ class EngineBroker(Broker):
         self._settings = settings
         self._backend = backend
         self._signer = Signer(secrets)
-        self._begin(_drop)
+        self._begin(lambda _channel, _message: None)
         self._queue.close()
 
     def _begin(self, dispatch: Dispatch) -> None:
@@ -86,7 +86,7 @@ class EngineBroker(Broker):
         return self._supervisor.available
 
     async def check(self) -> None:
-        """Connect once. That the engine is not available yet is no mistake.
+        """Try to connect once. The service also starts while the engine is unavailable.
 
         Raises:
             SettingsError: It is there, and refuses for a reason that only another FANOUT_URL helps against.
@@ -111,7 +111,7 @@ class EngineBroker(Broker):
         await self._queue.submit(Remember(channel="", text=self._signer.sign("", text.encode()), until=until))
 
     async def remembered(self) -> list[str]:
-        kept = [Message(text.encode(), 0) for text in await self._queue.submit(ListRemembered(channel=""))]
+        kept = [Message(text, 0) for text in await self._queue.submit(ListRemembered(channel=""))]
         return [message.data.decode() for message in kept if self._signer.open("", message)]
 
     async def members(self, channel: str) -> Members:
@@ -125,8 +125,8 @@ class EngineBroker(Broker):
         signed = [self._signer.sign(channel, data) if data else b"" for data in (joined, left)]
         return self._presence.join(channel, member, *signed)
 
-    def set_presence_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[None]:
-        return self._presence.set_state(channel, member, self._signer.sign(channel, state))
+    def set_presence_state(self, channel: str, member: str, state: bytes = b"") -> asyncio.Future[float]:
+        return self._presence.set_state(channel, member, self._signer.sign(channel, state) if state else b"")
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[None]:
         return self._presence.leave(channel, member)
@@ -153,7 +153,3 @@ class EngineBroker(Broker):
         waiting, failed = len(self._queue), self._queue.failed
         yield GaugeMetricFamily("fanout_operations_waiting", "Operations that wait for the engine", waiting)
         yield CounterMetricFamily("fanout_operations_failed", "Operations that the engine did not do in time", failed)
-
-
-def _drop(_: str, message: Message) -> None:
-    """Nothing is dispatched before the start."""

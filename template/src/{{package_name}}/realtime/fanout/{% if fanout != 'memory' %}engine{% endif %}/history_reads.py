@@ -1,4 +1,4 @@
-"""What clients that come back ask of the engine: however many they are, it is little at a time."""
+"""Reads of history for clients that reconnect: however many they are, the engine gets few reads at a time."""
 
 import asyncio
 from typing import Final
@@ -14,7 +14,7 @@ MAX_READS: Final = 2
 
 
 class HistoryReads:
-    """Reads the history of a channel once for all who wait for it. Who is gone meanwhile is not read for.
+    """Reads the history of a channel once for all clients that wait for it, and not for clients that are gone.
 
     Args:
         queue: The operations for the engine.

@@ -1,7 +1,6 @@
-"""Who is present on this node, as the engine should know it."""
+"""The members that are present on this node, as the engine should record them."""
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,8 @@ class RegisteredPresence:
         self._queue = queue
         self._members: dict[tuple[str, str], tuple[PresenceJoin, asyncio.Future[None]]] = {}
         self._states: dict[tuple[str, str], PresenceState] = {}
-        self._lost_states: set[tuple[str, str]] = set()
-        """Those of which the engine does not know the last change."""
+        self._unsettled: set[tuple[str, str]] = set()
+        """Those whose last state the engine does not know, or has perhaps not published."""
         self._lifetime = ""
         self._stale = False
         """An operation was given up, so the engine may believe something else."""
@@ -30,11 +29,13 @@ class RegisteredPresence:
         self._members[channel, member] = operation, result
         return result
 
-    def set_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[None]:
-        """Tell the engine the state of a member, and remember it until the member leaves."""
-        self._states[channel, member] = change = PresenceState(channel=channel, member=member, state=state)
+    def set_state(self, channel: str, member: str, state: bytes) -> asyncio.Future[float]:
+        """Tell the engine the state of a member, and remember it until the member leaves. Without one, ask again."""
+        change = PresenceState(channel=channel, member=member, state=state, restored=not state)
+        if state:
+            self._states[channel, member] = change
         result = self._queue.submit(change)
-        result.add_done_callback(partial(self._note_state, (channel, member)))
+        result.add_done_callback(partial(self._note_state, change))
         return result
 
     def leave(self, channel: str, member: str) -> asyncio.Future[None]:
@@ -45,15 +46,18 @@ class RegisteredPresence:
         result.add_done_callback(self._note_failure)
         return result
 
-    def _note_failure(self, result: asyncio.Future[None]) -> None:
+    def _note_failure(self, result: asyncio.Future[Any]) -> None:
         self._stale = self._stale or _failed(result)
 
-    def _note_state(self, key: tuple[str, str], result: asyncio.Future[None]) -> None:
+    def _note_state(self, change: PresenceState, result: asyncio.Future[float]) -> None:
         self._note_failure(result)
-        (self._lost_states.add if _failed(result) else self._lost_states.discard)(key)
+        if _failed(result):
+            self._unsettled.add((change.channel, change.member))
+        else:
+            change.restored = True
 
     async def restore(self, backend: Backend, heartbeat: Heartbeat, *, reconnected: bool = False) -> None:
-        """Make what the engine believes of this node true again, where it may not be.
+        """Restore what the engine has recorded for this node, where it may be wrong.
 
         Where the other nodes took this node for dead, they were told that its members left, and are told of them again;
         where the engine has forgotten everything, nobody was told anything.
@@ -73,17 +77,20 @@ class RegisteredPresence:
                 changes.append(
                     PresenceJoin(channel=operation.channel, member=operation.member, joined=joined, left=operation.left)
                 )
-        for key, change in self._states.items():
-            if key not in registered or key in self._lost_states:
-                changes.append(replace(change, restored=key not in self._lost_states))
+        changes += [change for key, change in self._states.items() if key not in registered or key in self._unsettled]
         for batch in batches(changes):
             async with asyncio.timeout(ANSWER_SECONDS):
                 results = await backend.apply(batch)
-            self._stale = self._stale or any(isinstance(result, Exception) for result in results)
+            self._stale = self._stale or any(results)  # one has failed, or a state is to be published later
+            for change, result in zip(batch, results, strict=True):
+                if isinstance(change, PresenceState):
+                    change.restored = change.restored or not isinstance(result, Exception)
+                elif isinstance(change, PresenceJoin) != ((change.channel, change.member) in self._members):
+                    self._stale = True  # it has left, or come, meanwhile
         if not self._stale:
-            self._lost_states.clear()
+            self._unsettled.clear()
         self._lifetime = heartbeat.lifetime
 
 
-def _failed(result: asyncio.Future[None]) -> bool:
+def _failed(result: asyncio.Future[Any]) -> bool:
     return result.cancelled() or result.exception() is not None

@@ -91,7 +91,7 @@ class SendQueue:
         return result
 
     async def send_loop(self, backend: Backend) -> None:
-        """Give the engine what waits, until the backend fails or this is cancelled."""
+        """Send waiting operations to the engine, until the backend fails or this is cancelled."""
         while True:
             await self._arrived.wait()
             batch = self._in_flight = self._next_batch()
@@ -155,7 +155,8 @@ class SendQueue:
         for waiting in self._in_flight:
             if waiting.deadline <= now:
                 self._fail(waiting, UNAVAILABLE)
-        deadlines = [each.deadline for each in (*self._in_flight, *islice(self._waiting, 1)) if not each.result.done()]
+        deadlines = [each.deadline for each in self._in_flight if not each.result.done()]
+        deadlines += [each.deadline for each in islice(self._waiting, 1)]  # also where nobody waits for the first
         self._expiry = loop.call_at(deadlines[0], self._expire) if deadlines else None
 
     def _fail(self, waiting: _Waiting, detail: str) -> None:
@@ -184,7 +185,7 @@ class SendQueue:
             await asyncio.wait(pending, timeout=ENGINE_SECONDS)
 
     def close(self) -> None:
-        """Let all that waits fail, and all that is submitted from now on."""
+        """Fail all waiting operations, and all that are submitted from now on."""
         self.closed = True
         if self._expiry:
             self._expiry.cancel()
