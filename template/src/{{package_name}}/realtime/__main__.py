@@ -1,7 +1,7 @@
 """The commands for working on the project: `python -m <package>.realtime COMMAND`.
 
-Each is a module of the folder `commands/`, with a `DESCRIPTION` and the functions `add_arguments(parser)` and
-`run(options)`. `COMMANDS` in parts.py lists them.
+Each command is a module in `commands/` with the functions `add_arguments(parser)` and `run(options)`. The docstring of
+the module is the help of the command. `COMMANDS` in parts.py lists the commands.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The name of the command and its arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 1 for a mistake or a wrong setting, which is written to standard error.
+        The exit status: 0, or 1 after a `ConfigurationError`, which is written to standard error.
 
     Raises:
         SystemExit: With 0 after `--help`, with 2 for an unknown command or a wrong argument.
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = import_module(f"{__package__}.commands.{name.replace('-', '_')}")
-        command_parser = parsers.add_parser(name, help=summary, description=command.DESCRIPTION)
+        command_parser = parsers.add_parser(name, help=summary, description=command.__doc__)
         command.add_arguments(command_parser)
         command_parser.set_defaults(run=command.run)
     options = parser.parse_args(arguments)

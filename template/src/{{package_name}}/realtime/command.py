@@ -13,7 +13,7 @@ from .server.serve import listen, reload, serve
 from .settings import PREFIX
 
 STANDARD_ERROR: Final = 2
-"""The last of the three descriptors of the standard streams."""
+"""The highest descriptor of the standard streams."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The options; those of the process by default.
 
     Returns:
-        The exit status: 0 after a signal, or 1 for a mistake, a wrong setting or a port that is taken, which is written
-        to standard error.
+        The exit status: 0 after a signal, or 1 after a `ConfigurationError`, which is written to standard error.
 
     Raises:
         SystemExit: With 0 after `--help` and `--version`, with 2 for a wrong option.
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
-        pass  # a socket in the place of a stream that is closed would make libuv abort
+        pass  # libuv aborts if a socket has the descriptor of a closed standard stream
     os.close(descriptor)
     try:
         settings = load_settings(host=options.host, port=options.port)

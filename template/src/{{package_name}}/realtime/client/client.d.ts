@@ -1,75 +1,75 @@
 /** The types of `client.js`, and the reference of its options. Copy both files together. */
 
 /**
- * - `closed`: it does not reconnect until `open()` is called
- * - `connecting`: it asks for a token, or the handshake is under way
+ * - `closed`: the client does not reconnect until `open()` is called
+ * - `connecting`: it gets a token, or the handshake is in progress
  * - `open`: it sends and receives
  * - `waiting`: it reconnects at `retryAt`
- * - `paused`: it reconnects when the page is visible and online; where the browser says "offline", it tries at `retryAt`
- *   all the same, because that can be wrong
+ * - `paused`: it reconnects when the page is visible and online; if the browser reports "offline", it still tries at
+ *   `retryAt`, because browsers can be wrong
  */
 export type Status = "closed" | "connecting" | "open" | "waiting" | "paused";
 
 export interface State {
   status: Status;
-  /** When it reconnects, in milliseconds as of `Date.now()`. */
+  /** The time of the next attempt, in milliseconds as of `Date.now()`. */
   retryAt?: number | undefined;
   /** How the last connection was closed; a new object for each. */
   lastClose?: { code: number; reason: string } | undefined;
 }
 
-/** Why the service refused a handshake. */
+/** The reason for which the service rejected a handshake. */
 export interface Refusal {
-  /** The HTTP status: 401, 403 or 404, after which it stays closed, or another, such as 429 or 503. */
+  /** The HTTP status: 401, 403 or 404, after which the client stays closed, or another, such as 429 or 503. */
   status: number;
-  /** What the service says, for people. */
+  /** The text of the service, for people. */
   detail: string;
 }
 
 export interface Options<Message = any> {
   /**
-   * Called with each message, decoded from JSON, that is not an answer to `request` or `stream`. While it sends pings,
-   * every message of the type `pong` is the answer to one.
+   * Called with each message, decoded from JSON, that is not an answer to `request` or `stream`. While the client sends
+   * pings, every message of the type `pong` is the answer to a ping.
    */
   onMessage?: ((message: Message) => void) | undefined;
-  /** Called with data that is not JSON, as it came: text, or a Blob. */
+  /** Called with data that is not JSON, unchanged: text, or a Blob. */
   onOther?: ((data: any) => void) | undefined;
-  /** Called with each change. What it sends when the status is `open` goes out before the queue. */
+  /** Called with each change. Messages that it sends when the status is `open` are sent before the queue. */
   onState?: ((state: State) => void) | undefined;
   /**
-   * Called where the service refuses the handshake, which a browser shows as 1006 only. The client asks by a GET of the
-   * same path; where that tells nothing, as to a page of an origin that may not connect, it is not called. After 401, 403
-   * and 404 the client stays closed, unless `token` has another token after 401.
+   * Called when the service rejects the handshake, which a browser reports only as 1006. The client sends a GET to the
+   * same path for the reason; without an answer, as for a page whose origin may not connect, this is not called. After
+   * 401, 403 and 404 the client stays closed, unless `token` returns another token after 401.
    */
   onRefused?: ((refusal: Refusal) => void) | undefined;
-  /** What comes before the path: an origin such as "https://example.com", or "/chat" behind a proxy. */
+  /** The prefix of the path: an origin such as "https://example.com", or "/chat" behind a proxy. */
   base?: string | undefined;
-  /** Parameters of the query. `undefined` leaves one out, and an array repeats it. */
+  /** Parameters of the query. `undefined` omits a parameter, and an array repeats it. */
   query?: Record<string, unknown> | undefined;
-  /** Fields of each message that is sent, unless it has them itself, such as its `type`. */
+  /** Fields that are added to each sent message unless it has them, such as its `type`. */
   defaults?: object | undefined;
   /**
-   * Where the service keeps a history: the `sequence` of the last message that you have, or 0 for all that is kept. From
-   * then on, each connection resumes after the last message that was received. A message of the type `gap` tells that
-   * messages are missing.
+   * If the service keeps a history: the `sequence` of the last message that you have, or 0 for all messages that are
+   * kept. From then on, each connection resumes after the last received message. A message of the type `gap` reports
+   * missing messages.
    */
   after?: number | undefined;
   /**
-   * Called before each connection, where the service asks for a token, and on an open one in the last tenth of the time
-   * of a token that tells when it expires, which another one renews: return a new one when the old one is about to
-   * expire. After 1008, the close code for an expired token, it reconnects with another token, and stays closed if the
-   * token is the same. The token is sent as a subprotocol beside "bearer": a page can set no header, and a URL ends up
-   * in logs.
+   * Returns a token, if the service requires one. Called before each connection and, on an open connection, in the last
+   * tenth of the lifetime of a token with an expiry time: return a new token when the old one is about to expire. After
+   * 1008, the close code for an expired token, the client reconnects with another token, and stays closed if the token
+   * is the same. The token is sent as a subprotocol beside "bearer", because a page cannot set headers, and URLs are
+   * written to logs.
    */
   token?: (() => string | undefined | Promise<string | undefined>) | undefined;
   /**
-   * Whether it waits to reconnect, and sends no pings, while the page is hidden (true). With `false` it stays connected
-   * as well as the browser allows, which runs the timers of hidden pages less often.
+   * Whether the client neither reconnects nor sends pings while the page is hidden (true). With `false` it stays
+   * connected as far as the browser allows: browsers run the timers of hidden pages less often.
    */
   pauseHidden?: boolean | undefined;
   /**
-   * Messages and requests queued while there is no connection (50). They are sent at once on the next one, so keep it
-   * well below the service's MESSAGE_BURST.
+   * Messages and requests queued while there is no connection (50). The next connection sends them all at once, so keep
+   * the number well below the service's MESSAGE_BURST.
    */
   maxQueue?: number | undefined;
   /** The longest delay before the first attempt to reconnect, in milliseconds (500). It doubles with each attempt. */
@@ -77,12 +77,13 @@ export interface Options<Message = any> {
   /** The longest delay before any attempt, in milliseconds (30,000). */
   maxDelay?: number | undefined;
   /**
-   * Milliseconds until the next ping (20,000); the first one is sent at once. 0 sends none, for a listener whose own
-   * messages have a `ping` or a `pong`, or are not JSON.
+   * Milliseconds until the next ping (20,000); the first ping is sent at once. 0 sends no pings, for a listener
+   * that has its own `ping` or `pong`, or whose messages are not JSON.
    */
   pingInterval?: number | undefined;
   /**
-   * Milliseconds to wait for the answer to the handshake or to a ping, before the connection is abandoned (10,000).
+   * Milliseconds to wait for the answer to the handshake, to a ping or to a close, before the connection is abandoned
+   * (10,000).
    */
   timeout?: number | undefined;
 }
@@ -90,7 +91,7 @@ export interface Options<Message = any> {
 export interface RequestOptions {
   /** Milliseconds to wait for the answer; without it, as long as the connection lasts. */
   timeout?: number | undefined;
-  /** Gives the request up. */
+  /** Cancels the request. */
   signal?: AbortSignal | undefined;
   /**
    * If the connection is lost before the answer, send the message again on the next one. The service may then handle it
@@ -104,35 +105,35 @@ export interface StreamOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** A question and its answer: `(message: Rename) => Renamed`. Several are a union: `A | B`. */
+/** A message and its answer: `(message: Rename) => Renamed`. Several are a union: `A | B`. */
 export type Call = (message: any) => unknown;
 
-/** The messages that may be asked. */
+/** The messages that have an answer. */
 export type Question<Calls extends Call> = Parameters<Calls>[0] & object;
 
-/** What the service answers to a message. */
+/** The answer of the service to a message. */
 export type Answer<Calls extends Call, Asked> = Calls extends (message: infer Each) => infer Reply
   ? Asked extends Each
     ? Reply
     : never
   : never;
 
-/** The types of messages that `on` can be asked for. */
+/** The types of messages that `on` accepts. */
 export type TypeOf<Message> = Message extends { type: infer Type extends string } ? Type : never;
 
 /** A message whose tag may be left out, because `defaults` has it. */
 export type Untagged<Message, Tag extends keyof Message> = Omit<Message, Tag> & Partial<Pick<Message, Tag>>;
 
-/** A message of a channel: it has a sequence where the client resumes by `after`. */
+/** A message of a channel, which has a sequence if the client uses `after`. */
 export type Sequenced<Message> = Message & { sequence?: number | undefined };
 
 /**
  * A WebSocket that reconnects.
  *
- * @typeParam Message What `onMessage` and `on` receive.
- * @typeParam Calls Which answer belongs to which message, for `request`.
- * @typeParam Outgoing What `send` takes.
- * @typeParam Streams Which answers belong to which message, for `stream`; as for `request` by default.
+ * @typeParam Message The messages that `onMessage` and `on` receive.
+ * @typeParam Calls The messages of `request`, with their answers.
+ * @typeParam Outgoing The messages that `send` takes.
+ * @typeParam Streams The messages of `stream`, with their answers; by default the same as `Calls`.
  */
 export class ReconnectingWebSocket<
   Message = any,
@@ -141,8 +142,9 @@ export class ReconnectingWebSocket<
   Streams extends Call = Calls,
 > {
   /**
-   * @param path Where to connect: a path or URL, relative to the page; http becomes ws, and https wss. Where there is no
-   *   page, as in Node, a whole URL.
+   * @param path The path or URL to connect to, relative to the page; http becomes ws, and https becomes wss. Outside a
+   *   page, as in Node, it must be a complete URL.
+   * @throws {RangeError} A number of the options is NaN or negative.
    */
   constructor(path: string | URL, options?: Options<Message>);
 
@@ -154,24 +156,24 @@ export class ReconnectingWebSocket<
   /** The sequence of the last message. Another page resumes there with `after`. */
   get sequence(): number | undefined;
 
-  /** Connect; where it waits to reconnect, do so at once. Nothing happens while it is connected. */
+  /** Connect. While waiting to reconnect, reconnect at once; while connected, do nothing. */
   open(): this;
 
   /**
    * Call a function with each message of a type, before `onMessage`.
    *
-   * @returns A function that ends it.
+   * @returns A function that removes the listener.
    */
   on<Type extends TypeOf<Message>>(type: Type, listener: (message: Extract<Message, { type: Type }>) => void): () => void;
 
   /**
    * Send a message as JSON.
    *
-   * @returns "queued" until it is connected again; "refused", and dropped, if the queue is full or it is closed.
+   * @returns "queued" until the next connection; "refused", and dropped, if the queue is full or the client is closed.
    */
   send(message: Outgoing): "sent" | "queued" | "refused";
 
-  /** Send text as it is; otherwise like `send`. */
+  /** Send text unchanged; otherwise like `send`. */
   sendText(text: string): "sent" | "queued" | "refused";
 
   /**
@@ -186,7 +188,7 @@ export class ReconnectingWebSocket<
   /**
    * Send a message, and iterate over its answers. It is sent when the loop begins; leaving the loop cancels the stream.
    *
-   * @throws As `request`; an error may come after some answers.
+   * @throws Like `request`; an error may follow some answers.
    */
   stream<Asked extends Question<Streams>>(
     message: Asked,
@@ -196,8 +198,9 @@ export class ReconnectingWebSocket<
   /**
    * Close, and do not reconnect.
    *
-   * @param code 1000, or one of your own from 3000 to 4999.
+   * @param code 1000, or your own code from 3000 to 4999.
    * @param reason At most 123 bytes.
+   * @throws The error of `WebSocket.close` if they are invalid; the connection stays open.
    */
   close(code?: number, reason?: string): void;
 
@@ -208,11 +211,11 @@ export class ReconnectingWebSocket<
 /** The service answered a request or a stream with an error. The connection stays open. */
 export class MessageRejected extends Error {
   constructor(code: string, detail?: string, extra?: unknown);
-  /** What went wrong, for programs: `invalid_message`, or a code of your own. */
+  /** The error for programs: `invalid_message`, or your own code. */
   code: string;
-  /** What went wrong, for people. */
+  /** The error for people. */
   detail: string;
-  /** What the service added. */
+  /** Further data of the service. */
   extra: any;
 }
 
@@ -225,10 +228,10 @@ export class ConnectionLost extends Error {
 }
 
 /**
- * The close codes (RFC 6455, 7.4): what each means, and whether the client reconnects. After a code that is not in the
- * map it stays closed: add the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
+ * The close codes (RFC 6455, 7.4), with their meaning, and whether the client reconnects. After a code that is not in
+ * the map, the client stays closed: add the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
  *
- * After 1000 it reconnects, unless it closed itself or the reason is "done": some proxies close idle connections with
- * 1000.
+ * After 1000 the client reconnects, unless it closed the connection itself or the reason is "done": some proxies close
+ * idle connections with 1000.
  */
 export const CLOSE_CODES: Map<number, { meaning: string; reconnect: boolean }>;

@@ -16,8 +16,8 @@
  * ```
  *
  * It reconnects with exponential backoff and full jitter, unless the close code is final. Its heartbeat finds dead
- * connections. It pauses while the page is hidden or offline, queues a bounded number of messages until it is connected
- * again, and resumes where the service keeps a history. Each new connection has a new state in the service. Messages
+ * connections. It pauses while the page is hidden or offline, queues a limited number of messages until the next
+ * connection, and resumes if the service keeps a history. Each new connection has a new state in the service. Messages
  * that were sent just before a connection was lost may be lost too.
  *
  * `client.d.ts` has the types, and describes each option.
@@ -32,7 +32,7 @@
  *
  * @typedef {object} Outgoing
  * @property {string} text
- * @property {boolean} [running] Whether it was sent on the current connection, and may still be answered.
+ * @property {boolean} [running] Whether it was sent on the current connection and may still be answered.
  */
 
 /**
@@ -40,7 +40,7 @@
  *
  * @typedef {object} CallState
  * @property {boolean | undefined} retry Whether it is sent again on the next connection.
- * @property {any[]} answers What was received, and not yet taken.
+ * @property {any[]} answers The answers that were received, but not yet returned.
  * @property {{ error?: unknown }} [ended] Set when there will be no further answer.
  * @property {(error?: unknown) => void} end
  * @property {() => void} wake
@@ -49,11 +49,11 @@
  */
 
 /**
- * The close codes (RFC 6455, 7.4): what each means, and whether the client reconnects. After a code that is not in the
- * map it stays closed: add the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
+ * The close codes (RFC 6455, 7.4), with their meaning, and whether the client reconnects. After a code that is not in
+ * the map, the client stays closed: add the codes of your own service, as in `CLOSE_CODES.set(4001, { ... })`.
  *
- * After 1000 it reconnects, unless it closed itself or the reason is "done": some proxies close idle connections with
- * 1000.
+ * After 1000 the client reconnects, unless it closed the connection itself or the reason is "done": some proxies close
+ * idle connections with 1000.
  *
  * @type {Map<number, { meaning: string, reconnect: boolean }>}
  */
@@ -70,9 +70,10 @@ export const CLOSE_CODES = new Map([
   [1011, { meaning: "error in the service", reconnect: true }],
   [1012, { meaning: "the service restarts", reconnect: true }],
   [1013, { meaning: "full, or too slow: try again later", reconnect: true }],
+  [1014, { meaning: "a proxy cannot reach the service", reconnect: true }],
 ]);
 
-/** The statuses of a refused handshake after which another attempt is of no use, unless it has another token. */
+/** The statuses of a rejected handshake after which another attempt is useless, unless it has another token. */
 const FINAL_STATUSES = [401, 403, 404];
 
 const NORMAL = 1000;
@@ -85,22 +86,30 @@ const PING = JSON.stringify({ type: "ping" });
 /** `WebSocket.OPEN`. */
 const OPEN = 1;
 
-/** What the `ref` of each request and stream begins with, so that a late answer is recognized. */
+/** The prefix of the `ref` of each request and stream, by which late answers are recognized. */
 const REF = "~";
 
 const THIS_MACHINE = /^wss?:\/\/(localhost|127\.[\d.]+|\[::1\])[:/]/;
 
-/** Milliseconds after which a connection counts as stable, and the backoff starts again from the first delay. */
+/** Milliseconds after which a connection counts as stable, and the backoff starts again with the first delay. */
 const STABLE_AFTER = 5000;
 
-/** Milliseconds before its end in which a token is not renewed any more. */
+/** Milliseconds before the expiry of a token in which it is no longer renewed. */
 const MIN_RENEWAL = 500;
 
-/** The longest time of a timer, in milliseconds. */
-const MAX_TIMER = 2 ** 31 - 1;
+/** The limit of timers, in milliseconds: 24 days. */
+const LONGEST_DELAY = 2 ** 31 - 1;
 
 /**
- * When a JSON Web Token expires (RFC 7519, 4.1.4), in milliseconds; NaN for any other token.
+ * `setTimeout` with a maximum of its own limit, for delays such as `Infinity`.
+ *
+ * @param {() => void} call
+ * @param {number} delay
+ */
+const later = (call, delay) => setTimeout(call, Math.min(delay, LONGEST_DELAY));
+
+/**
+ * Return when a JSON Web Token expires (RFC 7519, 4.1.4), in milliseconds; NaN for any other token.
  *
  * @param {string | undefined} token
  */
@@ -208,8 +217,12 @@ export class ReconnectingWebSocket {
     this.#url = url.href.replace(/^http/, "ws");
     this.#defaults = defaults;
     const calls = { onMessage, onOther, onState, onRefused, token };
-    this.#options = { ...calls, pauseHidden, maxQueue, baseDelay, maxDelay, pingInterval, timeout };
-    this.#sequence = after;
+    const numbers = { maxQueue, baseDelay, maxDelay, pingInterval, timeout };
+    for (const [name, value] of Object.entries(numbers)) {
+      if (!(value >= 0)) throw new RangeError(`${name} is ${value}. Fix: use 0 or a positive number`);
+    }
+    this.#options = { ...calls, ...numbers, pauseHidden };
+    this.#sequence = after ?? undefined; // null is what `localStorage` returns
   }
 
   get state() {
@@ -230,7 +243,7 @@ export class ReconnectingWebSocket {
     return this.#options.pauseHidden && globalThis.document?.hidden;
   }
 
-  /** Connect; where it waits to reconnect, do so at once. Nothing happens while it is connected. */
+  /** Connect. While waiting to reconnect, reconnect at once; while connected, do nothing. */
   open() {
     if (!this.#wanted) {
       this.#wanted = new AbortController();
@@ -250,7 +263,7 @@ export class ReconnectingWebSocket {
    *
    * @param {any} type
    * @param {(message: any) => void} listener
-   * @returns A function that ends it.
+   * @returns A function that removes the listener.
    */
   on(type, listener) {
     const entry = { type, listener };
@@ -262,8 +275,8 @@ export class ReconnectingWebSocket {
    * Send a message as JSON.
    *
    * @param {any} message
-   * @returns {"sent" | "queued" | "refused"} Queued until it is connected again; refused, and dropped, if the queue is
-   *   full or it is closed.
+   * @returns {"sent" | "queued" | "refused"} Queued until the next connection; refused, and dropped, if the queue is
+   *   full or the client is closed.
    */
   send(message) {
     const isObject = typeof message === "object" && message !== null && !Array.isArray(message);
@@ -271,7 +284,7 @@ export class ReconnectingWebSocket {
   }
 
   /**
-   * Send text as it is; otherwise like `send`.
+   * Send text unchanged; otherwise like `send`.
    *
    * @param {string} text
    */
@@ -305,15 +318,16 @@ export class ReconnectingWebSocket {
   /**
    * Close, and do not reconnect.
    *
-   * @param {number} [code] 1000, or one of your own from 3000 to 4999.
+   * @param {number} [code] 1000, or your own code from 3000 to 4999.
    * @param {string} [reason] At most 123 bytes.
    */
   close(code = NORMAL, reason = "") {
+    this.#socket?.close(code, reason); // throws if they are invalid, before anything has changed
     this.#wanted?.abort();
     this.#wanted = undefined;
     clearTimeout(this.#timer);
     this.#endCalls(code, reason);
-    if (this.#socket) this.#socket.close(code, reason);
+    if (this.#socket) this.#timer = later(() => this.abandon("no answer to the close"), this.#options.timeout);
     else if (this.#state.status !== "closed") this.#stayClosed();
   }
 
@@ -337,11 +351,11 @@ export class ReconnectingWebSocket {
   }
 
   /**
-   * Send a message with a `ref`, and iterate over what is received with the same one.
+   * Send a message with a `ref`, and iterate over the messages with the same `ref`.
    *
    * @param {object} message
    * @param {import("./client.js").RequestOptions} options
-   * @param {boolean} [cancels] Whether the service is told when nobody waits for the rest.
+   * @param {boolean} [cancels] Whether to send a `cancel` when the iteration stops early.
    * @returns {AsyncGenerator<any, void, undefined>}
    */
   async *#exchange(message, { timeout, signal, retry }, cancels = false) {
@@ -366,7 +380,7 @@ export class ReconnectingWebSocket {
       call.end();
     };
     const late = () => call.end(Object.assign(new Error(`no answer within ${timeout} ms`), { name: "TimeoutError" }));
-    const timer = timeout === undefined ? undefined : setTimeout(late, timeout);
+    const timer = timeout === undefined ? undefined : later(late, timeout);
     signal?.addEventListener("abort", leave);
     this.#calls.set(ref, call);
     try {
@@ -404,7 +418,7 @@ export class ReconnectingWebSocket {
     clearTimeout(this.#timer);
     if (this.#isHidden) return this.#setState("paused");
     const attempt = (this.#attempt = {});
-    this.#timer = setTimeout(() => this.abandon("no answer to the handshake"), this.#options.timeout);
+    this.#timer = later(() => this.abandon("no answer to the handshake"), this.#options.timeout);
     this.#setState("connecting");
     /** @type {string | undefined} */
     let token;
@@ -438,8 +452,8 @@ export class ReconnectingWebSocket {
   }
 
   /**
-   * Ask the service why it refused the handshake, which the browser does not tell: a GET of the same path is answered
-   * as the handshake was, and with 426 if it would be accepted.
+   * Ask the service why it rejected the handshake, because the browser hides the reason: a GET of the same path is
+   * answered like the handshake, or with 426 if it would be accepted.
    *
    * @param {string | undefined} token
    * @returns {Promise<import("./client.js").Refusal | undefined>}
@@ -448,8 +462,8 @@ export class ReconnectingWebSocket {
     try {
       const answer = await fetch(this.#address().replace(/^ws/, "http"), {
         headers: token ? { authorization: `Bearer ${token}` } : {},
-        credentials: "include", // a handshake has the cookies, too
-        signal: AbortSignal.timeout(this.#options.timeout),
+        credentials: "include", // a handshake also sends the cookies
+        signal: AbortSignal.timeout(Math.min(Math.ceil(this.#options.timeout), LONGEST_DELAY)),
       });
       if (answer.status < 400 || answer.status === UPGRADE_REQUIRED) return undefined;
       const text = await answer.text();
@@ -459,7 +473,7 @@ export class ReconnectingWebSocket {
         return { status: answer.status, detail: text };
       }
     } catch {
-      return undefined; // there is no service, or this page is of another origin that may not connect
+      return undefined; // the service is not reachable, or the origin of this page may not connect
     }
   }
 
@@ -481,10 +495,10 @@ export class ReconnectingWebSocket {
   #awaitRenewal() {
     clearTimeout(this.#renewal);
     const left = expiryOf(this.#token) - Date.now();
-    if (left > MIN_RENEWAL) this.#renewal = setTimeout(() => this.#renew(), Math.min(left * 0.9, MAX_TIMER));
+    if (left > MIN_RENEWAL) this.#renewal = later(() => this.#renew(), left * 0.9);
   }
 
-  /** Send another token on the open connection. Without one, the service closes it in the end, and it reconnects. */
+  /** Send another token on the open connection. Without it, the service closes it, and the client reconnects. */
   async #renew() {
     const attempt = this.#attempt;
     try {
@@ -494,14 +508,14 @@ export class ReconnectingWebSocket {
         this.#token = token;
       }
     } catch {
-      // tried again, as long as there is time
+      // tried again while there is time
     }
     if (attempt === this.#attempt) this.#awaitRenewal();
   }
 
   /** @param {any} data */
   #receive(data) {
-    if (this.#isSilent) this.#awaitNextPing(); // whatever it is, it shows that the connection is alive
+    if (this.#isSilent) this.#awaitNextPing(); // any data shows that the connection is alive
     let message;
     try {
       message = JSON.parse(data);
@@ -521,7 +535,7 @@ export class ReconnectingWebSocket {
 
   /** @param {any} message */
   #onAnswer({ ref, ...message }) {
-    const call = this.#calls.get(ref); // none if it was given up meanwhile
+    const call = this.#calls.get(ref); // undefined if it was cancelled meanwhile
     if (message.type === "end") call?.end();
     else if (message.type === "error") call?.end(new MessageRejected(message.code, message.detail, message.extra));
     else {
@@ -534,16 +548,16 @@ export class ReconnectingWebSocket {
     clearTimeout(this.#timer);
     this.#isSilent = false;
     const next = () => (this.#isHidden ? this.#awaitNextPing() : this.#ping());
-    this.#timer = setTimeout(next, this.#options.pingInterval);
+    this.#timer = later(next, this.#options.pingInterval);
   }
 
   #ping() {
-    if (!this.#options.pingInterval || this.#isSilent) return; // the ping that is on its way is enough
+    if (!this.#options.pingInterval || this.#isSilent) return; // a ping is already in flight
     clearTimeout(this.#timer);
     this.#isSilent = true;
     this.#pingedAt.push(performance.now());
     this.#socket?.send(PING);
-    this.#timer = setTimeout(() => this.abandon("no answer to a ping"), this.#options.timeout);
+    this.#timer = later(() => this.abandon("no answer to a ping"), this.#options.timeout);
   }
 
   /** @param {number} code @param {string} reason @param {number} [status] of a refused handshake */
@@ -568,10 +582,10 @@ export class ReconnectingWebSocket {
       if (call.retry && this.#queue.length < maxQueue) this.#queue.push(call);
       else call.end(new ConnectionLost(code, reason));
     }
-    const offline = globalThis.navigator?.onLine === false && !THIS_MACHINE.test(this.#url); // or so the browser says
+    const offline = globalThis.navigator?.onLine === false && !THIS_MACHINE.test(this.#url); // the browser may be wrong
     const longest = Math.min(maxDelay, baseDelay * 2 ** this.#retries++);
     const delay = offline ? maxDelay : Math.random() * longest; // full jitter
-    this.#timer = setTimeout(() => this.#connect(), delay);
+    this.#timer = later(() => this.#connect(), delay);
     this.#setState(offline ? "paused" : "waiting", { lastClose, retryAt: Date.now() + delay });
   }
 

@@ -1,6 +1,7 @@
-"""`client --typescript`: write a typed client of the service, with a function for each listener, beside client.js.
+"""Write a typed client of the service to standard output: a function for each listener, with its messages.
 
-Types are those of the messages, as msgspec describes them in JSON schema. The layout is that of Prettier.
+The client imports client.js: put it, client.js and client.d.ts into one folder of your application. The types come from
+msgspec's JSON schemas of the messages. The code is formatted as by Prettier.
 """
 
 import argparse
@@ -17,19 +18,14 @@ from litestar.routes import WebSocketRoute
 from litestar.typing import FieldDefinition
 
 from ..fanout.messages import Gap
+from ..handlers.listener import ListenerRouteHandler, description_of, given_type, json_schemas, listener_routes
 from ..handlers.messages import End, ErrorMessage, Pong
-from ..handlers.route_handler import ListenerRouteHandler, description_of, given_type, listener_routes
 from ..internals import fields_of, query_of
 from ..parts import load_app
 from ..settings import PACKAGE
 
-DESCRIPTION: Final = (
-    "Write a typed client to standard output: a function for each listener, with its parameters, its messages and its "
-    "answers. It imports client.js; put both, and client.d.ts, into one folder of your application."
-)
-
 WIDTH: Final = 80
-"""The columns of Prettier."""
+"""The line length of Prettier."""
 
 HEADER: Final = """\
 // Written by `python -m {package}.realtime client --typescript`: do not edit it, write it anew.
@@ -39,12 +35,12 @@ import type {{ Options, Sequenced, Untagged }} from "./client.js";
 
 PRIMITIVES: Final = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 WORDS: Final = """
-Array Options Promise ReconnectingWebSocket Record Sequenced Untagged await break case catch class const continue
-debugger default delete do else encodeURIComponent enum export extends false finally for function if implements import
-in instanceof interface let new null package private protected public return static super switch this throw true try
-typeof var void while with yield
+Array Options Promise ReconnectingWebSocket Record Sequenced Untagged arguments await break case catch class const
+continue debugger default delete do else encodeURIComponent enum eval export extends false finally for function if
+implements import in instanceof interface let new null package private protected public return static super switch this
+throw true try typeof undefined var void while with yield
 """
-"""What a function or a type of the file cannot be called."""
+"""Names that a function or a type in the file cannot have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +70,7 @@ def write_client(app: Litestar) -> str:
     messages = [each for _, handler in routes for each in (*handler.taken_types(), *handler.sent_types())]
     queries = [given_type(field) for route, _ in routes for _, field, _ in query_of(route)]
     kinds = {repr(kind): kind for kind in [*(message.raw for message in _json_of(messages)), *queries]}
-    schemas, components = msgspec.json.schema_components(
-        kinds.values(), schema_hook=lambda _: {}, ref_template="{name}"
-    )
+    schemas, components = json_schemas(kinds.values())
     taken_names: set[str] = {*WORDS.split()}
     types = {name: _unique(_pascal(_short(name, components)), taken_names) for name in sorted(components)}
     writer = _Writer(types, dict(zip(kinds, schemas, strict=True)))
@@ -87,24 +81,26 @@ def write_client(app: Litestar) -> str:
 
 
 def _json_of(kinds: Iterable[FieldDefinition]) -> list[FieldDefinition]:
-    """Return the messages that are JSON, without those that client.js keeps to itself."""
+    """Return the messages that are JSON, without those that client.js handles itself."""
     return [kind for kind in kinds if kind.annotation not in {str, bytes, End, Pong}]
 
 
 def _short(name: str, components: dict[str, Any]) -> str:
-    """Return the name of a type: of two that have the same one, the module and the name."""
+    """Return the name of a type, with its module if two types have the same name."""
     *modules, last = name.split(".")
     return f"{modules[-1]}_{last}" if modules and "[" not in name and name in components else last
 
 
 def _pascal(name: str) -> str:
     words = re.findall(r"[^\W_]+", name)
-    return "".join(word[0].upper() + word[1:] for word in words)
+    pascal = "".join(word[0].upper() + word[1:] for word in words)
+    return pascal if pascal.isidentifier() else f"_{pascal}"
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """Take a name, with a number behind it where it is taken already."""
-    found = next(each for each in (name, *(f"{name}{n}" for n in range(2, 1000))) if each not in taken)
+def _unique(name: str, taken: set[str], *suffixes: str) -> str:
+    """Return a name that is not taken, nor are its types, with a number appended if necessary, and take it."""
+    numbered = (name, *(f"{name}{n}" for n in range(2, 1000)))
+    found = next(each for each in numbered if taken.isdisjoint({each, *(_pascal(each) + end for end in suffixes)}))
     taken.add(found)
     return found
 
@@ -122,7 +118,7 @@ class _Writer:
         self._schemas = schemas
 
     def component(self, name: str, schema: dict[str, Any]) -> str:
-        """Write the type of a message, or of what is in one."""
+        """Write the type of a message, or of a part of one."""
         comment = _comment(schema.get("description"))
         if "properties" not in schema:
             return f"{comment}{_alias(self._types[name], self._members(schema))}"
@@ -135,8 +131,8 @@ class _Writer:
     def listener(self, route: WebSocketRoute, handler: ListenerRouteHandler, taken_names: set[str]) -> str:
         """Write the types of a listener, and the function that connects to it."""
         base = _pascal(handler.source.__name__)
-        function_name = _unique(base[0].lower() + base[1:], taken_names)
-        base = _pascal(function_name)  # with its number, where two have one name
+        function_name = _unique(base[0].lower() + base[1:], taken_names, "Incoming", "Outgoing", "Parameters", "Socket")
+        base = _pascal(function_name)  # with its number, if two listeners have the same name
         taken, answers = self._union(handler.taken_types()), self._union(handler.answer_types())
         incoming, outgoing = f"{base}Incoming", f"{base}Outgoing"
         call = f"(message: {outgoing}) => {' | '.join(answers)}" if answers and taken else "never"
@@ -176,7 +172,7 @@ class _Writer:
     def _parameters(
         self, name: str, route: WebSocketRoute, handler: ListenerRouteHandler, query: list[tuple[str, Any, bool]]
     ) -> list[str]:
-        """Write the type of the parameters of path and query, where there are any."""
+        """Write the type of the path and query parameters, if there are any."""
         fields = fields_of(handler)
         lines: list[str] = []
         for each, parameter in route.path_parameters.items():
@@ -188,7 +184,7 @@ class _Writer:
         return [_interface(name, lines)] if lines else []
 
     def _incoming(self, sent: list[FieldDefinition], *, resumes: bool) -> list[str]:
-        """Return the types of the messages that are received; of those of a channel, with a sequence."""
+        """Return the types of the received messages. Those of a channel have a sequence."""
         numbered = {kind.annotation for kind in sent} - {ErrorMessage, Gap} if resumes else set[Any]()
         plain = self._union(kind for kind in sent if kind.annotation not in numbered)
         rest = self._union(kind for kind in sent if kind.annotation in numbered)
@@ -237,14 +233,14 @@ class _Writer:
 
 
 def _tag(taken: list[FieldDefinition]) -> tuple[str, Any] | None:
-    """Return the field and the value of the tag of the only message that a listener takes."""
+    """Return the field and the value of the tag, if a listener takes only one message."""
     own = [kind for kind in taken if isinstance(msgspec.inspect.type_info(kind.raw), msgspec.inspect.StructType)]
     info: Any = msgspec.inspect.type_info(own[0].raw) if len(own) == len(taken) == 1 else None
     return (info.tag_field, info.tag) if info and info.tag_field and not info.array_like else None
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_$][\w$]*", name) else json.dumps(name)
+    return name if name.replace("$", "_").isidentifier() else json.dumps(name, ensure_ascii=False)
 
 
 def _member(name: str) -> str:
@@ -260,7 +256,7 @@ def _comment(text: str | None, indent: str = "") -> str:
 
 
 def _union(start: str, members: list[str], indent: str) -> str:
-    """Write a union behind a start, in one line where it fits."""
+    """Write a union after a start, in one line if it fits."""
     line = f"{start} {' | '.join(members)};"
     if len(line) <= WIDTH or len(members) == 1:
         return line
@@ -276,6 +272,6 @@ def _interface(name: str, fields: list[str]) -> str:
 
 
 def _listing(start: str, items: list[str], comma: str, end: str) -> str:
-    """Write a list between a start and an end, in one line where it fits; else with a comma behind the last item."""
+    """Write a list between a start and an end, in one line if it fits; otherwise with a comma after the last item."""
     line = f"{start}{', '.join(items)}{end}"
     return line if len(line) <= WIDTH else f"{start}\n  {f',{chr(10)}  '.join(items)}{comma}\n{end}"

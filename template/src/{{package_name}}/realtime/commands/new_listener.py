@@ -1,6 +1,7 @@
-"""`new-listener NAME [--class | --stream]`: write a listener with its messages and its test, and register it in app.py.
+"""Write a listener with its messages and its test, and register it in app.py, at /ws/NAME.
 
-It only adds: no file that exists is replaced, and app.py gets two lines.
+The files are src/<package>/listeners/NAME.py and tests/listeners/test_NAME.py. No existing file is replaced; two lines
+are added to app.py.
 """
 
 import argparse
@@ -17,13 +18,8 @@ from typing import Any, Final
 from ..errors import ConfigurationError
 from ..settings import PACKAGE
 
-DESCRIPTION: Final = (
-    "Write src/<package>/listeners/NAME.py and tests/listeners/test_NAME.py, and register the listener in app.py at "
-    "/ws/NAME. Nothing that exists is replaced."
-)
-
 MAX_LENGTH: Final = 38
-"""Characters of a name with which every generated line fits into 120 columns."""
+"""Maximum characters of a name, so that every generated line fits into 120 columns."""
 
 MODULE: Final = '''\
 """/ws/$name: a listener and its messages."""
@@ -136,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
     project = next((folder for folder in package.parents if (folder / "pyproject.toml").is_file()), None)
     if project is None:
         raise ConfigurationError(
-            str(package), "is installed without its project", "run the command in the folder of the project"
+            str(package), "is installed without its project", "run the command in the project's folder"
         )
     name: str = options.name
     symbol = "".join(word.capitalize() for word in name.split("_")) if options.as_class else name
@@ -148,6 +144,7 @@ def run(options: argparse.Namespace) -> None:
         "package": PACKAGE,
     }
     module = Template(MODULE + (CLASS if options.as_class else STREAM if options.stream else FUNCTION))
+    test = Template(TEST_HEAD + (STREAM_TEST if options.stream else TEST))
     app = package / "app.py"
     source = app.read_bytes().decode() if app.is_file() else ""
     taken = {
@@ -159,9 +156,7 @@ def run(options: argparse.Namespace) -> None:
     _check_name(name, symbol, taken)
     files = {
         package / "listeners" / f"{name}.py": module,
-        project / "tests" / "listeners" / f"test_{name}.py": Template(
-            TEST_HEAD + (STREAM_TEST if options.stream else TEST)
-        ),
+        project / "tests" / "listeners" / f"test_{name}.py": test,
     }
     for file in files:
         if file.exists():
@@ -176,37 +171,37 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.write(f"Registered {symbol} in {app.relative_to(project)}\n")
     else:
         sys.stdout.write(
-            f"The list of route handlers in {app.relative_to(project)} is not as it was generated. Add these two lines "
-            f"yourself:\n\n    from .listeners.{name} import {symbol}\n    {symbol},  # among the route handlers\n"
+            f"The list of route handlers in {app.relative_to(project)} was changed by hand. Add these two lines "
+            f"yourself:\n\n    from .listeners.{name} import {symbol}\n    {symbol},  # in route_handlers\n"
         )
 
 
 def _check_name(name: str, symbol: str, taken: dict[str, set[str]]) -> None:
-    """Refuse a name with which the files would be wrong.
+    """Refuse a name that would make the files invalid.
 
     Args:
         name: The name of the module.
         symbol: The name of the listener in it.
-        taken: The names that it cannot have, by the place where they are.
+        taken: The names that are taken, by the place that uses them.
 
     Raises:
-        ConfigurationError: The name is not one for a module, or taken.
+        ConfigurationError: The name is not a module name, or it is taken.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or len(name) > MAX_LENGTH or keyword.iskeyword(name):
         raise ConfigurationError(
             f"The name {name!r}",
-            "is not one for a module",
-            f"use up to {MAX_LENGTH} lower-case letters, digits and underscores, and no keyword, such as price_feed",
+            "is not the name of a module",
+            f"use up to {MAX_LENGTH} lower-case letters, digits and underscores, such as price_feed, and no keyword",
         )
     for place, names in taken.items():
         if symbol in names:
             raise ConfigurationError(
-                f"The name {symbol!r}", f"is taken in {place}", f"choose another, such as {name[: MAX_LENGTH - 5]}_feed"
+                f"The name {symbol!r}", f"is used in {place}", f"choose another, such as {name[: MAX_LENGTH - 5]}_feed"
             )
 
 
 def _names_in(source: str) -> set[Any]:
-    """Return the names and modules that occur in Python code; none where it is not valid."""
+    """Return the names and modules that occur in Python code; none if the code is not valid."""
     names: set[Any] = set()
     with suppress(SyntaxError):
         for node in ast.walk(ast.parse(source)):
@@ -218,7 +213,7 @@ def _register(source: str, name: str, symbol: str) -> str | None:
     """Add a listener to the source of app.py: one line among the imports, in ruff's order, and one in the list.
 
     Returns:
-        The source; None where the list or the imports are not as the template writes them.
+        The source, or None if the list or the imports differ from what the template writes.
     """
     handlers = HANDLERS.search(source)
     if handlers is None or source.count("route_handlers=") != 1:
@@ -237,5 +232,5 @@ def _register(source: str, name: str, symbol: str) -> str | None:
 
 
 def _natural(name: str) -> list[Any]:
-    """Return a key to sort by, with numbers as numbers: chat2 before chat10."""
+    """Return a sort key that compares numbers by value: chat2 before chat10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,4 +1,7 @@
-"""`routes`: list the WebSockets of the service, with what each takes and sends, its guards and the limits."""
+"""List each path with its handler, messages, query parameters and guards; and the limits of every connection.
+
+The messages are those that the handler takes, answers with, and sends in addition.
+"""
 
 import argparse
 import sys
@@ -7,21 +10,16 @@ from typing import Any, Final, cast
 
 from litestar.routes import WebSocketRoute
 
+from ..handlers.listener import ListenerRouteHandler
 from ..handlers.messages import OWN_MESSAGES
-from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import function_of, query_of
 from ..parts import load_app, load_settings
-
-DESCRIPTION: Final = (
-    "List each path with its handler, the messages that it takes, answers with and sends besides, its query and its "
-    "guards; and the limits that hold for every connection."
-)
 
 LIMITS: Final = ("max_message_size", "max_messages_per_second", "message_burst", "max_streams", "max_connections")
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser: none."""
+    """Add no arguments: the command has none."""
 
 
 def run(_: argparse.Namespace) -> None:
@@ -42,7 +40,7 @@ def run(_: argparse.Namespace) -> None:
 
 
 def _describe(route: WebSocketRoute) -> dict[str, str]:
-    """Return what is said of a path, by what it is called."""
+    """Return the description of a path, by label."""
     handler = route.route_handler
     function = function_of(handler)
     described = {"handler": f"{function.__module__}.{function.__qualname__}"}
