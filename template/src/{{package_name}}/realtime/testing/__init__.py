@@ -1,7 +1,8 @@
-"""What the tests of the service are made of: fixtures, clients and credentials. The service itself never imports it.
+"""Fixtures, clients and credentials for the tests of the service. The service itself never imports it.
 
-`tests/conftest.py` takes the fixtures from here. A test takes `connect` to open any number of connections inside its
-own process, or `start` where it needs a process of its own: for signals, ports and the network.
+`tests/conftest.py` takes all fixtures from here, so what a later version adds is there too. A test takes `connect` to
+open any number of connections inside its own process, or `start` where it needs a process of its own: for signals,
+ports and the network.
 """
 
 import os
@@ -17,53 +18,28 @@ import structlog
 from litestar import Litestar
 from litestar.testing import TestClient
 from litestar.types import GetLogger
+from structlog.contextvars import merge_contextvars
+from structlog.processors import KeyValueRenderer, format_exc_info
+from structlog.stdlib import BoundLogger, LoggerFactory
 
 from .. import plugin
 from ..observability.logs import Logging
 from ..parts import load_app, load_settings
 from ..settings import PACKAGE, PREFIX, CoreSettings
-from .client import Channel, Client, Connect, Published, connect_to
-from .observation import UndocumentedMessages
-from .process import TIMEOUT, Identify, Service, Start, credentials, run, settings_for_tests
+from .client import Channel, Client, Connect, Published, UndocumentedMessages, connect_to
+from .process import TIMEOUT, Identify, Service, Start, credentials, settings_for_tests
 
-__all__ = (
-    "TIMEOUT",
-    "Channel",
-    "Client",
-    "Connect",
-    "Identify",
-    "Published",
-    "Service",
-    "Start",
-    "app",
-    "client",
-    "connect",
-    "credentials",
-    "dialogues",
-    "environment",
-    "identify",
-    "published",
-    "pytest_collection_modifyitems",
-    "pytest_configure",
-    "run",
-    "settings",
-    "start",
-)
+__all__ = ["TIMEOUT", "Channel", "Client", "Connect", "Identify", "Published", "Service", "Start", "credentials"]
+__all__ += ["app", "client", "connect", "dialogues", "environment", "identify", "published", "settings", "start"]
+__all__ += ["pytest_collection_modifyitems", "pytest_configure"]
 
 
 class LoggingForTests(Logging):
-    """Hands the log of the service to `logging`, so that pytest shows it for a test that fails, and for no other."""
+    """Passes the log of the service to `logging`, so that pytest shows it only for a test that fails."""
 
     def configure(self) -> GetLogger:
-        structlog.configure(
-            processors=[
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(key_order=["event"]),
-            ],
-            wrapper_class=structlog.stdlib.BoundLogger,
-            logger_factory=structlog.stdlib.LoggerFactory(),
-        )
+        shown: list[Any] = [merge_contextvars, format_exc_info, KeyValueRenderer(key_order=["event"])]
+        structlog.configure(shown, wrapper_class=BoundLogger, logger_factory=LoggerFactory())
         return structlog.get_logger
 
 
@@ -73,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the proof of state independence: what other tests leave in a module would hide a mistake from it."""
+    """Run the proof of state independence first: what other tests leave in a module would hide a mistake."""
     items.sort(key=lambda item: item.path.name != "test_state_independence.py")
 
 
@@ -104,7 +80,7 @@ def app(settings: CoreSettings) -> Litestar:
 
 @pytest.fixture
 def identify() -> Identify:
-    """How the clients of `connect` and of the proofs identify themselves: the headers of a user at a path.
+    """Return the headers with which clients of `connect` and of the proofs identify themselves, by user and path.
 
     Replace it where a guard asks for more: `return lambda user, path: credentials(user, roles=["admin"])`.
     """
@@ -123,9 +99,9 @@ def dialogues() -> dict[str, list[list[Any]]]:
 
 @pytest.fixture
 def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
-    """A client with any number of sockets; leaving it waits for the clean-up of all of them.
+    """A client for any number of sockets; closing it waits until all of them are cleaned up.
 
-    What its sockets receive has to be documented: a test that receives anything else fails.
+    A test fails if one of its sockets receives an undocumented message.
     """
     undocumented = UndocumentedMessages(app)
     with TestClient(app) as client:

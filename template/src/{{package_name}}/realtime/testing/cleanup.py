@@ -10,23 +10,25 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from inspect import isasyncgenfunction
 from itertools import count
+from traceback import extract_tb
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 from hypothesis import find
 from hypothesis import settings as hypothesis_settings
 from litestar import Litestar
-from litestar.exceptions import HTTPException
 from litestar.routes import WebSocketRoute
 from websockets.frames import Frame, Opcode
 
 from ..fanout.broker import FanoutUnavailableError
+from ..fanout.memory import MemoryBroker
 from ..fanout.plugin import Fanout
-from ..handlers import route_handler
-from ..handlers.messages import MessageError
-from ..handlers.route_handler import ListenerRouteHandler
+from ..handlers import listener
+from ..handlers.listener import ListenerRouteHandler
+from ..handlers.messages import REFUSALS
 from ..internals import lifespan_of
 from ..server.drain import DrainingServer
 from ..server.serve import configuration, listen
@@ -39,10 +41,7 @@ from .leftovers import Loop, find_growth, find_leftovers
 from .process import TIMEOUT, Identify
 from .strategies import OWNERS, Endpoint
 
-REFUSALS: Final = (MessageError, HTTPException)
-"""What a handler raises to answer with an error: it is through then, as where it returns."""
-
-SOON: Final = {
+SHORT_LIMITS: Final = {
     "drain_seconds": 0.0,
     "grace_seconds": 0.0,
     "hook_seconds": 1.0,
@@ -53,7 +52,7 @@ SOON: Final = {
 }
 """Settings with which a connection ends soon."""
 
-PATIENCE: Final = 0.5
+SHORT_TIMEOUT: Final = 0.5
 """Seconds in which a handler comes to its end, and what a connection has begun besides."""
 
 
@@ -71,13 +70,11 @@ class Point(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
-class Life:
+class Observed:
     """One connection, as its hooks and its handler see it."""
 
     session: Session
     connection: Any
-    server: DrainingServer
-    fanout: Fanout
     events: list[str] = field(default_factory=list[str])
     """What of it was called, and what of that has returned, in order."""
     causes: list[tuple[Reason, int]] = field(default_factory=list[tuple[Reason, int]])
@@ -91,20 +88,15 @@ class Life:
     async def hold(self) -> None:
         """Wait until it is released, if it is to be held."""
         self.held = self.holds
-        if self.holds:
+        if self.held:
             await self.released.wait()
             if self.error:
                 raise self.error
 
-    def release(self, error: Exception | None) -> None:
+    def release(self, error: Exception | None = None) -> None:
         """Have what is held return, or raise."""
         self.error = error
         self.released.set()
-
-    async def cut(self) -> None:
-        """Take the fan-out away, whatever carries it, and have what is held ask for it."""
-        await self.fanout.broker.stop()
-        self.release(FanoutUnavailableError())
 
     def flood(self) -> None:
         """Send to the client, which does not read, without an end."""
@@ -121,12 +113,12 @@ class Ending:
     """A way in which a connection ends."""
 
     what: str
-    end: Callable[[asyncio.StreamWriter, Life], Any]
+    end: Callable[["Cleanup", asyncio.StreamWriter, Observed], Any]
     """Ends it; a coroutine that this returns is awaited."""
     causes: set[tuple[Reason, int]]
     """What `on_disconnect` is to receive."""
     points: tuple[Point, ...] = (Point.FIRST, Point.HANDLER, Point.SCOPE, Point.STREAM, Point.TASK, Point.BETWEEN)
-    settings: dict[str, float] = field(default_factory=lambda: SOON)
+    settings: dict[str, float] = field(default_factory=lambda: SHORT_LIMITS)
 
 
 def frame(opcode: Opcode, data: bytes = b"") -> bytes:
@@ -134,51 +126,51 @@ def frame(opcode: Opcode, data: bytes = b"") -> bytes:
     return Frame(opcode, data).serialize(mask=True)
 
 
-def nothing(_: asyncio.StreamWriter, __: Life) -> None:
+def nothing(*_: object) -> None:
     """Wait for the service to end it."""
+
+
+def lose_fanout(cleanup: "Cleanup", _: asyncio.StreamWriter, observed: Observed) -> None:
+    """Make the fan-out unavailable, whatever carries it, and have what is held ask for it."""
+    cleanup.fanout.broker = cleanup.unavailable
+    observed.release(FanoutUnavailableError())
 
 
 ACCEPTING: Final = (Point.ACCEPT, Point.OWN_ACCEPT)
 SILENT: Final = {"first_message_seconds": 0.02, "idle_seconds": 0.02}
 HELD: Final = (Point.HANDLER, Point.SCOPE, Point.STREAM, Point.TASK)
 IDLE: Final = (Point.FIRST, Point.BETWEEN)
+RETURNS: Final = "the handler returns"
 AT_ONCE: Final = "the hook raises at once"
 AT_ITS_END: Final = "the hook raises at its end"
-CUT: Final = "the fan-out is unavailable"
 CANCELLED: Final = "the hook is cancelled"
 FAILED: Final = {(Reason.INITIALIZATION_FAILED, 1011)}
-LOST: Final = {(Reason.CONNECTION_LOST, 1006)}
-TOO_BIG: Final = {(Reason.LIMIT_EXCEEDED, 1009)}
+LIMITED, LOST = Reason.LIMIT_EXCEEDED, {(Reason.CONNECTION_LOST, 1006)}
+BIG: Final = b"\x81\xff" + b"\x01" * 8 + bytes(4)
 
-PLAIN: Final = Ending("the client closes", lambda to, _: to.write(frame(Opcode.CLOSE)), {(Reason.CLIENT_CLOSED, 1005)})
+PLAIN: Final = Ending(
+    "the client closes", lambda _, to, __: to.write(frame(Opcode.CLOSE)), {(Reason.CLIENT_CLOSED, 1005)}
+)
 ENDINGS: Final = (
     PLAIN,
-    Ending("the connection is lost", lambda to, _: to.transport.abort(), LOST),
-    Ending("the client half-closes", lambda to, _: to.write_eof(), LOST),
-    Ending("a frame is invalid", lambda to, _: to.write(b"\x83\x80" + bytes(4)), {(Reason.PROTOCOL_ERROR, 1002)}),
-    Ending("a message is too big", lambda to, _: to.write(b"\x81\xff" + b"\x01" * 8 + bytes(4)), TOO_BIG),
-    Ending("too many frames come", lambda to, _: to.write(frame(Opcode.PING) * 99), {(Reason.LIMIT_EXCEEDED, 1008)}),
-    Ending(
-        "the client reads nothing",
-        lambda _, life: life.flood(),
-        {(Reason.LIMIT_EXCEEDED, 1013)},
-    ),
-    Ending("it is idle", nothing, {(Reason.LIMIT_EXCEEDED, 1008)}, IDLE, SOON | SILENT),
-    Ending("it raises", lambda _, life: life.release(RuntimeError("a bug")), {(Reason.HANDLER_FAILED, 1011)}, HELD),
-    Ending(
-        CUT,
-        lambda _, life: life.cut(),
-        {(Reason.SERVICE_CLOSED, 1013)},
-        HELD,
-    ),
-    Ending("it is cancelled", lambda _, life: life.session.cancel(), {(Reason.CANCELLED, 1011)}),
+    Ending("the connection is lost", lambda _, to, __: to.transport.abort(), LOST),
+    Ending("the client half-closes", lambda _, to, __: to.write_eof(), LOST),
+    Ending("a frame is invalid", lambda _, to, __: to.write(b"\x83\x80" + bytes(4)), {(Reason.PROTOCOL_ERROR, 1002)}),
+    Ending("a message is too big", lambda _, to, __: to.write(BIG), {(LIMITED, 1009)}),
+    Ending("too many frames come", lambda _, to, __: to.write(frame(Opcode.PING) * 99), {(LIMITED, 1008)}),
+    Ending("the client reads nothing", lambda _, __, each: each.flood(), {(LIMITED, 1013)}),
+    Ending("it is idle", nothing, {(LIMITED, 1008)}, IDLE, SHORT_LIMITS | SILENT),
+    Ending("it raises", lambda _, __, each: each.release(RuntimeError("a bug")), {(Reason.HANDLER_FAILED, 1011)}, HELD),
+    Ending("the fan-out is unavailable", lose_fanout, {(Reason.SERVICE_CLOSED, 1013)}, HELD),
+    Ending("it is cancelled", lambda _, __, each: each.session.cancel(), {(Reason.CANCELLED, 1011)}),
     Ending(AT_ONCE, nothing, FAILED, ACCEPTING),
     Ending(AT_ITS_END, nothing, FAILED, ACCEPTING),
     Ending(CANCELLED, nothing, {(Reason.CANCELLED, 1011)}, ACCEPTING),
-    Ending("the service drains", lambda _, life: life.server.drain(), {(Reason.SERVICE_RESTARTS, 1012)}),
+    Ending("the service drains", lambda cleanup, _, __: cleanup.server.drain(), {(Reason.SERVICE_RESTARTS, 1012)}),
 )
 
-CURRENT: ContextVar[Life] = ContextVar("life")
+
+CURRENT: ContextVar[Observed] = ContextVar("observed")
 """The connection whose hooks and handler run."""
 
 
@@ -207,19 +199,21 @@ class Cleanup:
         """Connections that were ended."""
         self.refused = ""
         """The status with which the service rejects this client."""
-        self._fanout, self._registry = app.plugins.get(Fanout), app.plugins.get(Sessions).registry
-        self._server, self._settings = server, settings
-        self._lives: list[Life] = []
-        self._patience = PATIENCE
+        self.server: DrainingServer = server
+        self.fanout = app.plugins.get(Fanout)
+        self.unavailable = MemoryBroker(cast("Any", settings))
+        """What takes the place of the broker of the fan-out; it is never started."""
+        self._registry, self._settings = app.plugins.get(Sessions).registry, settings
+        self._begun: list[Observed] = []
+        self._timeout = SHORT_TIMEOUT
         self._ending, self._point = PLAIN, Point.BETWEEN
         self._address, self._subprotocols = _example(endpoint.addresses(OWNERS[0]))
         self._headers = identify(OWNERS[0], self._address.partition("?")[0])
         self._frame = b""
         with suppress(TypeError):  # without an example of its messages
             message = endpoint.frame(_example(endpoint.messages(OWNERS[0])), 1)
-            self._frame = (
-                frame(Opcode.TEXT, message.encode()) if isinstance(message, str) else frame(Opcode.BINARY, message)
-            )
+            opcode, data = (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
+            self._frame = frame(opcode, data)
 
     async def run(self, loop: Loop) -> None:
         """End a connection in each way, at each point that this listener has."""
@@ -227,23 +221,23 @@ class Cleanup:
             for target, name, value in self._observers():
                 patches.enter_context(patch.object(target, name, value))
             try:
-                await self._live(PLAIN, Point.BETWEEN)  # what the first connection makes for all is there from now on
+                await self._connect(PLAIN, Point.BETWEEN)  # what the first one makes for all is there from now on
             except RefusedError as error:
                 self.refused = str(error)
                 return
             for ending in ENDINGS:
                 for point in [each for each in ending.points if each in self._points()]:
-                    patience = PATIENCE / 10 if self.problems else PATIENCE
-                    self._note(await find_leftovers(loop, patience, partial(self._live, ending, point)))
+                    seconds = SHORT_TIMEOUT / 10 if self.problems else SHORT_TIMEOUT
+                    self._note(await find_leftovers(loop, seconds, partial(self._connect, ending, point)))
             if not self.problems:
-                self._note(await find_growth(partial(self._live, PLAIN, Point.BETWEEN)))
+                self._note(await find_growth(partial(self._connect, PLAIN, Point.BETWEEN)))
 
     def _points(self) -> set[Point]:
         handler = self.endpoint.handler
         has_scopes = bool(getattr(handler, "_per_message", None))
         points = {Point.ACCEPT, Point.FIRST, Point.TASK}
         if isinstance(handler, ListenerRouteHandler) and self._frame:
-            points |= {Point.BETWEEN} if self._patience == PATIENCE else set()
+            points |= {Point.BETWEEN} if self._timeout == SHORT_TIMEOUT else set()
             points |= {Point.STREAM if handler.streams else Point.SCOPE if has_scopes else Point.HANDLER}
             points |= {Point.OWN_ACCEPT} if handler.hooks else set()
         return points
@@ -253,81 +247,80 @@ class Cleanup:
             line = f"{self._ending.what} {self._point}: {problem}"
             self.problems.setdefault(re.sub(r"[0-9a-f]{8,}|\d+", "", problem), line)
 
-    async def _live(self, ending: Ending, point: Point) -> Any:
+    async def _connect(self, ending: Ending, point: Point) -> Any:
         """Have a connection begin, come to a point, and end; return its `Connection`.
 
         Raises:
             RefusedError: The service rejects the handshake.
         """
-        self._ending, self._point, before = ending, point, self._fanout.channels
+        self._ending, self._point, before = ending, point, self.fanout.channels
         self._registry.runtime.draining = False  # after a drain
-        with patch.object(self._registry.runtime, "settings", self._settings.model_copy(update={**ending.settings})):
-            status, writer = await _connect(self._server, self._address, self._headers, self._subprotocols)
+        shortened = self._settings.model_copy(update={**ending.settings})
+        with (
+            patch.object(self._registry.runtime, "settings", shortened),
+            patch.object(self.fanout, "broker", self.fanout.broker),
+        ):
+            status, writer = await _shake_hands(self.server, self._address, self._headers, self._subprotocols)
             try:
                 if " 101 " not in status:
                     raise RefusedError(status)
-                if not await _until(lambda: self._lives):
+                if not await _until(lambda: self._begun):
                     raise RuntimeError(f"the connection after this did not begin: {self.problems}")
-                life = self._lives.pop()
-                if await self._reach(writer, life):
-                    await self._end(writer, life)
+                observed = self._begun.pop()
+                if await self._reach(writer, observed):
+                    await self._end(writer, observed)
                 else:
-                    life.session.cancel()
+                    observed.session.cancel()
             finally:
                 writer.transport.abort()
                 with suppress(OSError):
                     await writer.wait_closed()
-        joined = self._fanout.channels - before
-        await _until(lambda: not (self._registry.clients or self._registry.lingering))
-        if ending.what == CUT:
-            fanout: Any = self._fanout
-            dispatcher = fanout._dispatcher
-            await self._fanout.broker.start(dispatcher.dispatch)
-            for channel in dispatcher.channels:
-                self._fanout.broker.subscribe(channel)
-        self._note([*life.problems, *(["it is still registered"] if self._registry.clients else [])])
-        self._note(f"it is still in the channel {each!r}" for each in self._fanout.channels - before)
+            joined = self.fanout.channels - before
+            forgotten = await _until(lambda: not (self._registry.clients or self._registry.lingering))
+        self._note([*observed.problems, *([] if forgotten else ["it is still registered"])])
+        self._note(f"it is still in the channel {each!r}" for each in self.fanout.channels - before)
         for channel in joined:
-            self._note(f"{each!r} is still present in {channel!r}" for each in await self._fanout.present(channel))
-        return life.connection
+            self._note(f"{each!r} is still present in {channel!r}" for each in await self.fanout.present(channel))
+        return observed.connection
 
-    async def _reach(self, writer: asyncio.StreamWriter, life: Life) -> bool:
+    async def _reach(self, writer: asyncio.StreamWriter, observed: Observed) -> bool:
         """Have a connection come to the point; return whether it does."""
-        session, point = life.session, self._point
+        session, point = observed.session, self._point
         if point in ACCEPTING:
             return True
         await _until(lambda: not session.initializing or session.cause)
-        life.holds = point in HELD
+        observed.holds = point in HELD
         if point is Point.TASK and not session.cause:
-            life.connection.start(life.hold())
+            observed.connection.start(observed.hold())
         elif point is not Point.FIRST:
             writer.write(self._frame)
-            returned = "the handler returns"
-            if not await _until(lambda: life.held or returned in life.events or session.cause, self._patience):
-                self._patience = 0.01  # it awaits something, which is as good
-        await _until(lambda: session.awaiting_message or life.held or session.cause, self._patience)
+            await _until(lambda: session.messages_received or session.cause or not self._frame)
+            if not await _until(lambda: observed.held or RETURNS in observed.events or session.cause, self._timeout):
+                self._timeout = 0.01  # it awaits something, which is as good
+        await _until(lambda: session.awaiting_message or observed.held or session.cause, self._timeout)
         if session.cause and session.cause.error:
-            life.problems.append(f"it ended before, because of {session.cause.error!r}")
-        return session.cause is None and (life.held or self._ending.points != HELD)
+            observed.problems.append(f"it ended before, because of {session.cause.error!r}")
+        return session.cause is None and (observed.held or self._ending.points != HELD)
 
-    async def _end(self, writer: asyncio.StreamWriter, life: Life) -> None:
+    async def _end(self, writer: asyncio.StreamWriter, observed: Observed) -> None:
         """End the connection, and look at how its hooks were called."""
         self.ended += 1
-        session = life.session
-        if (ends := self._ending.end(writer, life)) is not None:
+        session = observed.session
+        if (ends := self._ending.end(self, writer, observed)) is not None:
             await ends
         busy = self._point in {Point.HANDLER, Point.SCOPE, Point.BETWEEN} and not session.awaiting_message
-        if busy or (life.held and self._point in {Point.HANDLER, Point.SCOPE}):  # what nothing cancels runs to its end
-            await _until(lambda: session.cause or session.noticed_cause or life.released.is_set())
-            life.released.set() if life.held else session.cancel()
+        if busy or (observed.held and self._point in {Point.HANDLER, Point.SCOPE}):  # nothing cancels it
+            await _until(lambda: session.cause or session.noticed_cause or observed.released.is_set())
+            observed.released.set() if observed.held else session.cancel()
         if not await _until(lambda: session.state is State.CLOSED):
-            life.problems.append("it does not end")
-        if len(life.causes) != 1:
-            life.problems.append(f"on_disconnect was called {len(life.causes)} times")
-        elif life.causes[0] not in self._ending.causes:
-            life.problems.append(f"on_disconnect received the cause {life.causes[0]}")
-        if life.events[-1] != "on_disconnect of the service returns":
-            life.problems.append(f"after on_disconnect, {life.events[-1]}")
+            observed.problems.append("it does not end")
+            session.cancel()  # for those after it
+        if len(observed.causes) != 1:
+            observed.problems.append(f"on_disconnect was called {len(observed.causes)} times")
+        elif observed.causes[0] not in self._ending.causes:
+            observed.problems.append(f"on_disconnect received the cause {observed.causes[0]}")
+        if observed.events[-1] != "on_disconnect of the service returns":
+            observed.problems.append(f"after on_disconnect, {observed.events[-1]}")
 
     def _observers(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield what is replaced while this runs: an object, the name of its attribute, and the new value."""
@@ -336,91 +329,75 @@ class Cleanup:
         others = {"on_authenticated": getattr(runtime.hooks, "on_authenticated", None)}
         hooks = SimpleNamespace(on_accept=service.on_accept, on_disconnect=service.on_disconnect, **others)
         yield runtime, "hooks", hooks
-        yield route_handler, "HookPair", partial(self._observed, Point.OWN_ACCEPT)
-        broker = self._fanout.broker
-        kept: Any = getattr(broker, "_settings", self._settings)
-        yield broker, "_settings", kept.model_copy(update={"history": 0, "history_seconds": 0})  # else memory grows
+        yield listener, "HookPair", partial(self._observed, Point.OWN_ACCEPT)
         if isinstance(self.endpoint.handler, ListenerRouteHandler):
             loop: Any = self.endpoint.handler.fn
-            hold = _held_stream if loop._streams else _held
             for each in [each for each in (loop, loop._scopes) if each._bind]:
-                yield each, "_bind", partial(_bound, hold, each._bind)
+                yield each, "_bind", partial(_held, each._bind)
 
     def _observed(self, point: Point, on_accept: Any, on_disconnect: Any) -> HookPair:
         owner = "the service" if point is Point.ACCEPT else "the listener"
 
         async def accept(socket: Socket, connection: Any) -> None:
             if point is Point.ACCEPT:
-                CURRENT.set(Life(Session.of(socket), connection, self._server, self._fanout))
-                self._lives.append(CURRENT.get())
-            life, how = CURRENT.get(), self._ending.what if self._point is point else ""
-            life.events.append(f"on_accept of {owner}")
+                CURRENT.set(Observed(Session.of(socket), connection))
+                self._begun.append(CURRENT.get())
+            observed, how = CURRENT.get(), self._ending.what if self._point is point else ""
+            observed.events.append(f"on_accept of {owner}")
             if how == AT_ONCE:
                 raise RuntimeError(how)
             if how == CANCELLED:
-                asyncio.get_running_loop().call_soon(life.session.cancel)
+                asyncio.get_running_loop().call_soon(observed.session.cancel)
             await on_accept(socket, connection)
             if how == AT_ITS_END:
                 raise RuntimeError(how)
 
         async def disconnect(socket: Socket, connection: Any, cause: Cause) -> None:
-            life = CURRENT.get()
+            observed = CURRENT.get()
             if point is Point.ACCEPT:
-                life.causes.append((cause.reason, int(cause.code)))
-            elif "on_disconnect of the listener returns" in life.events:
-                life.problems.append("on_disconnect of the listener was called again")
+                observed.causes.append((cause.reason, int(cause.code)))
+            elif "on_disconnect of the listener returns" in observed.events:
+                observed.problems.append("on_disconnect of the listener was called again")
             try:
                 await on_disconnect(socket, connection, cause)
             except BaseException as error:
-                line = error.__traceback__.tb_next if error.__traceback__ else None
-                place = f" in {line.tb_frame.f_code.co_filename}, line {line.tb_lineno}" if line else ""
-                life.problems.append(f"on_disconnect of {owner} raised {error!r}{place}")
+                place = extract_tb(error.__traceback__, limit=2)[-1]
+                line = f"on_disconnect of {owner} raised {error!r} in {place.filename}, line {place.lineno}"
+                observed.problems.append(line)
                 raise
             finally:
-                life.events.append(f"on_disconnect of {owner} returns")
+                observed.events.append(f"on_disconnect of {owner} returns")
 
         return HookPair(accept, disconnect)
 
 
-def _held(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of a listener that is held where it would return."""
+def _held(bind: Callable[..., partial[Any]], arguments: Any) -> partial[Any]:
+    """Bind the function of a listener, which is held where it would return; a stream is after its first item."""
+    call, observed = bind(arguments), CURRENT.get()
 
     async def held(**arguments: Any) -> Any:
-        life = CURRENT.get()
         try:
-            answer = await function(**arguments)
-            await life.hold()
+            answer = await call.func(**arguments)
+            await observed.hold()
         except REFUSALS:
-            await life.hold()
+            await observed.hold()
             raise
         else:
             return answer
         finally:
-            life.events.append("the handler returns")
+            observed.events.append(RETURNS)
 
-    return held
-
-
-def _held_stream(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that yields one item, and is held there."""
-
-    async def held(**arguments: Any) -> AsyncGenerator[Any, None]:
-        life = CURRENT.get()
+    async def held_stream(**arguments: Any) -> AsyncGenerator[Any, None]:
         try:
-            async with aclosing(function(**arguments)) as items:
+            async with aclosing(call.func(**arguments)) as items:
                 async for item in items:
                     yield item
                     break
-                await life.hold()
+                await observed.hold()
         finally:
-            life.events.append("the handler returns")
+            observed.events.append(RETURNS)
 
-    return held
-
-
-def _bound(hold: Callable[..., Any], bind: Callable[..., partial[Any]], arguments: Any) -> partial[Any]:
-    call = bind(arguments)
-    return partial(hold(call.func), **call.keywords)
+    return partial(held_stream if isasyncgenfunction(call.func) else held, **call.keywords)
 
 
 async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
@@ -434,17 +411,18 @@ async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool
     return bool(condition())
 
 
-async def _connect(
+async def _shake_hands(
     server: DrainingServer, path: str, headers: dict[str, str], subprotocols: tuple[str, ...]
 ) -> tuple[str, asyncio.StreamWriter]:
     """Make a handshake, as no library does: the client may break every rule. Return the status line."""
     host, port = server.servers[0].sockets[0].getsockname()[:2]
-    reader, writer = await asyncio.open_connection(host, port)
     told = {"Host": "localhost", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     told |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} | headers
     told |= {"Sec-WebSocket-Protocol": ", ".join(subprotocols)} if subprotocols else {}
-    writer.write("\r\n".join([f"GET {path} HTTP/1.1", *map(": ".join, told.items()), "", ""]).encode())
-    return (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0], writer
+    async with asyncio.timeout(TIMEOUT):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write("\r\n".join([f"GET {path} HTTP/1.1", *map(": ".join, told.items()), "", ""]).encode())
+        return (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0], writer
 
 
 def _example(values: Any) -> Any:
@@ -455,7 +433,7 @@ def _example(values: Any) -> Any:
 @asynccontextmanager
 async def serving(app: Litestar, settings: CoreSettings) -> AsyncGenerator[DrainingServer]:
     """Serve an application in this event loop, on any free port."""
-    settings = settings.model_copy(update=SOON)
+    settings = settings.model_copy(update=SHORT_LIMITS)
     with listen("127.0.0.1", 0) as listening:
         config = configuration(app, settings)
         config.load()
@@ -484,16 +462,13 @@ def clean_up(app: Litestar, settings: CoreSettings, identify: Identify) -> list[
 
     async def run() -> list[Cleanup]:
         async with serving(app, settings) as server:
-            endpoints = [
-                Endpoint(route)
-                for route in app.routes
-                if isinstance(route, WebSocketRoute)
-                and (
-                    isinstance(route.route_handler, ListenerRouteHandler)
-                    or lifespan_of(route.route_handler) is connection_lifespan
-                )
+            routes = [route for route in app.routes if isinstance(route, WebSocketRoute)]
+            found = [
+                Cleanup(Endpoint(route), app, server, settings, identify)
+                for route in routes
+                if isinstance(route.route_handler, ListenerRouteHandler)
+                or lifespan_of(route.route_handler) is connection_lifespan
             ]
-            found = [Cleanup(endpoint, app, server, settings, identify) for endpoint in endpoints]
             for each in found:
                 await each.run(loop)
             return found

@@ -1,4 +1,4 @@
-"""`Client` and `Channel`: what a test in the service's own process sends, and what it receives, in typed messages."""
+"""What a test in the service's own process sends and receives, in typed messages, and what is sent undocumented."""
 
 import asyncio
 import re
@@ -15,14 +15,16 @@ from litestar import Litestar
 from litestar.serialization import default_deserializer
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
+from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Message as Event
 from msgspec import Struct
 
 from ..errors import source_location
 from ..fanout.dispatch import Batch
 from ..fanout.messages import room_channel
 from ..fanout.plugin import Fanout
+from ..handlers.listener import ListenerRouteHandler
 from ..handlers.messages import RESERVED_FIELDS, Cancel, End, ErrorMessage, MessageError, Ping
-from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import frames_of, function_of
 from ..sessions.fast_path import encode_with, split_fields
 from ..sessions.session import SESSION_KEY, Session, State
@@ -54,7 +56,7 @@ class Client:
         """What was received while an answer was waited for."""
 
     def send(self, message: Any) -> None:
-        """Send a message, and wait for nothing."""
+        """Send a message without waiting for an answer."""
         self._send(message)
 
     def receive(self, message: type[Message]) -> Message:
@@ -70,16 +72,17 @@ class Client:
         return self._decode(self._skipped.popleft() if self._skipped else self._receive(), message)
 
     def receive_nothing(self) -> None:
-        """Check that no message is left, once all that was sent here is handled, and all that was published is sent.
+        """Check that no message is left, after everything sent here is handled and everything published is sent.
 
-        The service answers a ping last. So there is no need to wait for some time.
+        It sends a ping, which the service answers last, so no time has to pass.
 
         Raises:
             AssertionError: There is a message.
             TypeError: The listener answers no pings, because it does not receive JSON in text, or has its own `ping`.
         """
-        if not self._codec_answers_pings():
-            place = source_location(function_of(self._handler))
+        handler = self._handler
+        if not (isinstance(handler, ListenerRouteHandler) and handler.codec.answers_pings):
+            place = source_location(function_of(handler))
             raise TypeError(f"{place} answers no pings. Fix: receive the answer to a message instead")
         self._call(_take_turns)
         ref = self._send(Ping(), ref=True)
@@ -90,7 +93,7 @@ class Client:
             raise AssertionError(f"expected no message, received {frames}")
 
     def request(self, message: Any, answer: type[Message]) -> Message:
-        """Send a message with a `ref`, and return its answer. What else comes before it is kept for `receive`.
+        """Send a message with a `ref`, and return its answer. Other messages are kept for `receive`.
 
         Args:
             message: The message.
@@ -104,9 +107,9 @@ class Client:
         return self._decode_answer(self._receive_answer(self._send(message, ref=True)), answer)
 
     def stream(self, message: Any, item: type[Message]) -> Generator[Message]:
-        """Send a message with a `ref`, and yield the items of its answer. What else comes is kept for `receive`.
+        """Send a message with a `ref`, and yield the items of its answer. Other messages are kept for `receive`.
 
-        To close the generator cancels the stream.
+        Closing the generator cancels the stream.
 
         Args:
             message: The message.
@@ -133,9 +136,6 @@ class Client:
         with self._session.client.portal() as portal:
             portal.call(function, *arguments)
 
-    def _codec_answers_pings(self) -> bool:
-        return isinstance(self._handler, ListenerRouteHandler) and self._handler.codec.answers_pings
-
     def _send(self, message: Any, *, ref: bool = False) -> int:
         number = next(self._refs)
         if isinstance(message, str | bytes):
@@ -149,10 +149,9 @@ class Client:
     def _receive(self) -> Any:
         """Return the next frame."""
         try:
-            event: Any = self._session.receive(timeout=TIMEOUT)
+            return _frame_of(self._session.receive(timeout=TIMEOUT))
         except Empty:
             raise AssertionError(f"nothing was received within {TIMEOUT} seconds") from None
-        return event.get("bytes") if event.get("text") is None else event["text"]
 
     def _receive_answer(self, ref: int) -> Any:
         while not _is_answer(frame := self._receive(), ref):
@@ -166,8 +165,7 @@ class Client:
         return self._decode(frame, answer)
 
     def _decode(self, frame: Any, message: type[Message]) -> Message:
-        decoded: Message = _decode(frame, message, self._handler.default_deserializer)
-        return decoded
+        return _decode(frame, message, self._handler.default_deserializer)
 
     def _receive_items(self, ref: int, item: type[Message]) -> Generator[Message]:
         frame = self._receive_answer(ref)
@@ -183,7 +181,7 @@ class Client:
 
 
 class Channel:
-    """What is published on a channel, from now on.
+    """The messages that are published on a channel from now on.
 
     Args:
         client: The client of the application.
@@ -210,8 +208,7 @@ class Channel:
         except Empty:
             raise AssertionError(f"nothing was published within {TIMEOUT} seconds") from None
         dec_hook = partial(default_deserializer, type_decoders=self._client.app.type_decoders)
-        decoded: Message = _decode(data, message, dec_hook)
-        return decoded
+        return _decode(data, message, dec_hook)
 
     def receive_nothing(self) -> None:
         """Check that no message is left.
@@ -229,6 +226,36 @@ class Channel:
             self._data.put(message.data)
 
 
+class UndocumentedMessages:
+    """Listens to what an application sends.
+
+    Args:
+        app: The application; from now on it answers through this.
+    """
+
+    def __init__(self, app: Litestar) -> None:
+        self.found: list[str] = []
+        """A line for each message that no listener has declared."""
+        self._next_app: ASGIApp = app.asgi_handler
+        app.asgi_handler = self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found: Any = scope  # its types are partly unknown
+
+        async def send_and_look(event: Event) -> None:
+            handler = found.get("route_handler")
+            if event["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
+                frame = _frame_of(event)
+                if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
+                    self.found.append(
+                        f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
+                        "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
+                    )
+            await send(event)
+
+        await self._next_app(scope, receive, send_and_look)
+
+
 class Connect(Protocol):
     """Open a connection: `connect("/ws/rooms/{room}", user="eve", room="kitchen", after=0)`."""
 
@@ -237,8 +264,8 @@ class Connect(Protocol):
 
         Args:
             path: The path, in which `{name}` stands for a parameter.
-            user: Who connects, where the service has authentication.
-            parameters: Those of the path, and those of the query.
+            user: The user who connects, if the service has authentication.
+            parameters: The parameters of the path and of the query.
 
         Raises:
             WebSocketDisconnect: The service rejects the handshake.
@@ -271,12 +298,16 @@ async def _wait_closed(session: Session) -> None:
             await asyncio.sleep(0)
 
 
+def _frame_of(event: Any) -> Any:
+    return event.get("bytes") if event.get("text") is None else event["text"]
+
+
 def _fields(frame: Any) -> dict[str, msgspec.Raw]:
     """Return the fields of a message that is a JSON object; none of any other."""
     return split_fields(frame) if frame and frame[:1] in {"{", b"{"} else {}
 
 
-def without_reserved(frame: Any) -> Any:
+def _without_reserved(frame: Any) -> Any:
     """Return a frame without the fields that the service adds to a message."""
     fields = _fields(frame)
     plain = {name: value for name, value in fields.items() if name not in RESERVED_FIELDS}
@@ -291,15 +322,27 @@ def _has_tag(frame: Any, kind: type[Struct]) -> bool:
     return _fields(frame).get("type") == msgspec.Raw(msgspec.json.encode(kind.__struct_config__.tag))
 
 
-def _decode(frame: Any, kind: Any, dec_hook: Callable[[Any, Any], Any]) -> Any:
+def _decode(frame: Any, kind: type[Message], dec_hook: Callable[[Any, Any], Any]) -> Message:
     """Return a message without what the service adds to it.
 
     Raises:
         AssertionError: It is of another type.
     """
-    if kind in {str, bytes} and isinstance(frame, kind):
+    if isinstance(frame, str | bytes) and type(frame) is kind:
         return frame
     try:
-        return msgspec.json.decode(without_reserved(frame), type=kind, dec_hook=dec_hook)
+        return msgspec.json.decode(_without_reserved(frame), type=kind, dec_hook=dec_hook)
     except (msgspec.DecodeError, TypeError) as error:
         raise AssertionError(f"expected {kind}, received {frame!r}: {error}") from None
+
+
+def _is(frame: Any, kind: Any, handler: ListenerRouteHandler) -> bool:
+    """Return whether a frame is a message of this type, and has nothing more."""
+    if kind in {str, bytes}:
+        return isinstance(frame, kind)
+    try:
+        message = _decode(frame, kind, handler.default_deserializer)
+    except AssertionError:
+        return False
+    again = msgspec.json.encode(message, enc_hook=handler.default_serializer)
+    return bool(msgspec.json.decode(again) == msgspec.json.decode(_without_reserved(frame)))

@@ -8,18 +8,18 @@ import asyncio
 import gc
 import logging
 import os
-import pickle
 import random
-import select
-import signal
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from selectors import DefaultSelector, SelectorKey
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
@@ -29,10 +29,10 @@ import msgspec
 from litestar import Litestar
 
 from ..fanout.messages import Gap, Members
-from ..fanout.plugin import CHANNELS_KEY, Fanout
-from ..handlers.route_handler import ListenerRouteHandler
-from ..sessions.limits import NOT_JSON
-from ..sessions.session import SESSION_KEY, Session, Socket
+from ..fanout.plugin import CHANNELS_KEY, Channels, Fanout
+from ..handlers.listener import ListenerRouteHandler
+from ..sessions.runtime import NOT_JSON
+from ..sessions.session import SESSION_KEY, Session
 from .process import TIMEOUT, Identify
 from .strategies import is_object
 
@@ -45,9 +45,6 @@ LAST_SECONDS: Final = 3
 MAX_FRAMES: Final = 100
 """Frames that a client receives before nobody waits for more of them: a stream may have no end."""
 
-MAX_UNENDED: Final = 10
-"""Frames that are compared of a stream that has not ended with the dialogue: how many there are is chance."""
-
 MUTABLE: Final = (list, dict, set, bytearray)
 """What two connections must not have in common."""
 
@@ -57,8 +54,23 @@ GAP: Final = Gap.__struct_config__.tag
 REFUSED: Final = "is refused with HTTP "
 """How a connection ends that does not begin."""
 
+SCOPE: Final[dict[str, Any]] = {
+    "type": "websocket",
+    "asgi": {"version": "3.0", "spec_version": "2.4"},
+    "http_version": "1.1",
+    "scheme": "ws",
+    "root_path": "",
+    "server": ("testserver.local", 80),
+    "extensions": {"websocket.http.response": {}},
+}
+"""What the scopes of all connections have in common."""
+
+DISCONNECT: Final = {"type": "websocket.disconnect", "code": 1000}
+
 SPEAKER: ContextVar[str] = ContextVar("speaker", default="")
 """Whose connection the code runs for."""
+
+FORKS: Any = get_context("fork" if hasattr(os, "fork") else None)
 
 
 class Step(NamedTuple):
@@ -92,19 +104,21 @@ class Published(NamedTuple):
 
 
 @dataclass(slots=True)
-class Heard:
-    """What one client heard."""
+class Received:
+    """What one client has received."""
 
     connection: str = ""
     """The id of its connection; "" where it was not accepted."""
     answers: dict[Any, list[Any]] = field(default_factory=dict[Any, list[Any]])
     """The answers to each of its messages, by `ref`. What has none, and was published on no channel, is under ""."""
     published: list[int] = field(default_factory=list[int])
-    """What it heard of the channels that it has joined, as numbers of `Run.published`."""
+    """What it received of the channels that it has joined, as numbers of `Run.published`."""
     joined: dict[str, int] = field(default_factory=dict[str, int])
     """The channels that it has joined, with the number from which on it may receive what is published there."""
     member: dict[str, int] = field(default_factory=dict[str, int])
     """Those of them that it has not left, with the number from which on it has to."""
+    unended: set[Any] = field(default_factory=set[Any])
+    """Those of `answers` that a stream was still sending when it left, or at the end: how many there are is chance."""
     ended: list[str] = field(default_factory=list[str])
     """What its handshake has brought, and how it ended, unless it left."""
     sees_others: set[Any] = field(default_factory=set[Any])
@@ -117,12 +131,12 @@ class Heard:
 class Run:
     """What happened in a dialogue."""
 
-    heard: dict[str, Heard] = field(default_factory=dict[str, Heard])
+    received: dict[str, Received] = field(default_factory=dict[str, Received])
     published: list[Published] = field(default_factory=list[Published])
     lines: list[str] = field(default_factory=list[str])
     """The dialogue, as a person reads it."""
-    seconds: list[float] = field(default_factory=list[float])
-    """How long each step took."""
+    took: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Of each step, the seconds that it took, and those that the event loop skipped."""
     error: str = ""
     """The last exception that ended a connection."""
 
@@ -135,6 +149,8 @@ class Idling(DefaultSelector):
         self.skipped = 0.0
         self.waiter: asyncio.Future[None] | None = None
         self.is_busy: Callable[[], bool] = bool
+        self.limit = 0.0
+        """The time of the loop up to which a busy client is waited for."""
 
     def only_timers(self) -> bool:
         """Return whether no thread and no socket but the loop's own can have anything to do."""
@@ -145,7 +161,8 @@ class Idling(DefaultSelector):
         if events or (timeout is not None and timeout <= 0):
             return events
         only_timers = self.only_timers()
-        if self.waiter and not (self.waiter.done() or (self.is_busy() and not (only_timers and timeout is None))):
+        is_over = only_timers and (timeout is None or time.monotonic() + self.skipped + timeout > self.limit)
+        if self.waiter and not (self.waiter.done() or (self.is_busy() and not is_over)):
             self.waiter.set_result(None)
         elif only_timers and timeout is not None:
             self.skipped += timeout
@@ -164,46 +181,42 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self.idling.skipped
 
-    async def wait_idle(self, is_busy: Callable[[], bool]) -> None:
-        """Wait until nothing is left to do, and nobody is busy."""
-        limit = self.time() + STEP_SECONDS
-        self.idling.is_busy = lambda: self.time() < limit and is_busy()
+    async def wait_idle(self, is_busy: Callable[[], bool], seconds: float) -> None:
+        """Wait until nothing is left to do, nobody is busy, and so many seconds have passed that can be skipped."""
+        self.idling.limit, later = self.time() + STEP_SECONDS, self.call_later(seconds, bool)
+        self.idling.is_busy = lambda: (
+            (is_busy() and self.time() < self.idling.limit)
+            or (self.idling.only_timers() and self.time() < later.when())
+        )
         self.idling.waiter = self.create_future()
         await self.idling.waiter
+        later.cancel()
 
 
 class Client:
     """A client, and what a server would be between it and the application."""
 
-    def __init__(self, run: Run, app: Any, step: Step, identify: Identify) -> None:
-        self.heard = run.heard[step.who] = Heard()
+    def __init__(self, run: Run, app: Any, step: Step, identify: Identify, context: Context) -> None:
+        self.received = run.received[step.who] = Received()
         self.user = step.user or step.who
         self._who = step.who
         self._run = run
         self._said: set[Any] = set()
-        self._inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self.inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._reads = False
         path, _, query = str(step.what).partition("?")
         headers = {"host": "testserver.local", **identify(self.user, path)}
-        self._scope: dict[str, Any] = {
-            "type": "websocket",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "ws",
+        self._scope: dict[str, Any] = SCOPE | {
             "path": unquote(path),
             "raw_path": path.encode(),
             "query_string": query.encode(),
-            "root_path": "",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("127.0.0.1", 50000 + len(run.heard)),
-            "server": ("testserver.local", 80),
+            "client": ("127.0.0.1", 50000 + len(run.received)),
             "subprotocols": list(step.subprotocols),
-            "extensions": {"websocket.http.response": {}},
             "state": {},
         }
-        context = copy_context()
         context.run(SPEAKER.set, step.who)
-        self.put({"type": "websocket.connect"})
+        self.inbox.put_nowait({"type": "websocket.connect"})
         self.task = asyncio.get_running_loop().create_task(app(self._scope, self._receive, self._send), context=context)
 
     @property
@@ -211,47 +224,56 @@ class Client:
         session: Session | None = self._scope["state"].get(SESSION_KEY)
         return session
 
-    @property
-    def channels(self) -> Any:
-        """The channels to which it is subscribed now."""
-        return getattr(self._scope["state"].get(CHANNELS_KEY), "subscriptions", ())
+    def note_channels(self) -> None:
+        """Note the channels that it has joined, before anything else is published."""
+        channels: Channels = self._scope["state"].get(CHANNELS_KEY, Channels())
+        received, number = self.received, len(self._run.published)
+        received.joined = dict.fromkeys(channels.subscriptions, number) | received.joined
+        joined = [channel for channel, subscription in channels.subscriptions.items() if subscription.started]
+        received.member = {channel: received.member.get(channel, number) for channel in joined}
 
     def is_busy(self) -> bool:
         """Return whether the application has not done yet all that it was asked for."""
-        heard = len(self.heard.published) + sum(map(len, self.heard.answers.values()))
-        waits = self._reads and self._inbox.empty() and not (self.session and self.session.exchanges)
-        return not (self.task.done() or waits or heard > MAX_FRAMES)
+        received = len(self.received.published) + sum(map(len, self.received.answers.values()))
+        waits = self._reads and self.inbox.empty() and not (self.session and self.session.exchanges)
+        return not (self.task.done() or waits or received > MAX_FRAMES)
 
-    def say(self, frame: str | bytes) -> None:
-        """Let the application receive a message."""
-        message = decode(frame)
-        self._said.add(message.get("ref", "") if is_object(message) else "")
-        self.put({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
+    def take(self, step: Step) -> None:
+        """Let the application receive a message, or the end."""
+        event: Any = DISCONNECT
+        if step.does == "says":
+            message = decode(step.what)
+            self._said.add(message.get("ref", "") if is_object(message) else "")
+            event = {"type": "websocket.receive", "text" if isinstance(step.what, str) else "bytes": step.what}
+        else:
+            self.note_unended()
+        self.inbox.put_nowait(event)
+
+    def note_unended(self) -> None:
+        """Note what is still answered."""
+        exchanges = self.session.exchanges if self.session else ()
+        self.received.unended |= {ref if isinstance(ref, int) else "" for ref in exchanges}
 
     def see_others(self) -> None:
         """Note that what it receives next may tell of others."""
-        self.heard.sees_others |= {ref for ref in self._said if not ref or ref not in self.heard.answers} or {""}
-
-    def put(self, event: Any) -> None:
-        """Let the application receive an event."""
-        self._inbox.put_nowait(event)
+        self.received.sees_others |= {ref for ref in self._said if not ref or ref not in self.received.answers} or {""}
 
     async def _receive(self) -> Any:
         self._reads = True
-        event = await self._inbox.get()
+        event = await self.inbox.get()
         self._reads = False
         return event
 
     async def _send(self, event: Any) -> None:
         match event["type"]:
             case "websocket.accept":
-                self.heard.connection = self.session.ensure_connection().id if self.session else "?"
+                self.received.connection = self.session.ensure_connection().id if self.session else "?"
                 if event.get("headers") or event.get("subprotocol"):
                     self._end(f"is accepted with {event.get('subprotocol')} {[*event.get('headers', ())]}")
             case "websocket.send":
                 text = event.get("text")
-                self._hear(text if text is not None else event["bytes"])
-            case "websocket.close" if not self.heard.ended:
+                self._record(text if text is not None else event["bytes"])
+            case "websocket.close" if not self.received.ended:
                 self._end(f"is closed with {event['code']} {event['reason']}")
             case "websocket.http.response.start":
                 self._end(f"{REFUSED}{event['status']}")
@@ -261,19 +283,20 @@ class Client:
                 pass
 
     def _end(self, how: str) -> None:
-        self.heard.ended.append(how)
+        self.received.ended.append(how)
         self._run.lines.append(f"{self._who:<8}{how}")
 
-    def _hear(self, frame: str | bytes) -> None:
+    def _record(self, frame: str | bytes) -> None:
         self._run.lines.append(f"{self._who:<8}receives {frame if isinstance(frame, str) else repr(frame)}")
         message, ref = decode(frame), ""
         if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
             ref = message.pop("ref", "")
-        number = None if ref else find_published(self._run, self.heard, message)
+        self.note_channels()
+        number = None if ref else find_published(self._run, self.received, message)
         if number is None:
-            self.heard.answers.setdefault(ref, []).append(message)
+            self.received.answers.setdefault(ref, []).append(message)
         elif number >= 0:
-            self.heard.published.append(number)
+            self.received.published.append(number)
 
 
 def decode(frame: str | bytes) -> Any:
@@ -284,179 +307,137 @@ def decode(frame: str | bytes) -> Any:
         return frame
 
 
-def find_published(run: Run, heard: Heard, message: Any) -> int | None:
+def find_published(run: Run, received: Received, message: Any) -> int | None:
     """Return the number of the published message that a client receives; -1 for a `Gap`, and None where it is none."""
     if not is_object(message):
         return None
     plain = {name: value for name, value in message.items() if name != "sequence"}
     for number, each in enumerate(run.published):
-        is_due = number >= heard.joined.get(each.channel, number + 1) or "sequence" in message
-        is_for_it = each.exclude != heard.connection and each.channel in heard.joined
-        if is_due and is_for_it and each.message == plain and number not in heard.published:
+        is_due = number >= received.joined.get(each.channel, number + 1) or "sequence" in message
+        is_for_it = each.exclude != received.connection and each.channel in received.joined
+        if is_due and is_for_it and each.message == plain and number not in received.published:
             return number
-    return -1 if plain.get("type") == GAP and heard.joined else None
+    return -1 if plain.get("type") == GAP and received.joined else None
 
 
-class Watch:
-    """Notes what goes through the fan-out of an application."""
-
-    def __init__(self, fanout: Any, run: Run, clients: dict[str, Client]) -> None:
-        self._run = run
-        self._clients = clients
-        self._publish, self._members = fanout.broker.publish, fanout.broker.members
-        self._join = fanout._join
-        names = {"publish": fanout.broker, "members": fanout.broker, "_join": fanout}
-        for name, target in names.items():
-            patch.object(target, name, getattr(self, name.strip("_"))).start()  # for good: the process is a fork
-
-    def publish(self, channel: str, data: bytes, exclude: str = "") -> Any:
-        self._run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
-        return self._publish(channel, data, exclude)
-
-    async def join(self, socket: Socket, channel: str, *arguments: Any, **options: Any) -> None:
-        session = Session.of(socket)
-        heard = next((each.heard for each in self._clients.values() if each.session is session), Heard())
-        heard.joined.setdefault(channel, len(self._run.published))
-        await self._join(socket, channel, *arguments, **options)
-        heard.member[channel] = len(self._run.published)
-
-    async def members(self, channel: str) -> Members:
-        members: Members = await self._members(channel)
-        client = self._clients.get(SPEAKER.get())
-        if client:
-            same = [each for each in self._clients.values() if each.user == client.user]
-            if len(same) > 1 or not members.states.keys() <= {client.heard.connection, client.user}:
-                client.see_others()
-        return members
-
-
-async def converse(
-    app: Litestar, identify: Identify, steps: Sequence[Step], only: str, pauses: Sequence[float], pace: float
-) -> Run:
-    """Serve the application for one dialogue; see `start`."""
-    loop: Any = asyncio.get_running_loop()
-    run, clients = Run(), dict[str, Client]()
-    started, stop = asyncio.Event(), asyncio.Event()
-
-    async def serve() -> None:  # a task of its own, as under a server: its context variables reach no connection
-        async with app.lifespan():
-            Watch(app.plugins.get(Fanout), run, clients)
-            started.set()
-            await stop.wait()
-
-    def is_anybody_busy() -> bool:
-        return any(client.is_busy() for client in clients.values())
-
-    def do(step: Step) -> None:
-        run.lines.append(str(step))
-        if step.does == "connects to":
-            clients[step.who] = Client(run, app, step, identify)
-        elif step.does == "says":
-            clients[step.who].say(step.what)
-        else:
-            clients[step.who].put({"type": "websocket.disconnect", "code": 1000})
-
-    serving = asyncio.create_task(serve())
-    await asyncio.wait([serving, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        await serving
-    for number, step in enumerate(steps):
-        begin = time.perf_counter()
-        if only in {step.who, ""}:
-            do(step)
-        else:
-            time.sleep(pauses[number] if pauses else 0)  # noqa: ASYNC251  nothing goes on meanwhile
-            if pace:  # else no turn of the loop, as where the others speak
-                await asyncio.sleep(pace)
-        if step.waits:
-            await loop.wait_idle(is_anybody_busy)
-        run.seconds.append(time.perf_counter() - begin)
-    later = asyncio.create_task(asyncio.sleep(LAST_SECONDS))
-    await loop.wait_idle(lambda: is_anybody_busy() or (not later.done() and loop.idling.only_timers()))
-    later.cancel()
-    note_shared_fields(clients)
-    for client in clients.values():
-        client.heard.member = {each: number for each, number in client.heard.member.items() if each in client.channels}
-        for ref in client.session.exchanges if client.session else ():
-            del client.heard.answers.get(ref, [])[MAX_UNENDED:]
-        cause = client.session.cause if client.session else None
-        run.error = repr(cause.error) if cause and cause.error else run.error
-        client.put({"type": "websocket.disconnect", "code": 1000})
-    await asyncio.wait([client.task for client in clients.values()])
-    stop.set()
-    await serving
-    return run
-
-
-def note_shared_fields(clients: dict[str, Client]) -> None:
-    """Note which fields of a `Connection` are one object for two connections."""
-    seen: dict[int, Client] = {}
-    for client in clients.values():
-        connection: Any = client.session.connection if client.session else None
-        for each in fields(connection) if connection else ():
-            value: Any = getattr(connection, each.name)
-            if isinstance(getattr(connection, each.name), MUTABLE) and seen.setdefault(id(value), client) is not client:
-                client.heard.shared += (each.name,)
-
-
-def start(
-    app: Litestar,
-    identify: Identify,
-    steps: Sequence[Step],
-    *,
-    only: str = "",
-    pauses: Sequence[float] = (),
-    pace: float = 0,
-) -> Callable[[], Run]:
-    """Begin a dialogue in a fork of this process.
+@dataclass(slots=True, eq=False)
+class Dialogue:
+    """Serves an application for one dialogue, in a fork of this process.
 
     Args:
         app: The application; it is not served in this process.
         identify: The headers of each client.
         steps: What the clients do.
         only: The one who speaks, so that the steps of others are left out; "" for all.
-        pauses: Seconds that pass in place of each step that is left out.
-        pace: The same, in the time of the event loop alone.
-
-    Returns:
-        A function that waits for the end, and returns what happened. It raises RuntimeError where the application could
-        not be served, and TimeoutError where that takes more than 20 seconds.
+        pauses: For each step, the seconds that pass in its place where it is left out, and those that the event loop
+            skips at least, whoever takes it.
     """
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pytest-xdist has threads, which a fork does not need
-        process = os.fork()
-    if process:
-        os.close(writing)
-        return partial(_wait, process, reading)
-    result: tuple[Run | None, str] = (None, "")
-    try:
-        os.close(reading)
+
+    app: Litestar
+    identify: Identify
+    steps: Sequence[Step]
+    only: str = ""
+    pauses: Sequence[tuple[float, float]] = ()
+    run: Run = field(default_factory=Run)
+    clients: dict[str, Client] = field(default_factory=dict[str, Client])
+
+    def start(self) -> Callable[[], Run]:
+        """Begin it.
+
+        Returns:
+            A function that waits for the end, and returns what happened. It raises RuntimeError where the application
+            could not be served, or where that takes more than 20 seconds.
+        """
+        results, sending = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=self._serve, args=(sending,))
+        with sending, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pytest-xdist has threads, which a fork does not need
+            process.start()
+        return partial(_wait, process, results)
+
+    def _serve(self, sending: Connection) -> None:
         gc.disable()
         logging.disable()
         random.seed()
         ballast = [object() for _ in range(random.randrange(10_000))]  # noqa: S311  addresses are as random as ids
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            result = runner.run(converse(app, identify, steps, only, pauses, pace)), ""
+        try:
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                sending.send(runner.run(self._converse()))
+        except BaseException:  # noqa: BLE001  all is told to the process that waits
+            sending.send(traceback.format_exc())
         del ballast
-    except BaseException:  # noqa: BLE001  all is told to the process that waits
-        result = None, traceback.format_exc()
-    finally:
-        with os.fdopen(writing, "wb") as output:
-            pickle.dump(result, output)
-        os._exit(0)
+        os._exit(0)  # and wait for no thread
+
+    async def _converse(self) -> Run:
+        context = copy_context()  # as under a server: a context variable of the lifespan reaches no connection
+        async with self.app.lifespan():
+            broker = self.app.plugins.get(Fanout).broker
+            publish, members = partial(self._publish, broker.publish), partial(self._members, broker.members)
+            with patch.multiple(broker, publish=publish, members=members):
+                await self._take_steps(context)
+            self._note_ends()
+            happened = deepcopy(self.run)  # whoever ends last receives something, by chance
+            for client in self.clients.values():
+                client.inbox.put_nowait(DISCONNECT)
+            await asyncio.wait([client.task for client in self.clients.values()])
+        return happened
+
+    async def _take_steps(self, context: Context) -> None:
+        loop: Any = asyncio.get_running_loop()
+        for step, (pause, skips) in zip(self.steps, self.pauses or [(0, 0)] * len(self.steps), strict=True):
+            begin, skipped = time.perf_counter(), loop.idling.skipped
+            if self.only in {step.who, ""}:
+                self.run.lines.append(str(step))
+                if step.does == "connects to":
+                    self.clients[step.who] = Client(self.run, self.app, step, self.identify, context.copy())
+                else:
+                    self.clients[step.who].take(step)
+            else:
+                time.sleep(pause)  # noqa: ASYNC251  nothing goes on meanwhile
+            if step.waits:
+                await loop.wait_idle(self._is_busy, skips)
+            self.run.took.append((time.perf_counter() - begin, loop.idling.skipped - skipped))
+        await loop.wait_idle(self._is_busy, LAST_SECONDS)
+
+    def _is_busy(self) -> bool:
+        return any(client.is_busy() for client in self.clients.values())
+
+    def _publish(self, publish: Callable[..., Any], channel: str, data: bytes, exclude: str = "") -> Any:
+        for client in self.clients.values():
+            client.note_channels()
+        self.run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
+        return publish(channel, data, exclude)
+
+    async def _members(self, members: Callable[..., Any], channel: str) -> Members:
+        found: Members = await members(channel)
+        if client := self.clients.get(SPEAKER.get()):
+            same = [each for each in self.clients.values() if each.user == client.user]
+            if len(same) > 1 or not found.states.keys() <= {client.received.connection, client.user}:
+                client.see_others()
+        return found
+
+    def _note_ends(self) -> None:
+        """Note what is known at the end: which connections have a field of their `Connection` in common, and errors."""
+        seen: dict[int, Client] = {}
+        for client in self.clients.values():
+            client.note_channels()
+            session = client.session
+            client.note_unended()
+            if session and session.cause and session.cause.error:
+                self.run.error = repr(session.cause.error)
+            connection: Any = session.connection if session else None
+            for each in fields(connection) if connection else ():
+                value = getattr(connection, each.name)
+                first = seen.setdefault(id(value), client)
+                if first is not client and isinstance(value, MUTABLE):
+                    client.received.shared += (each.name,)
 
 
-def _wait(process: int, reading: int) -> Run:
-    with os.fdopen(reading, "rb") as results:
-        ready, _, _ = select.select([results], [], [], TIMEOUT)
-        if not ready:
-            os.kill(process, signal.SIGKILL)
-        written = results.read()
-    os.waitpid(process, 0)
-    if not ready:
-        raise TimeoutError(f"a dialogue took more than {TIMEOUT} seconds")
-    run, problem = pickle.loads(written)  # noqa: S301  of the fork
-    if problem:
-        raise RuntimeError(problem)
-    return run  # type: ignore[no-any-return]
+def _wait(process: Any, results: Connection) -> Run:
+    with results:
+        result = results.recv() if results.poll(TIMEOUT) else f"a dialogue took more than {TIMEOUT} seconds"
+    process.kill()
+    process.join()
+    if isinstance(result, Run):
+        return result
+    raise RuntimeError(result)

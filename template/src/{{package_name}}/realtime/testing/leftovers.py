@@ -1,4 +1,4 @@
-"""What is left of a connection that has ended: tasks, timers, open resources, the `Connection` itself, memory."""
+"""Find what a connection leaves behind: tasks, timers, open resources, the `Connection` itself, memory."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ MANY: Final = 50
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that knows its timers, and what nobody caught."""
+    """An event loop that records its timers and uncaught exceptions."""
 
     def __init__(self) -> None:
         super().__init__()

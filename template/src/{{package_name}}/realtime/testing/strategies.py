@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from enum import Enum
+from functools import cache
 from math import ceil, floor
 from typing import Annotated, Any, Final, TypeGuard
 from urllib.parse import quote, urlencode
@@ -20,8 +21,8 @@ from litestar.typing import FieldDefinition
 from msgspec import inspect
 
 from ..errors import source_location
+from ..handlers.listener import ListenerRouteHandler
 from ..handlers.messages import OWN_MESSAGES
-from ..handlers.route_handler import ListenerRouteHandler
 from ..internals import fields_of, frames_of, function_of, query_of
 
 Values = st.SearchStrategy[Any]
@@ -91,14 +92,10 @@ class OwnValues:
                 return self._structs.setdefault(kind.cls, st.deferred(lambda: self._fields(kind)))
             case inspect.StrType():
                 return self._texts(kind)
-            case inspect.IntType(multiple_of=step):
-                lowest = kind.ge if kind.ge is not None else None if kind.gt is None else kind.gt + 1
-                highest = kind.le if kind.le is not None else None if kind.lt is None else kind.lt - 1
-                return self._integers(lowest, highest, step or 1)
-            case inspect.FloatType():
-                return self._floats(kind)
+            case inspect.IntType() | inspect.FloatType():
+                return self._numbers(kind)
             case inspect.DecimalType() | inspect.DateType() | inspect.TimeDeltaType() | inspect.UUIDType():
-                return self._integers().map(NUMBERED[type(kind)])
+                return self._integers(0, SPREAD).map(NUMBERED[type(kind)])
             case inspect.BoolType():
                 return st.booleans()
             case inspect.NoneType():
@@ -111,7 +108,7 @@ class OwnValues:
             case inspect.DateTimeType(tz=tz) | inspect.TimeType(tz=tz):
                 day = "2000-01-01T" if isinstance(kind, inspect.DateTimeType) else ""
                 zone = "" if tz is False else "Z"
-                return self._integers().map(lambda value: f"{day}{value % 24:02}:{value // 24:02}:00{zone}")
+                return self._integers(0, SPREAD).map(lambda value: f"{day}{value % 24:02}:{value // 24:02}:00{zone}")
             case inspect.BytesType() | inspect.ByteArrayType() | inspect.MemoryViewType():
                 texts = self._texts(inspect.StrType(kind.min_length, kind.max_length))
                 return texts.map(lambda text: b64encode(text.encode()).decode())
@@ -123,7 +120,7 @@ class OwnValues:
                 unique = isinstance(kind, inspect.SetType | inspect.FrozenSetType)
                 return st.lists(self._of(item), unique_by=msgspec.json.encode if unique else None, **_sizes(kind))
             case inspect.AnyType() | inspect.RawType():
-                return self._texts(inspect.StrType()) | self._integers()
+                return self._texts(inspect.StrType()) | self._integers(0, SPREAD)
             case inspect.CustomType(cls=cls):
                 return st.from_type(cls).map(self._to_builtins)  # pyright: ignore[reportUnknownMemberType]
             case _:
@@ -146,32 +143,25 @@ class OwnValues:
             return st.fixed_dictionaries(required | optional).map(lambda drawn: [*tag.values(), *drawn.values()])
         return st.fixed_dictionaries(required, optional=optional).map(lambda drawn: tag | drawn)
 
-    def _integers(self, lowest: float | None = None, highest: float | None = None, step: float = 1) -> Values:
+    def _integers(self, first: int, last: int) -> Values:
+        if last - first < 2 * len(OWNERS):
+            return st.integers(first, last)
+        mine = st.integers(0, (last - first - self._residue) // len(OWNERS))
+        return mine.map(lambda value: first + self._residue + value * len(OWNERS))
+
+    def _numbers(self, kind: inspect.IntType | inspect.FloatType) -> Values:
+        """Return a strategy for multiples of a step: of 1, or of a part of the bounds."""
+        lowest, highest = kind.gt if kind.ge is None else kind.ge, kind.lt if kind.le is None else kind.le
+        step: float = kind.multiple_of or 1
         if lowest is None:
-            lowest = 0 if highest is None else min(0, highest - SPREAD)
+            lowest = 0 if highest is None else min(0, highest - SPREAD * step)
         if highest is None:
             highest = lowest + SPREAD * step
-        first, last = ceil(lowest / step), floor(highest / step)
-        if last - first < 2 * len(OWNERS):
-            return st.integers(first, last).map(lambda value: value * step)
-        mine = st.integers(0, (last - first - self._residue) // len(OWNERS))
-        return mine.map(lambda value: (first + self._residue + value * len(OWNERS)) * step)
-
-    def _floats(self, kind: inspect.FloatType) -> Values:
-        if all(bound is None for bound in (kind.gt, kind.ge, kind.lt, kind.le, kind.multiple_of)):
-            return self._integers().map(lambda value: value + 0.5)
-        if kind.multiple_of is not None:
-            return self._integers(kind.ge or kind.gt, kind.le or kind.lt, kind.multiple_of)
-        lowest = kind.gt if kind.ge is None else kind.ge
-        highest = kind.lt if kind.le is None else kind.le
-        return st.floats(
-            lowest,
-            highest,
-            exclude_min=lowest is not None and kind.ge is None,
-            exclude_max=highest is not None and kind.le is None,
-            allow_nan=False,
-            allow_infinity=False,
-        )
+        if isinstance(kind, inspect.FloatType) and not kind.multiple_of:
+            step = (highest - lowest) / SPREAD or highest or 1
+        first = ceil(lowest / step) if kind.gt is None else floor(lowest / step) + 1
+        last = floor(highest / step) if kind.lt is None else ceil(highest / step) - 1
+        return self._integers(first, last).map(lambda number: min(max(number * step, lowest), highest))
 
     def _texts(self, kind: inspect.StrType) -> Values:
         shortest, longest = kind.min_length or 0, kind.max_length
@@ -228,6 +218,7 @@ class Endpoint:
                     return True
         return False
 
+    @cache  # noqa: B019  there are few, and they are needed until the end
     def addresses(self, owner: str) -> Values:
         """Return a strategy for where a client connects to: the path with its query, and the subprotocols."""
         values, known = OwnValues(owner), fields_of(self.handler)
@@ -255,6 +246,7 @@ class Endpoint:
         }
         return path + ("?" + urlencode(pairs, doseq=True) if pairs else "")
 
+    @cache  # noqa: B019
     def messages(self, owner: str) -> Values:
         """Return a strategy for what a client says: JSON values, text or bytes."""
         values = OwnValues(owner, self.handler.default_serializer)
