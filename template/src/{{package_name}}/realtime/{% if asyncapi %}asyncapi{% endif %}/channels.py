@@ -16,8 +16,8 @@ from polyfactory.exceptions import FactoryException
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.field_meta import FieldMeta
 
+from ..handlers.listener import ListenerRouteHandler, description_of, given_type, json_schemas
 from ..handlers.messages import End, Ping, Pong
-from ..handlers.route_handler import ListenerRouteHandler, description_of, given_type
 from ..internals import fields_of, frames_of, function_of, query_of
 
 CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-stream"}
@@ -25,12 +25,12 @@ CONTENT_TYPES: dict[Any, str] = {str: "text/plain", bytes: "application/octet-st
 
 CORRELATION = CorrelationId(
     location="$message.payload#/ref",
-    description="A client may give a message a `ref`; each answer to it carries the same.",
+    description="A client may give a message a `ref`; each answer to the message has the same `ref`.",
 )
-"""Where answers say which message they answer."""
+"""The field by which an answer refers to its message."""
 
 NO_EXAMPLE: Final = (FactoryException, TypeError, ValueError, RecursionError)
-"""The errors of a type of which polyfactory makes no example."""
+"""The errors that polyfactory raises for a type without an example."""
 
 
 def describe(
@@ -44,8 +44,8 @@ def describe(
     Args:
         route: The path.
         handler: Its listener.
-        security: The names of the ways to authenticate, of which a handler that is not public accepts any.
-        renewal: The message that authenticates anew on an open connection, if there is one. An `end` answers it.
+        security: The names of the ways to authenticate. A handler that is not public accepts any of them.
+        renewal: The message that renews the authentication of an open connection, if any. It is answered with `end`.
     """
     fields = fields_of(handler)
     wanted = () if handler.opt.get("public") else security
@@ -90,7 +90,7 @@ def describe(
 
 
 def _channel(key: str) -> str:
-    """Return what refers to a channel: a JSON pointer (RFC 6901) in a fragment."""
+    """Return the reference to a channel: a JSON pointer (RFC 6901) in a fragment."""
     return f"#/channels/{quote(key.replace('~', '~0').replace('/', '~1'), safe='~')}"
 
 
@@ -103,7 +103,7 @@ def docstring(thing: Any) -> tuple[str | None, str | None]:
 def _messages(
     handler: ListenerRouteHandler, received: list[FieldDefinition], sent: list[FieldDefinition]
 ) -> list[MessageDefinition]:
-    """Describe the messages of both directions, each once, under a name of its own."""
+    """Describe the messages of both directions, each once and under a unique name."""
     received_in, sent_in = frames_of(handler)
     messages: dict[str, MessageDefinition] = {}
     for members, frames in ((received, received_in), (sent, sent_in)):
@@ -139,7 +139,7 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, field, is_required in query_of(route):
-        (schema,), components = msgspec.json.schema_components([given_type(field)], ref_template="{name}")
+        (schema,), components = json_schemas([given_type(field)])
         properties[name] = components.get(schema.get("$ref", ""), schema)
         if description := description_of(field):
             properties[name]["description"] = description
@@ -149,7 +149,7 @@ def _query(route: WebSocketRoute) -> dict[str, Any] | None:
 
 
 class Examples(MsgspecFactory[msgspec.Struct]):
-    """Makes examples of any type. A plain text is the name of its field, and a plain number is 1."""
+    """Makes examples of any type. The example of a plain text is the name of its field, of a plain number 1."""
 
     __is_base_factory__ = True
     __random_seed__ = 1
@@ -167,14 +167,14 @@ class Examples(MsgspecFactory[msgspec.Struct]):
 def example_of(kind: Any, encode: Callable[[Any], Any]) -> Any:
     """Make an example of a message.
 
-    A field gives one of its own by `Annotated[str, Meta(examples=["hi"])]`.
+    A field defines its own example with `Annotated[str, Meta(examples=["hi"])]`.
 
     Args:
         kind: The type of the message.
-        encode: Called with what msgspec cannot encode, as `enc_hook`.
+        encode: Called with each object that msgspec cannot encode, as `enc_hook`.
 
     Returns:
-        The example as decoded JSON, or `msgspec.UNSET` where none can be made.
+        The example as decoded JSON, or `msgspec.UNSET` if none can be made.
     """
     holder = msgspec.defstruct("Holder", [("text", kind)])
     try:

@@ -1,4 +1,4 @@
-"""`Authenticator`: which JSON Web Tokens (RFC 7519) are valid, and which roles they give."""
+"""`Authenticator`: verifies JSON Web Tokens (RFC 7519), and reads roles from them."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ class Authenticator:
         self._settings = settings
         self._secret = settings.auth_secret.get_secret_value()
         self.provider = ProviderKeys(settings) if settings.has_provider else None
-        """The keys of the identity provider; None where AUTH_SECRET signs all tokens."""
+        """The keys of the identity provider; None if AUTH_SECRET signs all tokens."""
         self.revoked: dict[str, datetime] = {}
         """The `jti` of each token that was revoked since this process started, on any node, with its `exp`."""
 
@@ -74,8 +74,8 @@ class Authenticator:
         except (jwt.PyJWTError, KeyError, OSError, OverflowError, TypeError, ValueError) as error:
             # It stays the cause, for the log.
             raise NotAuthorizedException("the token is not valid", headers=CHALLENGE) from error
-        if not is_utf8(token.sub):
-            raise NotAuthorizedException("the token is not valid: its user is not UTF-8", headers=CHALLENGE)
+        if not is_utf8(f"{token.sub}{token.jti}"):
+            raise NotAuthorizedException("the token is not valid: its user or id is not UTF-8", headers=CHALLENGE)
         self.check(token)
         return token
 
@@ -116,12 +116,12 @@ class Authenticator:
         )
 
     def has_explicit_token(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-        """Say whether the client itself sent a token; browsers add cookies without being asked."""
+        """Return whether the client itself sent a token; browsers add cookies on their own."""
         credentials = find_credentials(connection, self._settings.auth_cookie)
         return credentials is not None and not credentials.by_cookie
 
     def check(self, token: Token) -> None:
-        """Check what can change while a token is in use.
+        """Check the conditions that can change while a token is in use.
 
         Raises:
             NotAuthorizedException: The token has expired or was revoked (401).
@@ -132,7 +132,7 @@ class Authenticator:
             raise NotAuthorizedException("the token was revoked", headers=CHALLENGE)
 
     def revoke(self, jti: str, exp: datetime) -> None:
-        """Accept a token no longer. Tokens that have expired meanwhile are forgotten.
+        """Stop accepting a token. Tokens that have expired since are forgotten.
 
         Args:
             jti: The id of the token.
@@ -142,7 +142,7 @@ class Authenticator:
         self.revoked = {known: until for known, until in self.revoked.items() if until > now} | {jti: exp}
 
     def roles_of(self, token: Token) -> frozenset[str]:
-        """Return the roles that a token gives its user: lists of names, or names with spaces in between."""
+        """Return the roles in a token, which are lists of names, or names separated by spaces."""
         roles: set[str] = set()
         for name in self._settings.auth_roles_claims.replace(" ", "").split(","):
             claim: Any = token.extras
@@ -154,7 +154,7 @@ class Authenticator:
 
 
 def is_utf8(text: str) -> bool:
-    """Say whether a text can be sent anywhere: JSON may hold half a character, a lone surrogate."""
+    """Return whether a text can be encoded as UTF-8: JSON may hold a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -163,5 +163,5 @@ def is_utf8(text: str) -> bool:
 
 
 def seconds_left(token: Token) -> float:
-    """Return the seconds until a token expires; zero or less where it has."""
+    """Return the seconds until a token expires; zero or less if it has expired."""
     return (token.exp - datetime.now(UTC)).total_seconds()

@@ -8,7 +8,7 @@ SUBPROTOCOL: Final = "bearer"
 
 
 class Credentials(NamedTuple):
-    """A token as it was sent, not verified yet."""
+    """A token as received, not verified yet."""
 
     encoded: str
     by_cookie: bool = False

@@ -19,10 +19,10 @@ from litestar.security.jwt import Token
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
 
-from ..handlers.messages import End, ErrorMessage, Ref, error_answer
+from ..handlers.messages import End, ErrorMessage, error_answer
 from ..sessions.fast_path import PassThroughMiddleware
-from ..sessions.limits import NOT_JSON
 from ..sessions.plugin import Sessions
+from ..sessions.runtime import NOT_JSON, Ref
 from ..sessions.session import SESSION_KEY, Session
 from .authenticator import Authenticator, seconds_left
 from .credentials import SUBPROTOCOL
@@ -33,7 +33,7 @@ REASONS: Final[dict[int, str]] = {
     HTTPStatus.TOO_MANY_REQUESTS: "user",
     HTTPStatus.SERVICE_UNAVAILABLE: "provider",
 }
-"""What `/metrics` and the log call a handshake that is rejected with this status."""
+"""The reason for `/metrics` and the log, by the status with which a handshake is rejected."""
 
 
 class AuthenticationMiddleware(PassThroughMiddleware):
@@ -91,7 +91,7 @@ class Authenticate(Struct, tag="authenticate"):
 
 
 class TokenAccess:
-    """What a token lets a connection do, until it expires. A new token of the same user renews it.
+    """The access that a token grants a connection until it expires. A new token of the same user renews it.
 
     Args:
         token: The token of the handshake.
@@ -152,7 +152,9 @@ class TokenAccess:
         else:
             self._use(token)
             self._await_expiry()
-            await session.authenticated()
+            hook = getattr(session.runtime.hooks, "on_authenticated", None)
+            if hook:
+                await hook(session.socket, session.ensure_connection())
             answer = None if message.ref is None else End()
         await session.send_message(answer, message.ref)
         return True

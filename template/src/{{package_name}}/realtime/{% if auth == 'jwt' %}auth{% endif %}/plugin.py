@@ -32,7 +32,7 @@ from .settings import AuthSettings
 log = structlog.get_logger(__name__)
 
 NODE_CHANNEL: Final = node_channel("LoggedOut")
-"""Where the nodes of the service tell each other of logouts."""
+"""The channel on which the nodes announce logouts to each other."""
 
 RETRY_SECONDS: Final = 1
 """Seconds until what was revoked is read again, where the engine was unavailable."""
@@ -152,7 +152,7 @@ class Auth(InitPlugin):
 
 
 def requires_role(role: str, *others: str) -> Guard:
-    """Make a guard that lets users in who have at least one of these roles.
+    """Make a guard that admits users with at least one of these roles.
 
     It guards WebSockets and, before their body is read, HTTP handlers: `guards=[requires_role("agent")]`. In a
     `Listener` it is a tuple: `guards = (requires_role("agent"),)`.

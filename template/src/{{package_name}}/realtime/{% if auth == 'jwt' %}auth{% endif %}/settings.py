@@ -11,22 +11,22 @@ from ..settings import SettingsGroup
 
 
 class AuthSettings(SettingsGroup):
-    """What a token must be signed with, and what it must say."""
+    """The keys that verify tokens, and the claims that a token must have."""
 
     for_tests: ClassVar = {"auth_secret": "only for the tests " * 4}
 
     auth_jwks_url: str = ""
-    """The URL of your identity provider's keys, a JSON Web Key Set. Its tokens are then accepted."""
+    """The URL of your identity provider's JSON Web Key Set. If set, tokens of this provider are accepted."""
     auth_issuer: str = ""
-    """The `iss` that a token must have. Empty accepts any. Without AUTH_JWKS_URL and AUTH_SECRET it is the https URL of
-    an identity provider, whose OpenID Connect discovery names its keys."""
+    """The `iss` that a token must have. Empty accepts any. Without AUTH_JWKS_URL and AUTH_SECRET, it is the https URL
+    of an identity provider, and OpenID Connect discovery finds the keys."""
     auth_audience: str = ""
-    """The `aud` that a token must have. Empty accepts any: also those that a provider issues for other services."""
+    """The `aud` that a token must have. Empty accepts any, also tokens that a provider issues for other services."""
     auth_secret: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    """The key that signs tokens of your own, at least 32 bytes. Whoever has it can impersonate every user. Not needed
-    where an identity provider issues the tokens."""
+    """The key that signs your own tokens, at least 32 bytes. Anyone who has it can impersonate every user. Not needed
+    if an identity provider issues the tokens."""
     auth_roles_claims: str = "roles,role"
-    """The claims in which a token names the roles of its user, separated by commas; dots lead into a claim, as in
+    """The claims in which a token names the roles of its user, separated by commas; a dot selects a nested claim, as in
     `realm_access.roles`."""
     auth_cookie: str = "token"
     """The name of the cookie in which a browser may send its token."""
@@ -58,7 +58,7 @@ class AuthSettings(SettingsGroup):
                 check_provider_url(issuer)
             except ValueError as error:
                 raise ValueError(
-                    f"the secret is missing, and AUTH_ISSUER leads to no keys: {error}; or set AUTH_JWKS_URL"
+                    f"the secret is missing, and AUTH_ISSUER cannot be used to find keys: {error}; or set AUTH_JWKS_URL"
                 ) from None
         return secret
 
@@ -67,7 +67,7 @@ def check_provider_url(url: str) -> str:
     """Return a URL from which keys may be fetched: by https, or by http from this machine.
 
     Raises:
-        ValueError: Somebody on the way could replace the keys, or it is no URL.
+        ValueError: The URL is not valid, or an attacker on the network could replace the keys.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -1,6 +1,6 @@
-"""The live page at `/`: a client like any other, which shows connections at work.
+"""The live page at `/`: an ordinary client, which shows how connections work.
 
-There is no build step: the browser gets the files of this folder, and `client.js` of the folder `client/`.
+There is no build step: the browser loads the files of this folder, and `client.js` from `client/`.
 """
 
 import html
@@ -14,7 +14,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from msgspec import inspect
 
-from ..handlers.route_handler import listener_routes
+from ..handlers.listener import listener_routes
 
 MEDIA_TYPES: Final = {
     "index.html": "text/html",
@@ -37,12 +37,12 @@ OPTIONAL: Final = {
     "/asyncapi": re.compile(r'\n *<a href="asyncapi">.*?</a>'),
     "/logout": re.compile(r'\n *<form id="token-form">.*?</form>', re.DOTALL),
 }
-"""The parts of the page that are left out where the application does not have the path."""
+"""The parts of the page that are left out if the application does not have the path."""
 
 
 @get("/", sync_to_thread=False)
 def index(request: Request[Any, Any, Any]) -> Response[str]:
-    """The page, with the title of the service, and without what the application does not have."""
+    """Return the page, with the title of the service, and without optional parts whose path is missing."""
     content = CONTENTS["index.html"].decode()
     paths = {route.path for route in request.app.routes}
     for path, part in OPTIONAL.items():
@@ -55,7 +55,7 @@ def index(request: Request[Any, Any, Any]) -> Response[str]:
 
 @get("/page/{name:str}", sync_to_thread=False)
 def asset(name: FromPath[str]) -> Response[bytes]:
-    """A file of the page."""
+    """Return a file of the page."""
     if name not in CONTENTS:
         raise NotFoundException
     return Response(CONTENTS[name], media_type=MEDIA_TYPES[name])
@@ -63,12 +63,12 @@ def asset(name: FromPath[str]) -> Response[bytes]:
 
 @get("/page/streams", sync_to_thread=False)
 def streams(request: Request[Any, Any, Any]) -> list[dict[str, Any]]:
-    """The listeners that stream, for which the page has cards: those whose message is one text."""
+    """Return the listeners for which the page shows cards: those that stream, and whose message is one text."""
     return list(_streams(request.app))
 
 
 def _streams(app: Litestar) -> Iterator[dict[str, Any]]:
-    """Yield the path of each, and how it is asked."""
+    """Yield the path of each listener, and its message."""
     for route, handler in listener_routes(app):
         if handler.streams and not route.path_parameters:
             for kind in handler.received_types():
@@ -78,7 +78,7 @@ def _streams(app: Litestar) -> Iterator[dict[str, Any]]:
 
 
 def _only_text(message: inspect.Type) -> dict[str, Any] | None:
-    """Return the message without its text, and the field of the text; None where it needs anything else."""
+    """Return the message without its text, and the field of the text; None if another field is required."""
     if not isinstance(message, inspect.StructType):
         return None
     required = [field for field in message.fields if field.required]
