@@ -64,6 +64,12 @@ def first_close(page: Page) -> dict[str, Any]:
     return close
 
 
+def ends(page: Page, reason: str) -> None:
+    """Wait until it has ended a connection for this reason; on a busy machine a short time-out ends others before."""
+    found = "(reason) => states.some(({ lastClose }) => lastClose?.code === 1006 && lastClose.reason === reason)"
+    page.wait_for_function(found, arg=reason, polling=10)
+
+
 def statuses(page: Page) -> list[str]:
     found: list[str] = page.evaluate("states.map((state) => state.status)")
     return found

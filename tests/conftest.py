@@ -11,6 +11,7 @@ from jinja2 import Environment
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from .browser import MILLISECONDS, Network, chromium, network
+from .engines import PostgresServer, started
 from .history import History
 from .npm import install
 from .rendering import Renders, compile_package, copy_of_the_template, names
@@ -111,6 +112,13 @@ def start(probed: Path) -> Iterator[Start]:
             return service
 
         yield start
+
+
+@pytest.fixture
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own."""
+    with started(PostgresServer()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

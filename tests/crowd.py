@@ -77,7 +77,9 @@ class Crowd(Listener):
         fanout: NamedDependency[Fanout],
         after: FromQuery[int | None] = None,
         states: FromQuery[bool] = False,
+        user: FromQuery[str] = "",
     ) -> None:
+        connection.user = user
         await fanout.join(socket, room, after=after, states=states)
         await socket.send_json({"type": "answer", "text": "here"})
 

@@ -8,6 +8,7 @@ import sys
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from signal import SIGABRT
 from threading import Timer
 
 import pytest
@@ -37,7 +38,7 @@ def run_pytest(project: Path, *options: str, environment: dict[str, str], timeou
         project: The folder to run in.
         options: Those of pytest.
         environment: All environment variables.
-        timeout: Seconds after which it is killed.
+        timeout: Seconds after which it is killed; pytest writes then where each of its threads is.
 
     Returns:
         The exit status, below 0 where it was killed, and what it has written.
@@ -47,7 +48,7 @@ def run_pytest(project: Path, *options: str, environment: dict[str, str], timeou
     with reading, writing:
         process.start()
         output = os.fdopen(os.dup(reading.fileno()), encoding="utf-8")
-    limit = Timer(timeout, process.kill)
+    limit = Timer(timeout, os.kill, [process.pid, SIGABRT])
     limit.start()
     with output:
         written = output.read()

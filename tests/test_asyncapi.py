@@ -20,6 +20,7 @@ EXOTIC = '''\
 
 from datetime import datetime
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -31,6 +32,13 @@ from ..realtime import Listener, Socket, listener
 
 class Colour(Enum):
     RED = "red"
+
+
+class Money:
+    """A type that msgspec does not know."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
 
 
 class Point(Struct, tag="point", forbid_unknown_fields=True, rename="camel"):
@@ -48,16 +56,22 @@ class Shape(Struct, tag="shape"):
     kind: Literal["open", "closed"] = "open"
     sizes: dict[str, int] = {}
     corner: tuple[int, str] = (1, "a")
+    price: Money | None = None
 
 
-@listener(["/draw", "/paint"], sends=Point)
+DECODERS = [(lambda kind: kind is Money, lambda _, value: Money(value))]
+
+
+@listener(["/draw", "/paint"], sends=Point, type_decoders=DECODERS, type_encoders={Money: lambda money: money.cents})
 async def exotic(data: Point | Shape, colour: FromQuery[Colour | None] = None) -> Shape | str | None: ...
 
 
 class Files(Listener):
     path = "/files/{at:int}/{name:path}"
 
-    async def on_accept(self, socket: Socket, page: Annotated[int, QueryParameter(name="p", ge=1)] = 1) -> None: ...
+    async def on_accept(
+        self, socket: Socket, page: Annotated[int, QueryParameter(name="p", ge=1)] = 1, of: FromQuery[Path] = Path()
+    ) -> None: ...
 
     async def on_receive(self, data: bytes) -> dict[str, int]: ...
 '''

@@ -313,7 +313,7 @@ def test_what_is_forgotten_is_found_and_named(rendered: Callable[..., Path]) -> 
     replace(package / "app.py", "from .realtime", "from .listeners.mistakes import MISTAKES\nfrom .realtime")
     replace(package / "app.py", "route_handlers=[\n", "route_handlers=[\n            *MISTAKES,\n")
     status, written = run_pytest(project, "-q", "-n0", "-p", "no:cacheprovider", "tests/test_cleanup.py")
-    assert status == 1
+    assert status == 1, written
     sections = re.split(r"^_+ test_\w+ \[(.*)\] _+$", written, flags=re.MULTILINE)
     found = dict(zip(sections[1::2], sections[2::2], strict=True))
     for path, pattern in FOUND.items():

@@ -221,6 +221,66 @@ def test_a_refusal_that_is_final_is_told_and_it_stays_closed(
     assert scripted.handshakes == 1
 
 
+def test_a_refusal_is_told_where_time_outs_are_longer_than_timers_allow(run: Run, scripted: Scripted) -> None:
+    scripted.refuses = [(403, "no")] * 2
+    result = run("""
+        const other = new ReconnectingWebSocket(url, {
+          pingInterval: 0, timeout: Infinity, onRefused: ({ status }) => refusals.push(status),
+        }).open();
+        await until(() => ["waiting", "closed"].includes(other.state.status));
+        result = [refusals.at(-1), other.state.status];
+        other.close();
+    """)
+    assert result == [403, "closed"]
+
+
+@pytest.mark.parametrize("name", ["maxQueue", "baseDelay", "maxDelay", "pingInterval", "timeout"])
+def test_a_number_that_is_none_is_refused_rather_than_reconnecting_without_a_pause(run: Run, name: str) -> None:
+    result = run(f"""
+        result = [NaN, -1, undefined, "5"].map((value) => {{
+          try {{
+            return new ReconnectingWebSocket(url, {{ {name}: value }}).state.status;
+          }} catch ({{ name, message }}) {{
+            return `${{name}}: ${{message}}`;
+          }}
+        }});
+    """)
+    fix = "Fix: use 0 or a positive number"
+    errors = [f"RangeError: {name} is {value}. {fix}" for value in ("NaN", "-1")]
+    assert result == [*errors, "closed", "closed"]
+
+
+def test_a_sequence_that_was_never_stored_is_none(run: Run, scripted: Scripted) -> None:
+    result = run("await opened(); result = socket.sequence ?? 'none';", after=None)
+    assert result == "none"
+    assert [path for path in scripted.paths if "after" in path] == []
+
+
+def test_a_close_that_is_invalid_throws_and_changes_nothing(run: Run) -> None:
+    result = run("""
+        await opened();
+        const failure = await failed((async () => socket.close(4000, "x".repeat(200)))());
+        socket.abandon();
+        await until(() => ["closed", "open"].includes(states.at(-1)));
+        result = [failure.name !== undefined, socket.state.status];
+    """)
+    assert result == [True, "open"]
+
+
+def test_a_close_without_an_answer_ends_too(run: Run) -> None:
+    result = run(
+        """
+        globalThis.WebSocket = class extends WebSocket { close() {} }; // as on a network that is gone
+        await opened();
+        socket.close();
+        await until(() => states.at(-1) === "closed");
+        result = socket.state.lastClose;
+        """,
+        timeout=500,
+    )
+    assert result == {"code": 1006, "reason": "no answer to the close"}
+
+
 def test_a_refusal_that_passes_is_told_and_it_tries_again(run: Run, scripted: Scripted) -> None:
     scripted.refuses = [(503, "about to stop")] * 2 + [(429, "too many")] * 2 + [(403, "not told")] + [(426, "a GET")]
     result = run("""
@@ -385,6 +445,19 @@ def test_what_cannot_be_queued_rejects_at_once(run: Run) -> None:
     assert result[:2] == [{"value": {"type": "ok", "n": 1}}, {"value": {"type": "ok", "n": 2}}]
     assert result[2]["name"] == "ConnectionLost"
     assert result[2]["reason"] == "not sent: the queue is full"
+
+
+def test_a_time_without_an_end_is_none(run: Run, scripted: Scripted) -> None:
+    result = run(
+        """
+        await opened();
+        result = await socket.request({ type: "ask", answers: [{ type: "ok" }] }, { timeout: Infinity });
+    """,
+        pingInterval=1e12,
+        timeout=1e12,
+    )
+    assert result == {"type": "ok"}
+    assert (scripted.connections, len(scripted.of_type("ping"))) == (1, 1)
 
 
 def test_a_request_that_is_given_up_leaves_nothing(run: Run, scripted: Scripted) -> None:

@@ -65,24 +65,12 @@ database = Router("/names", route_handlers=[rename, in_use])
 '''
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    if PostgresServer.path() is None:
-        pytest.skip("there is no PostgreSQL")
-    server = PostgresServer()
-    try:
-        server.start()
-        with psycopg.connect(server.url) as connection:
-            connection.execute("CREATE TABLE names (name text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.fixture
-def service(template: Path, tmp_path: Path, server: PostgresServer) -> Iterator[Service]:
+def service(template: Path, tmp_path: Path, postgres: PostgresServer) -> Iterator[Service]:
+    with psycopg.connect(postgres.url) as connection:
+        connection.execute("CREATE TABLE names (name text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     project = render(template, tmp_path / "my-service")
-    url = server.url.replace("postgresql:", "postgresql+psycopg:")
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
     add_listener(project, "database", DATABASE.replace("URL", url).replace("POOL", str(POOL)))
     environment(project)
     service = Service(project)
@@ -98,7 +86,7 @@ async def ask(client: Any, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def test_many_connections_share_few_transactions(service: Service, server: PostgresServer) -> None:
+def test_many_connections_share_few_transactions(service: Service, postgres: PostgresServer) -> None:
     url = f"ws://{service.address}/names"
 
     async def talk(number: int, reader: psycopg.AsyncConnection[Any]) -> None:
@@ -115,11 +103,11 @@ def test_many_connections_share_few_transactions(service: Service, server: Postg
             await client.send(json.dumps({"type": "rename", "name": f"{number}-last"}))  # and it leaves
 
     async def everybody() -> None:
-        async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as reader:
+        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as reader:
             await asyncio.gather(*[talk(number, reader) for number in range(CLIENTS)])
 
     asyncio.run(asyncio.wait_for(everybody(), TIMEOUT * 3))
     service.wait_for("connection closed", times=CLIENTS)
-    with psycopg.connect(server.url) as connection:
+    with psycopg.connect(postgres.url) as connection:
         assert connection.execute("SELECT count(*) FROM names").fetchone() == (CLIENTS * (MESSAGES + 1),)
     assert service.get("/names/in-use") == (200, "0")

@@ -51,7 +51,7 @@ def number(project: Path, setting: str) -> float:
 
 def drain(project: Path) -> float:
     """The longest that a service needs after SIGTERM."""
-    return number(project, "DRAIN_SECONDS") + number(project, "GRACE_SECONDS") + 2 * number(project, "HOOK_SECONDS")
+    return number(project, "DRAIN_SECONDS") + number(project, "GRACE_SECONDS") + 4 * number(project, "HOOK_SECONDS")
 
 
 def grace(service: dict[str, Any]) -> int:
@@ -142,18 +142,13 @@ def test_a_secret_that_is_missing_has_an_error_of_its_own(rendered: Rendered, fa
 
 
 def test_the_password_of_postgresql_comes_by_its_own_variable(
-    rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+    rendered: Rendered, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = rendered(docker=True, fanout="postgres")
     assert "@" in compose_of(project)["services"]["service"]["environment"]["MY_SERVICE_FANOUT_URL"]
-    server = PostgresServer()
-    try:
-        server.start()
-        monkeypatch.setenv("PGPASSWORD", "secret")
-        with running(project, fanout_url=server.url.replace(":secret@", "@")) as service:
-            service.wait_for("engine available")
-    finally:
-        server.remove()
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    with running(project, fanout_url=postgres.url.replace(":secret@", "@")) as service:
+        service.wait_for("engine available")
 
 
 @each_name

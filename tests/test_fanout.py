@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -41,7 +40,9 @@ from .engines import (
     RedisCluster,
     RedisSentinels,
     RedisServer,
+    begin,
     free_port,
+    started,
 )
 from .rendering import Renders, compile_package, environment, render
 from .service import MEBIBYTE, TIMEOUT, Service, add_listener, handshake, reset, running
@@ -80,32 +81,17 @@ def crowded(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Crowded
     return crowded
 
 
-def begin(server: EngineServer) -> EngineServer:
-    """Start a server; where its program is missing, a test is skipped, but not in CI."""
-    if server.path() is None:
-        missing = f"{server.program} is missing: apt-get install {server.package}"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    server.start()
-    return server
-
-
 @pytest.fixture(params=params([*ENGINES, "cluster"], ENGINES))
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
-    server = RedisCluster() if request.param == "cluster" else ENGINES[request.param]()
-    try:
-        yield begin(server)
-    finally:
-        server.remove()
+    with started(RedisCluster() if request.param == "cluster" else ENGINES[request.param]()) as server:
+        yield server
 
 
 @pytest.fixture
 def redis() -> Iterator[EngineServer]:
     """A Redis that keeps nothing over a restart."""
-    server = RedisServer(appends=False)
-    try:
-        yield begin(server)
-    finally:
-        server.remove()
+    with started(RedisServer(appends=False)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -366,7 +352,7 @@ def refused(project: Path, url: str) -> str:
         ("redis", "127.0.0.1:6379", "write redis://host:6379/0, or memory://"),
         ("redis", "postgresql://127.0.0.1/service", "write redis://host:6379/0, or memory://"),
         ("postgres", "redis://127.0.0.1", "write postgresql://user:password@host:5432/database, or memory://"),
-        ("redis", "redis://:secret/1@127.0.0.1:6379", "the port is no number; in a password, write / # ? and @ as %2F"),
+        ("redis", "redis://:secret/1@127.0.0.1:6379", "the port is wrong; in a password, write / # ? and @ as %2F"),
     ],
 )
 def test_a_url_that_is_none_is_one_line(crowded: Crowded, fanout: str, url: str, complaint: str) -> None:
@@ -374,10 +360,7 @@ def test_a_url_that_is_none_is_one_line(crowded: Crowded, fanout: str, url: str,
 
 
 def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None:
-    redis, postgres = RedisServer(password="right"), PostgresServer()  # noqa: S106
-    try:
-        begin(redis)
-        begin(postgres)
+    with started(RedisServer(password="right")) as redis, started(PostgresServer()) as postgres:  # noqa: S106
         redis_at, postgres_at = f"127.0.0.1:{redis.port}", f"127.0.0.1:{postgres.port}"
         assert "Redis says" in refused(crowded("redis"), f"redis://{redis_at}/0")
         assert "Redis says" in refused(crowded("redis"), f"redis://:secret@{redis_at}/0")
@@ -387,21 +370,11 @@ def test_a_wrong_user_password_or_database_is_one_line(crowded: Crowded) -> None
         assert "does not exist" in refused(
             crowded("postgres"), postgres.url.removesuffix("postgres") + "nowhere"
         ).replace("secret", "")
-    finally:
-        redis.remove()
-        postgres.remove()
 
 
 def test_a_pooler_is_refused_by_name(crowded: Crowded) -> None:
-    server = PostgresServer()
-    pooler = Pooler(server)
-    try:
-        begin(server)
-        begin(pooler)
+    with started(PostgresServer()) as server, started(Pooler(server)) as pooler:
         assert "a pooler such as pgbouncer is in between" in refused(crowded("postgres"), pooler.url)
-    finally:
-        pooler.remove()
-        server.remove()
 
 
 @pytest.fixture
@@ -429,9 +402,7 @@ def test_over_tls_two_nodes_talk_and_a_wrong_certificate_is_one_line(
             await clients[0].say("hi")
             assert {(await client.receive("said"))["text"] for client in clients} == {"hi"}
 
-    server = TLS[kind](certificates)
-    try:
-        begin(server)
+    with started(TLS[kind](certificates)) as server:
         two = nodes(2, server.url)
         asyncio.run(talk())
         project, authority = crowded(kind_of(server.url)), str(certificates.authority)
@@ -444,8 +415,6 @@ def test_over_tls_two_nodes_talk_and_a_wrong_certificate_is_one_line(
             wrong.remove()
         missing = refused(project, server.url.replace(authority, "/nowhere.pem"))
         assert "ssl_ca_certs" in missing or "nowhere.pem" in missing
-    finally:
-        server.remove()
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -468,14 +437,16 @@ def test_a_certificate_for_another_host_is_named_in_the_log(kind: str, nodes: No
 def test_a_node_that_dies_is_noticed_and_its_members_leave_once(engine: EngineServer, nodes: Nodes) -> None:
     async def mourn() -> None:
         async with Crowd() as crowd:
-            widow, witness = [await crowd.join(lives, "/ws/rooms/hall") for _ in range(2)]
-            dying = await crowd.join(dies, "/ws/rooms/hall")
-            lost = (await dying.receive("joined"))["connection"]
+            clients: list[Client] = []
+            lost = ""
+            for node in (lives, lives, dies):
+                clients.append(await crowd.join(node, "/ws/rooms/hall"))
+                lost = (await clients[-1].receive("joined"))["connection"]  # its own: the others have joined before
             dies.stop()
-            for client in (widow, witness):
+            for client in clients[:2]:
                 assert (await client.receive("left")) == {"type": "left", "room": "hall", "connection": lost}
                 await client.say("still here")
-            for client in (widow, witness):
+            for client in clients[:2]:
                 received = [(await client.receive())["type"] for _ in range(2)]
                 assert received == ["said", "said"], "it left twice"
 
@@ -505,6 +476,37 @@ def test_states_are_listed_first_on_every_node_and_end_with_a_node_that_dies(
 
     lives, dies = nodes(2, engine.url, presence_seconds=1)
     asyncio.run(meet())
+
+
+@ONE_ENGINE
+def test_of_the_states_that_a_user_has_on_two_nodes_the_latest_is_heard_last_and_few_in_between(
+    engine: EngineServer, nodes: Nodes
+) -> None:
+    async def be(tab: Client, *statuses: str) -> None:
+        for status in statuses:
+            await tab.tell(type="be", status=status)
+            await tab.receive("answer")
+
+    async def change() -> None:
+        async with Crowd() as crowd:
+            slow, other = [await crowd.join(node, "/ws/crowd/hall?user=ada") for node in patient]
+            listener = await crowd.join(patient[0], "/ws/crowd/hall?user=eve")
+            await be(slow, "1", "2")
+            await be(other, "3")
+            await other.say("an hour has not passed")
+            assert [(await listener.receive())["type"] for _ in range(2)] == ["member", "said"]
+            late = await crowd.join(patient[0], "/ws/crowd/hall?states=true")
+            assert (await late.receive("member"))["status"] == "3"
+            tabs = [await crowd.join(node, "/ws/crowd/hall?user=ada") for node in quick]
+            await be(tabs[0], "4", "5")
+            await be(tabs[1], "6")
+            while (status := (await listener.receive("member"))["status"]) != "6":
+                assert status in {"3", "4", "5"}
+            await be(tabs[0], "7")
+            assert (await listener.receive("member"))["status"] == "7", "an older one came later"
+
+    patient, quick = nodes(2, engine.url, presence_state_seconds=3600), nodes(2, engine.url, presence_state_seconds=1)
+    asyncio.run(change())
 
 
 @ONE_ENGINE
@@ -939,12 +941,8 @@ def test_1000_listeners_of_plain_pub_sub_are_told_of_the_gap(redis: EngineServer
 
 @pytest.fixture
 def cluster() -> Iterator[RedisCluster]:
-    server = RedisCluster()
-    try:
-        begin(server)
+    with started(RedisCluster()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 async def fail_over(nodes: list[Service], primary: RedisServer) -> None:
@@ -1044,15 +1042,11 @@ def test_what_is_acknowledged_is_received_or_told_as_a_gap(
 def test_what_is_acknowledged_is_received_or_told_as_a_gap_when_sentinels_promote_a_replica(
     nodes: Nodes, crowded: Crowded
 ) -> None:
-    sentinels = RedisSentinels()
-    try:
-        begin(sentinels)
+    with started(RedisSentinels()) as sentinels:
         unknown = refused(crowded("redis"), sentinels.url.replace("/kitchen/", "/cellar/"))
         assert "no Sentinel knows 'cellar'" in unknown
         three = nodes(3, sentinels.url, publish_seconds=TIMEOUT)
         asyncio.run(pour_over(three, 3, partial(fail_over, three, sentinels)))
-    finally:
-        sentinels.remove()
 
 
 def check_received(received: list[dict[str, Any]], acknowledged: list[int]) -> None:
@@ -1116,46 +1110,41 @@ def test_a_replica_in_a_cluster_that_lacks_messages_gives_no_sequence_twice(
     asyncio.run(fall_behind(two, lambda: cluster.cut_off_replica_of(primary), primary.kill))
 
 
-def test_a_replica_of_postgresql_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
-    primary = PostgresServer()
-    with ExitStack() as stack:
-        stack.callback(primary.remove)
-        begin(primary)
-        way = stack.enter_context(network(f"127.0.0.1:{primary.port}"))
-        replica = PostgresReplica(way.port)
-        stack.callback(replica.remove)
-        begin(replica)
+def test_a_replica_of_postgresql_that_lacks_messages_gives_no_sequence_twice(
+    postgres: PostgresServer, nodes: Nodes
+) -> None:
+    with network(f"127.0.0.1:{postgres.port}") as way, started(PostgresReplica(way.port)) as replica:
 
         def cut_off() -> None:
             way.target = f"127.0.0.1:{free_port()}"
             way.cut()
 
         def promote() -> None:
-            primary.kill()
+            postgres.kill()
             replica.promote()
 
-        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
-        url = primary.url.replace(f"127.0.0.1:{primary.port}", hosts) + "?target_session_attrs=read-write"
+        hosts = f"127.0.0.1:{postgres.port},127.0.0.1:{replica.port}"
+        url = postgres.url.replace(f"127.0.0.1:{postgres.port}", hosts) + "?target_session_attrs=read-write"
         asyncio.run(fall_behind(nodes(2, url, publish_seconds=TIMEOUT), cut_off, promote))
 
 
 def test_a_replica_of_redis_that_lacks_messages_gives_no_sequence_twice(nodes: Nodes) -> None:
-    primary, replica = RedisServer(), RedisServer()
-    client = cast("Any", Redis).from_url(replica.url)  # its types are partly unknown
+    with (
+        started(RedisServer()) as primary,
+        started(RedisServer()) as replica,
+        closing(cast("Any", Redis).from_url(replica.url)) as client,  # its types are partly unknown
+    ):
 
-    def cut_off() -> None:
-        client.config_set("masteruser", "nobody")
-        client.config_set("masterauth", "wrong")
-        with closing(cast("Any", Redis).from_url(primary.url)) as other:
-            other.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        def cut_off() -> None:
+            client.config_set("masteruser", "nobody")
+            client.config_set("masterauth", "wrong")
+            with closing(cast("Any", Redis).from_url(primary.url)) as other:
+                other.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
-    def promote() -> None:
-        primary.kill()
-        client.replicaof("NO", "ONE")
+        def promote() -> None:
+            primary.kill()
+            client.replicaof("NO", "ONE")
 
-    try:
-        begin(primary)
-        begin(replica)
         client.replicaof("127.0.0.1", primary.port)
         deadline = monotonic() + TIMEOUT
         while client.info("replication")["master_link_status"] != "up":
@@ -1165,10 +1154,6 @@ def test_a_replica_of_redis_that_lacks_messages_gives_no_sequence_twice(nodes: N
         for node in two:
             node.wait_for("engine available")  # or "again", where it had tried the replica
         asyncio.run(fall_behind(two, cut_off, promote))
-    finally:
-        client.close()
-        primary.remove()
-        replica.remove()
 
 
 def shard_of(channel: str) -> str:

@@ -101,11 +101,11 @@ MUTANTS: dict[str, Mistake] = {
         ("sessions/lifespan.py", "await pair.on_disconnect(socket, session.ensure_connection(), cause)", "pass"),
     ],
     "no clean-up when the initialization fails": [
-        ("sessions/lifespan.py", "            await pair.on_accept(socket, connection)\n", ""),
+        ("sessions/lifespan.py", "                await pair.on_accept(socket, connection)\n", ""),
         (
             "sessions/lifespan.py",
-            "            exits.append(partial(_disconnect",
-            "            await pair.on_accept(socket, connection)\n            exits.append(partial(_disconnect",
+            "exits.append(partial(_disconnect",
+            "await pair.on_accept(socket, connection)\n                exits.append(partial(_disconnect",
         ),
     ],
     "clean-up twice": [
@@ -169,10 +169,10 @@ MUTANTS: dict[str, Mistake] = {
         ("http.py", '"content-security-policy": NOTHING', '"x-no-policy": NOTHING'),
     ],
     "the error message is not documented": [
-        ("handlers/route_handler.py", "self.answer_types(), ErrorMessage,", "self.answer_types(), None,"),
+        ("handlers/listener.py", "self.answer_types(), ErrorMessage,", "self.answer_types(), None,"),
     ],
     "answers are not documented": [
-        ("handlers/route_handler.py", "*self.answer_types(), ErrorMessage", "ErrorMessage"),
+        ("handlers/listener.py", "*self.answer_types(), ErrorMessage", "ErrorMessage"),
     ],
     "a path is not documented": [
         ("asyncapi/plugin.py", "in listener_routes(app)]", 'in listener_routes(app) if route.path != "/ws/echo"]'),
@@ -185,7 +185,7 @@ MUTANTS: dict[str, Mistake] = {
         ),
     ],
     "a sender receives what was for the others": [
-        ("fanout/subscription.py", "(message.exclude and message.exclude == self._connection_id)", "False"),
+        ("fanout/dispatch.py", "(message.exclude and message.exclude == self._connection_id)", "False"),
     ],
     "who resumes receives twice": [
         ("fanout/memory.py", "message.sequence > after", "message.sequence >= after"),
@@ -196,10 +196,10 @@ MUTANTS: dict[str, Mistake] = {
         ("fanout/messages.py", "            if missed:\n", "            if False:\n"),
     ],
     "a slow consumer is told of no gap": [
-        ("fanout/subscription.py", "        if self._missed:\n", "        if False:\n"),
+        ("fanout/dispatch.py", "        if self._missed:\n", "        if False:\n"),
     ],
     "the backlog of a slow consumer has no end": [
-        ("fanout/subscription.py", "if len(self._backlog) >= self.settings.max_backlog:", "if False:"),
+        ("fanout/dispatch.py", "if len(self._backlog) >= self.settings.max_backlog:", "if False:"),
     ],
     "a user comes with each tab": [
         ("fanout/broker.py", "        if entry is None:", "        if True:"),
@@ -208,7 +208,7 @@ MUTANTS: dict[str, Mistake] = {
         ("fanout/dispatch.py", "            del self._subscribers[channel]", "            pass"),
     ],
     "channels are not left at the end": [
-        ("fanout/plugin.py", "exits.append(partial(self._leave_all, state[CHANNELS_KEY]))", "pass"),
+        ("fanout/plugin.py", "exits.append(self._leave_all)", "pass"),
     ],
     "a message that is published is lost": [
         ("fanout/memory.py", "self._keep(kept", "kept.sequence % 100 and self._keep(kept"),

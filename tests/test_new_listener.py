@@ -40,8 +40,8 @@ for arguments in json.loads(sys.argv[1]):
 """
 """Run the command with each of some arguments, in one process."""
 
-NOT_A_MODULE = "is not one for a module"
-RULE = "use up to 38 lower-case letters, digits and underscores, and no keyword, such as price_feed"
+NOT_A_MODULE = "is not the name of a module"
+RULE = "use up to 38 lower-case letters, digits and underscores, such as price_feed, and no keyword"
 REFUSED = [
     (["PriceFeed"], f"The name 'PriceFeed' {NOT_A_MODULE}", RULE),
     (["price-feed"], f"The name 'price-feed' {NOT_A_MODULE}", RULE),
@@ -51,14 +51,14 @@ REFUSED = [
     (["x" * 39], NOT_A_MODULE, RULE),
     (["class"], f"The name 'class' {NOT_A_MODULE}", RULE),
     (["class", "--class"], f"The name 'class' {NOT_A_MODULE}", RULE),
-    (["input"], "The name 'input' is taken in Python", "such as input_feed"),
-    (["warning", "--class"], "The name 'Warning' is taken in Python", "such as warning_feed"),
-    (["settings"], "The name 'settings' is taken in app.py", "such as settings_feed"),
-    (["create_app"], "The name 'create_app' is taken in app.py", "such as create_app_feed"),
-    (["connection", "--class"], "The name 'Connection' is taken", "such as connection_feed"),
-    (["messages"], "The name 'messages' is taken in the package my_service", "such as messages_feed"),
-    (["listener"], "The name 'listener' is taken in the file of a listener", "such as listener_feed"),
-    (["send", "--class"], "The name 'Send' is taken in the file of a listener", "such as send_feed"),
+    (["input"], "The name 'input' is used in Python", "such as input_feed"),
+    (["warning", "--class"], "The name 'Warning' is used in Python", "such as warning_feed"),
+    (["settings"], "The name 'settings' is used in app.py", "such as settings_feed"),
+    (["create_app"], "The name 'create_app' is used in app.py", "such as create_app_feed"),
+    (["connection", "--class"], "The name 'Connection' is used in the file of a listener", "such as connection_feed"),
+    (["messages"], "The name 'messages' is used in the package my_service", "such as messages_feed"),
+    (["listener"], "The name 'listener' is used in the file of a listener", "such as listener_feed"),
+    (["send", "--class"], "The name 'Send' is used in the file of a listener", "such as send_feed"),
 ]
 """Arguments that are refused, and what the mistake and the fix say."""
 
@@ -201,7 +201,7 @@ def test_where_the_list_is_another_it_says_what_to_add(project: Path, edited: st
     before = app.read_bytes()
     result = new_listener(project, "chat")
     assert result.returncode == 0
-    assert result.stdout.endswith("\n\n    from .listeners.chat import chat\n    chat,  # among the route handlers\n")
+    assert result.stdout.endswith("\n\n    from .listeners.chat import chat\n    chat,  # in route_handlers\n")
     assert app.read_bytes() == before
     assert files_of(project, "chat")[0].exists()
 

@@ -18,7 +18,7 @@ import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from .engines import RedisServer
+from .engines import RedisServer, started
 from .nginx import Nginx
 from .rendering import replace
 from .service import TIMEOUT, Service, handshake, render_with_probe
@@ -36,12 +36,8 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with started(RedisServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="module")

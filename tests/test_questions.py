@@ -128,8 +128,12 @@ def dependencies(*requirements: str) -> set[str]:
     return {name for name in found if re.fullmatch("[a-z][a-z0-9_]*", name)}
 
 
+def taken_names() -> set[str]:
+    return set(re.findall(r"\w+", (ROOT / "includes" / "names.jinja").read_text().partition("set keywords")[0]))
+
+
 def test_the_taken_names_are_those_of_python_and_of_what_is_installed(renders: Renders) -> None:
-    taken = set(re.findall(r"\w+", (ROOT / "includes" / "names.jinja").read_text().partition("set keywords")[0]))
+    taken = taken_names()
     assert {name for name in sys.stdlib_module_names if not name.startswith("_")} <= taken
     for fanout in ("redis", "postgres"):
         project = renders.of(fanout=fanout, auth="jwt", telemetry="opentelemetry")
@@ -137,6 +141,15 @@ def test_the_taken_names_are_those_of_python_and_of_what_is_installed(renders: R
         wanted = dependencies(*told["project"]["dependencies"], *told["dependency-groups"]["dev"])
         assert len(wanted) > 50
         assert wanted <= taken
+
+
+def test_the_taken_names_are_those_of_the_project(renders: Renders) -> None:
+    """A module beside `src` hides a package from `python -m`, and git would ignore a package that is called `dist`."""
+    project = renders.of()
+    ignored = re.findall(r"^([a-z]+)/$", (project / ".gitignore").read_text(), re.MULTILINE)
+    modules = [file.stem for file in project.glob("*.py")]
+    assert (ignored, modules) == (["dist"], ["update"])
+    assert {*ignored, *modules} <= taken_names()
 
 
 def test_the_keywords_are_those_of_python() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from websockets.sync.client import connect as connect_sync
 from .engines import PostgresServer
 from .rendering import ROOT, check, compile_package, environment, render, replace
 from .service import TIMEOUT, Service, add_listener, running
-from .test_fanout import begin
 
 REFERENCE = ROOT / "template" / "src" / "{{package_name}}" / "realtime" / "README.md"
 LISTENERS = 200
@@ -42,16 +40,6 @@ def add_recipe(project: Path, name: str) -> Path:
     replace(package / "app.py", f"import {name}\n", f"import {name.title()}\n")
     replace(package / "app.py", f"            {name},\n", f"            {name.title()},\n")
     return package / "listeners" / f"{name}.py"
-
-
-@pytest.fixture
-def database() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        begin(server)
-        yield server
-    finally:
-        server.remove()
 
 
 def project_with_minutes(template: Path, folder: Path) -> Path:
@@ -93,9 +81,9 @@ async def speak(client: ClientConnection, name: str, done: asyncio.Event) -> lis
 
 
 def test_200_late_joiners_on_two_nodes_have_everything_once(
-    database: PostgresServer, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = database.url.replace("postgresql://", "postgresql+psycopg://")
+    url = postgres.url.replace("postgresql://", "postgresql+psycopg://")
     monkeypatch.setenv("DATABASE_URL", url)
     project = project_with_minutes(template, tmp_path)
 
@@ -121,7 +109,7 @@ def test_200_late_joiners_on_two_nodes_have_everything_once(
             await speakers[0].send('{"type":"say","text":"end"}')
             return sorted([*said, "end"]), await asyncio.gather(*listening)
 
-    nodes = [Service(project, fanout_url=database.url) for _ in range(2)]
+    nodes = [Service(project, fanout_url=postgres.url) for _ in range(2)]
     try:
         everything, all_received = asyncio.run(meet(nodes))
         for received in all_received:
@@ -191,9 +179,9 @@ def test_one_connection_joins_and_leaves_many_rooms(template: Path, tmp_path: Pa
 
 
 def test_a_request_publishes_after_its_commit_and_only_then(
-    database: PostgresServer, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", database.url.replace("postgresql://", "postgresql+psycopg://"))
+    monkeypatch.setenv("DATABASE_URL", postgres.url.replace("postgresql://", "postgresql+psycopg://"))
     project = render(template, tmp_path / "my-service")
     package = project / "src" / "my_service"
     (package / "notes.py").write_text(code('"""notes.py:'))
@@ -211,7 +199,7 @@ def test_a_request_publishes_after_its_commit_and_only_then(
 
     # A constraint that is checked at the commit, and not before.
     unique = "UNIQUE (text) DEFERRABLE INITIALLY DEFERRED"
-    with psycopg.connect(database.url, autocommit=True) as db, running(project) as service:
+    with psycopg.connect(postgres.url, autocommit=True) as db, running(project) as service:
         db.execute(f"CREATE TABLE notes (id serial PRIMARY KEY, text text, {unique})")
         with connect_sync(service.url("/ws/rooms/notes?after=0")) as room:
             assert [add("one"), add("one"), add("two")] == [201, 500, 201]

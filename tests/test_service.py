@@ -56,7 +56,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "a plain async function as a lifespan": (
         "async def lifespan(socket: Socket) -> None: ...\n",
-        "is a plain async function, and a lifespan is an async context manager",
+        "is a plain async function, but a lifespan must be an async context manager",
     ),
     "a lifespan without yield": (
         "@asynccontextmanager\nasync def lifespan(socket: Socket) -> None: ...\n",
@@ -89,7 +89,7 @@ HANDLERS: dict[str, tuple[str, str]] = {
 } | {
     "the application's state": (
         '@websocket_listener("/bad")\nasync def bad(data: str, state: State) -> None: ...\n',
-        "takes `state` by injection",
+        "takes `state`, which is",
     ),
     "a cached dependency": (
         "async def make() -> list[int]:\n    return []\n\n\n"

@@ -1,4 +1,4 @@
-"""Odd set-ups in which a project is made, checked out and tested; docs/setups.md lists them."""
+"""Unusual set-ups in which a project is made, checked out and tested; docs/setups.md lists them."""
 
 import ctypes
 import json

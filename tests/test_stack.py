@@ -31,7 +31,6 @@ from .npm import install, require_node
 from .rendering import ROOT, check, replace
 from .service import TIMEOUT, Service, running
 from .test_dev_servers import DOCUMENT, SCRIPT
-from .test_fanout import begin
 from .test_readme import fresh_environment
 
 CLIENTS, MESSAGES, POOL = 200, 5, 3
@@ -64,16 +63,6 @@ def uv(project: Path, *command: str) -> None:
         [find_uv_bin(), *command], cwd=project, env=given, capture_output=True, text=True, timeout=240, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        begin(server)
-        yield server
-    finally:
-        server.remove()
 
 
 def project_with_database(project: Path) -> Path:

@@ -79,6 +79,21 @@ export async function use(base: string): Promise<unknown> {
 """
 """An application that uses the client."""
 
+NAMED = """\
+from msgspec import Struct, field
+
+from ..realtime import listener
+
+
+class {message}(Struct, tag="{name}"):
+    area: float = field(name="m²")
+
+
+@listener("/{name}")
+async def {name}(data: {message}) -> {message}: ...
+"""
+"""A listener whose names are none in TypeScript, or the same as those of its own types."""
+
 MISTAKES = [
     ('room: "the lobby?", ', ""),
     ("after: 0", 'after: "0"'),
@@ -107,6 +122,8 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_listener(project, "ask", ASK)
     for name, kind in {"chat": [], "price_feed": ["--class"]}.items():  # their messages have the same names
         check(project, "python", "-m", "my_service.realtime", "new-listener", name, *kind)
+    for name, message in {"eval": "Evaluated", "_1": "First", "area": "AreaSocket"}.items():
+        add_listener(project, name, NAMED.format(name=name, message=message))
     add_listener(project, "exotic", EXOTIC)
     package = project / "src/my_service"
     app = (package / "app.py").read_text()

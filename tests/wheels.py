@@ -49,6 +49,6 @@ def _build_application(folder: Path, slug: str, package: str, secret: bool) -> N
         os.environ[f"{package.upper()}_AUTH_SECRET"] = "x" * 32
     sys.path.insert(0, str(folder / "installed"))
     (command,) = entry_points(group="console_scripts", name=slug)
-    assert command.value == f"{package}.realtime.command:main"
+    assert command.value == f"{package}.__main__:main"
     assert callable(command.load())
     import_module(f"{package}.app").create_app()

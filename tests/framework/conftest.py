@@ -9,6 +9,9 @@ import structlog
 from litestar import Litestar
 from litestar.testing import TestClient
 
+from my_service.realtime.testing import process
+
+from .forked import Popen
 from .recording import Hooks, Serve, build
 
 
@@ -23,6 +26,12 @@ def log() -> Iterator[None]:
 def _no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is telemetry, no stop waits for a collector."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start services sooner than `subprocess` does."""
+    monkeypatch.setattr(process, "Popen", Popen)
 
 
 @pytest.fixture

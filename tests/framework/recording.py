@@ -1,14 +1,19 @@
-"""Hooks that record, and an application that is nothing but sessions and the handlers of one test."""
+"""Hooks that record, an application that is nothing but sessions and handlers, and a loop that does not wait."""
 
+import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import selectors
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
 
+import structlog
 from litestar import Litestar
 from litestar.testing import TestClient
+from structlog.testing import LogCapture
+from structlog.typing import EventDict
 from websockets.sync.client import ClientConnection
 
 from my_service.realtime import Cause, ConnectionInfo, Socket
@@ -49,7 +54,39 @@ def build(hooks: Hooks, *handlers: Any, **limits: Any) -> Litestar:
     return Litestar(list(handlers), plugins=[sessions], logging_config=None, openapi_config=None)
 
 
+@contextmanager
+def capture_logs() -> Generator[list[EventDict]]:
+    """Collect what is logged. Unlike that of structlog, it may begin and end while another thread logs."""
+    capture, processors = LogCapture(), structlog.get_config()["processors"]
+    structlog.configure([capture])
+    try:
+        yield capture.entries
+    finally:
+        structlog.configure(processors)
+
+
 def receive(client: ClientConnection) -> dict[str, Any]:
     """Return the next message of a service in a process of its own."""
     message: dict[str, Any] = json.loads(client.recv(timeout=TIMEOUT))
     return message
+
+
+class SkippingSelector(selectors.DefaultSelector):
+    """Does not wait for a time, but has it pass at once."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.skipped += timeout or 0
+        return super().select(timeout and 0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock runs ahead whenever there is nothing to do."""
+
+    def __init__(self) -> None:
+        self._skipping = SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return super().time() + self._skipping.skipped

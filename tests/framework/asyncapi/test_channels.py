@@ -1,5 +1,6 @@
 """What a listener says about itself stands in the document; what clients receive and it does not say is found."""
 
+import json
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
@@ -7,12 +8,12 @@ import pytest
 from litestar import Litestar
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.testing import TestClient
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from my_service.realtime import ConfigurationError, ErrorMessage, Listener, Socket, listener
 from my_service.realtime.asyncapi.plugin import Documentation
-from my_service.realtime.handlers.route_handler import listener_routes
-from my_service.realtime.testing.observation import UndocumentedMessages
+from my_service.realtime.handlers.listener import listener_routes
+from my_service.realtime.testing.client import UndocumentedMessages
 
 from ..recording import Hooks, build
 
@@ -29,6 +30,16 @@ class Add(Struct, tag="add"):
 
 class Clear(Struct, tag="clear"):
     to: Annotated[int, Meta(ge=5, examples=[7])]
+
+
+class Money:
+    pass
+
+
+class Price(Struct, tag="price"):
+    money: Money | None = None
+    amount: int | float = 1
+    named: int = field(default=1, name="oneOf")
 
 
 class Total(Struct, tag="total"):
@@ -124,6 +135,26 @@ def test_examples_are_made_up_or_those_of_the_message(document: dict[str, Any]) 
         "Clear": [{"payload": {"type": "clear", "to": 7}}],
         "Ping": [{"payload": {"type": "ping"}}],
     }
+
+
+def test_a_value_may_match_several_members_of_a_union() -> None:
+    """As null does of `Money | None`: of a type that msgspec does not know, the schema admits everything."""
+
+    @listener("/", type_decoders=[(lambda kind: kind is Money, lambda _, value: value)])
+    async def handler(data: Price) -> None: ...
+
+    plugin = Documentation("service", "1")
+    app = Litestar([handler], plugins=[plugin])
+    document = plugin.get_asyncapi_schema(app)
+    payload = messages_at(document, "/", "receive")["Price"]["payload"]
+    schema = resolve(document, payload["$ref"])
+    assert {name: len(each.get("anyOf", "")) for name, each in schema["properties"].items()} == {
+        "type": 0,
+        "money": 2,
+        "amount": 2,
+        "oneOf": 0,
+    }
+    assert json.loads(plugin.get_asyncapi_json(app)) == document
 
 
 def test_the_path_and_the_query_are_there(document: dict[str, Any]) -> None:

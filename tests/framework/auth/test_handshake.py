@@ -12,7 +12,6 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.testing import TestClient
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Fanout, Reason, Socket, listener
 from my_service.realtime.auth.plugin import Auth
@@ -20,7 +19,7 @@ from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
 
-from ..recording import Hooks
+from ..recording import Hooks, capture_logs
 from .tokens import SECRET, bearer, by_hand, claims, token
 
 Server = TestClient[Litestar]
@@ -186,9 +185,10 @@ def test_a_user_has_so_many_connections_and_no_more(server: Server, hooks: Hooks
     assert ask(server, headers=bearer(token("ada"))).startswith("ada")
 
 
-def test_a_user_that_is_not_utf_8_is_a_token_that_is_not_valid(server: Server) -> None:
-    assert refused(server, headers=bearer(token("ada\ud800"))) == "the token is not valid: its user is not UTF-8"
-    assert server.post("/logout", headers=bearer(token("\udfff"))).status_code == 401
+@pytest.mark.parametrize("encoded", [token("ada\ud800"), token(jti="\ud800")])
+def test_a_user_or_an_id_that_is_not_utf_8_is_a_token_that_is_not_valid(server: Server, encoded: str) -> None:
+    assert refused(server, headers=bearer(encoded)) == "the token is not valid: its user or id is not UTF-8"
+    assert server.post("/logout", headers=bearer(encoded)).status_code == 401
 
 
 def test_a_get_says_why_a_handshake_would_be_refused(server: Server, hooks: Hooks) -> None:

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from litestar import Litestar
 from litestar.exceptions import NotAuthorizedException, ServiceUnavailableException, WebSocketDisconnect
 from litestar.testing import TestClient
-from structlog.testing import capture_logs
 
 from my_service.realtime.auth import provider
 from my_service.realtime.auth.authenticator import Authenticator
@@ -27,6 +26,7 @@ from my_service.realtime.errors import SettingsError
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
 
+from ..recording import capture_logs
 from .provider import PRIVATE, KeyServer, key_server, public, signed
 from .tokens import bearer, by_hand, token
 
@@ -299,7 +299,10 @@ def test_a_discovery_that_leads_astray_is_not_followed(keys: KeyServer, document
         ({"auth_jwks_url": "login.example/keys"}, "AUTH_JWKS_URL: 'login.example/keys' is not an https URL"),
         ({"auth_jwks_url": "file:///keys"}, "AUTH_JWKS_URL: 'file:///keys' is not an https URL"),
         ({"auth_jwks_url": "http://127.0.0.1.example/"}, "AUTH_JWKS_URL: 'http://127.0.0.1.example/' is not an https"),
-        ({"auth_issuer": "us"}, "AUTH_SECRET: the secret is missing, and AUTH_ISSUER leads to no keys: 'us' is not an"),
+        (
+            {"auth_issuer": "us"},
+            "AUTH_SECRET: the secret is missing, and AUTH_ISSUER cannot be used to find keys: 'us' is not an",
+        ),
         ({}, "AUTH_SECRET: the secret is missing; generate one with: python -c"),
         (
             {"auth_jwks_url": "https://login.example/keys", "auth_secret": "short"},

@@ -11,7 +11,7 @@ from litestar.testing import TestClient
 
 from my_service.realtime import Cause, ConnectionInfo, Fanout, Socket, listener
 from my_service.realtime.auth.plugin import Auth
-from my_service.realtime.checks.hooks import check_hooks
+from my_service.realtime.checks.definitions import check_hooks
 from my_service.realtime.errors import ConfigurationError
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.settings import Settings

@@ -15,9 +15,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from my_service.realtime.auth.settings import AuthSettings
 from my_service.realtime.settings import PREFIX
-from my_service.realtime.testing import TIMEOUT, Service, Start, run
+from my_service.realtime.testing import TIMEOUT, Service, Start
 from my_service.realtime.testing.process import environment_with
 
+from ..forked import run
 from .tokens import bearer, token
 
 
@@ -72,7 +73,7 @@ def test_no_token_is_in_any_line_of_the_log(start: Start) -> None:
         service.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=TIMEOUT)
-    assert service.process.wait() == 0
+    assert service.process.wait(TIMEOUT) == 0
     service.wait_for("drained")
     for encoded in (good, expired, foreign):
         assert [part for part in encoded.split(".") if part in str(service.log)] == []
@@ -86,7 +87,7 @@ def test_the_addresses_for_those_who_run_it_need_no_token(client: TestClient[Lit
 
 
 @pytest.mark.parametrize(
-    ("secret", "complaint"), [("", "the secret is missing"), ("short", "the secret has 5 bytes, and 32 are needed")]
+    ("secret", "complaint"), [("", "the secret is missing"), ("short", "the secret has 5 bytes but needs 32")]
 )
 def test_without_a_good_secret_it_does_not_start(secret: str, complaint: str, tmp_path: Path) -> None:
     status, written = run("--port", "0", cwd=tmp_path, auth_secret=secret)
@@ -112,7 +113,7 @@ def test_the_command_makes_a_token(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_command_writes_claims_beside_the_user(tmp_path: Path) -> None:
-    claims = ["role=agent", "level=3", 'teams=["red"]', "sub=eve", "note=a=b"]
+    claims = ["role=agent", "level=3", 'teams=["red"]', "note=a=b"]
     options = [each for claim in claims for each in ("--claim", claim)]
     made = jwt.decode(
         signed_by_command(*options, cwd=tmp_path).stdout.strip(), AuthSettings.for_tests["auth_secret"], ["HS256"]
@@ -120,7 +121,13 @@ def test_the_command_writes_claims_beside_the_user(tmp_path: Path) -> None:
     own = {name: made.pop(name) for name in ("sub", "iat", "exp", "jti")}
     assert own["sub"] == "grace"
     assert made == {"role": "agent", "level": 3, "teams": ["red"], "note": "a=b"}
-    assert "must be NAME=VALUE" in signed_by_command("--claim", "role", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("claim", ["role", "=agent", "sub=eve", "exp=1"])
+def test_the_command_refuses_a_claim_that_would_be_ignored(claim: str, tmp_path: Path) -> None:
+    refused = signed_by_command("--claim", claim, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "must be NAME=VALUE, as in role=agent; USER sets sub, and --seconds exp" in refused.stderr
 
 
 def test_the_command_needs_a_secret_also_beside_a_provider(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ Litestar lets each of them through; most answer every client with a bare 403 the
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from litestar import Controller, Litestar, Router, get, websocket
+from litestar import Controller, Litestar, Request, Router, get, websocket
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener, websocket_listener
+from litestar.testing import TestClient
 
 from my_service.realtime import (
     Cause,
@@ -25,6 +27,7 @@ from my_service.realtime import (
     connection_lifespan,
     listener,
 )
+from my_service.realtime.testing import credentials
 from my_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,6 +95,11 @@ async def with_unimportable_annotation(socket: Socket, price: "Decimal") -> Asyn
     yield
 
 
+@asynccontextmanager
+async def with_the_cause(socket: Socket, cause: Cause) -> AsyncGenerator[None, None]:
+    yield
+
+
 @contextmanager
 def synchronous(socket: Socket) -> Generator[None]:
     yield
@@ -117,8 +125,9 @@ LIFESPANS: list[tuple[Any, str, str]] = [
     (without_parameter_annotation, "has a parameter 'socket' without an annotation", "annotate socket"),
     (without_return_annotation, "is a lifespan without a return annotation", "AsyncGenerator[None, None]"),
     (with_wrong_return_annotation, "is a lifespan annotated to return None", "AsyncGenerator[None, None]"),
-    (with_wrong_socket_annotation, "has its parameter 'socket' annotated as str", "socket: Socket"),
+    (with_wrong_socket_annotation, "has a parameter 'socket' annotated as str", "socket: Socket"),
     (with_unimportable_annotation, "annotated with 'Decimal', which does not exist at run time", "TYPE_CHECKING"),
+    (with_the_cause, "has a parameter 'cause', which is not available in the lifespan", "socket: Socket"),
     (synchronous, "is a synchronous context manager", "@asynccontextmanager"),
     (wrongly_decorated, "is a synchronous context manager", "@asynccontextmanager"),
     (Resource, "is a class", "@asynccontextmanager"),
@@ -159,7 +168,13 @@ def right_function(socket: Socket) -> Resource:
     return Resource(socket)
 
 
-@pytest.mark.parametrize("lifespan", [right, right_function, connection_lifespan])
+class Pool:
+    @asynccontextmanager
+    async def of_an_object(self, socket: Socket) -> AsyncGenerator[None, None]:
+        yield
+
+
+@pytest.mark.parametrize("lifespan", [right, right_function, connection_lifespan, Pool().of_an_object])
 def test_what_is_right_starts(lifespan: Any) -> None:
     @websocket_listener("/plain", connection_lifespan=lifespan, opt={"allow": ["unmanaged"]})
     async def plain(data: str) -> None: ...
@@ -168,7 +183,7 @@ def test_what_is_right_starts(lifespan: Any) -> None:
 
 
 class TestSharedState:
-    MISTAKE = "that is the application's state, and every connection shares it"
+    MISTAKE = "which is the application's state and shared by all connections"
     FIX = "add a field to Connection"
 
     def test_in_a_listener(self) -> None:
@@ -235,8 +250,8 @@ async def make_counter() -> list[int]:
 
 
 class TestCachedDependency:
-    MISTAKE = "with use_cache=True: the first connection's value goes to every later one"
-    FIX = 'leave use_cache out; one connection gets one value all the same. To share it, add opt={"allow": ["'
+    MISTAKE = "with use_cache=True, so all connections get the value of the first one"
+    FIX = 'remove use_cache; each connection still gets only one value. To share the value, add opt={"allow": ["'
 
     def test_of_a_handler(self) -> None:
         @listener("/", dependencies={"counter": Provide(make_counter, use_cache=True)})
@@ -315,6 +330,16 @@ class TestUnknownKeyword:
             Misnamed,
         )
 
+    def test_of_the_first_hook(self) -> None:
+        class Misnamed(Listener):
+            path = "/"
+
+            async def on_receive(self, data: str) -> None: ...
+
+            async def on_connect(self) -> None: ...
+
+        refused("Misnamed.on_connect", "is never called", "rename it to on_accept", Misnamed)
+
     def test_of_an_attribute(self) -> None:
         class Misnamed(Listener):
             path = "/"
@@ -341,13 +366,18 @@ class TestConnectionWhereThereIsNone:
         @websocket_listener("/")
         async def homeless(data: str, connection: NamedDependency[ConnectionInfo]) -> None: ...
 
-        refused("homeless", "asks for `connection` outside connection_lifespan", "use @listener", homeless)
+        refused("homeless", "asks for `connection` but runs without connection_lifespan", "use @listener", homeless)
 
     def test_in_an_http_handler(self) -> None:
         @get("/homeless")
         async def homeless(connection: NamedDependency[ConnectionInfo]) -> None: ...
 
-        refused("homeless", "asks for `connection` in an HTTP handler", "only a WebSocket has a Connection", homeless)
+        refused(
+            "homeless",
+            "asks for `connection` in an HTTP handler",
+            "only WebSocket handlers have a Connection",
+            homeless,
+        )
 
 
 class TestListener:
@@ -364,14 +394,95 @@ class TestListener:
             @listener("/")
             async def deaf() -> None: ...
 
+    def test_is_no_partial(self) -> None:
+        async def greet(greeting: str, data: str) -> str:
+            return greeting + data
+
+        with pytest.raises(ConfigurationError, match=r"greet .*line \d+.* as a functools.partial"):
+            listener("/")(partial(greet, greeting="hi"))
+
+    @pytest.mark.parametrize("concurrency", ["4", 1.5, 0, True])
+    def test_has_an_integer_as_concurrency(self, concurrency: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r"greet .*line \d+.* has concurrency"):
+
+            @listener("/", concurrency=concurrency)
+            async def greet(data: str) -> None: ...
+
+    def test_has_names_for_its_scopes(self) -> None:
+        scopes: Any = [undecorated]
+        with pytest.raises(ConfigurationError, match=r"greet .*line \d+.* has a list as per_message"):
+
+            @listener("/", per_message=scopes)
+            async def greet(data: str) -> None: ...
+
+    def test_has_a_lifespan_that_is_not_called_yet(self) -> None:
+        called: Any = right(cast("Any", None))
+        with pytest.raises(ConfigurationError, match=r"right .*line \d+.* is called where it is passed as a lifespan"):
+
+            @listener("/", connection_lifespan=called)
+            async def greet(data: str) -> None: ...
+
+    @pytest.mark.parametrize("lifespan", ["right", 7])
+    def test_has_a_function_as_lifespan(self, lifespan: Any) -> None:
+        with pytest.raises(ConfigurationError, match="is passed as connection_lifespan but is not an async context"):
+
+            @listener("/", connection_lifespan=lifespan)
+            async def greet(data: str) -> None: ...
+
     def test_takes_all_by_name(self) -> None:
         async def positional(data: str, /) -> None: ...
 
         async def several(data: str, *words: str) -> None: ...
 
         for function, name in ((positional, "data"), (several, "words")):
-            with pytest.raises(ConfigurationError, match=f"parameter '{name}' that cannot be passed by its name"):
+            with pytest.raises(ConfigurationError, match=f"parameter '{name}' that cannot be passed by keyword"):
                 listener("/")(function)
+
+    def test_takes_nothing_of_an_http_request(self) -> None:
+        with pytest.raises(ConfigurationError, match="'request', which is not available in the listener of a Web"):
+
+            @listener("/")
+            async def asking(data: str, request: Request[Any, Any, Any]) -> None: ...
+
+    def test_has_hooks_without_a_message(self) -> None:
+        class Early(Listener):
+            path = "/"
+
+            async def on_accept(self, data: str) -> None: ...
+
+            async def on_receive(self, data: str) -> None: ...
+
+        with pytest.raises(ConfigurationError, match="'data', which is not available in the on_accept of a WebSocket"):
+            start(Early)
+
+    def test_has_a_cause_only_when_the_connection_has_ended(self) -> None:
+        class Early(Listener):
+            path = "/"
+
+            async def on_accept(self, cause: Cause) -> None: ...
+
+            async def on_receive(self, data: str) -> None: ...
+
+        class Renaming(Listener):
+            path = "/"
+
+            async def on_disconnect(self, why: Cause) -> None: ...
+
+            async def on_receive(self, data: str) -> None: ...
+
+        @listener("/")
+        async def asking(data: str, cause: Cause | None) -> None: ...
+
+        with pytest.raises(ConfigurationError, match="'cause', which is not available in the on_accept of a WebSocket"):
+            start(Early)
+        fix = "take it as `cause` in on_disconnect, and read connection.cause elsewhere"
+        refused(
+            "Renaming.on_disconnect",
+            "has a parameter 'why', but no value of its type is injected under this name",
+            fix,
+            Renaming,
+        )
+        refused("asking", "has a parameter 'cause', but no value of its type is injected under this name", fix, asking)
 
     def test_has_no_mutable_attribute(self) -> None:
         class Sharing(Listener):
@@ -387,13 +498,11 @@ class TestListener:
         class Demanding(ConnectionInfo):
             name: str
 
-        with pytest.raises(
-            ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give each of its fields a default"
-        ):
+        with pytest.raises(ConfigurationError, match=r"(?s)Demanding .*line \d+.*'name'.*give every field a default"):
             Realtime(Settings(), Demanding, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_the_connection_must_have_an_id(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection and not a ConnectionInfo"):
+        with pytest.raises(ConfigurationError, match=r"(?s)is the state of a connection but has no id"):
             Realtime(Settings(), dict, HOOKS)  # type: ignore[arg-type]  # pyright: ignore
 
     def test_what_the_framework_passes_to_a_hook_needs_no_annotation(self) -> None:
@@ -416,3 +525,20 @@ class TestListener:
             ConfigurationError, match=r"short .*line \d+.*cannot be called as short\(socket, connection\)"
         ):
             Realtime(Settings(), ConnectionInfo, SimpleNamespace(on_accept=short, on_disconnect=on_disconnect))
+
+
+@asynccontextmanager
+async def of_a_pool(socket: Socket, pool: str = "none") -> AsyncGenerator[None, None]:
+    await socket.send_text(pool)
+    yield
+
+
+def test_what_a_partial_binds_is_no_query_parameter() -> None:
+    @listener("/", connection_lifespan=partial(of_a_pool, pool="mine"))
+    async def echo(data: str) -> None: ...
+
+    with (
+        TestClient(start(echo)) as client,
+        client.websocket_connect("/?pool=theirs", headers=credentials()) as socket,
+    ):
+        assert socket.receive_text(timeout=20) == "mine"

@@ -51,7 +51,8 @@ def test_what_has_both_is_right(given: Any) -> None:
             "on_disconect (hooks.py, line 2) is never called.\nFix: rename it to on_disconnect",
         ),
         (f"{ACCEPT}{DISCONNECT}def on_acept(): ...\n", "on_acept (hooks.py, line 3) is never called"),
-        (f"{ACCEPT[6:]}{DISCONNECT}", "on_accept (hooks.py, line 1) is a hook and not an async function"),
+        (f"{DISCONNECT}def on_connect(): ...\n", "is never called.\nFix: rename it to on_accept"),
+        (f"{ACCEPT[6:]}{DISCONNECT}", "on_accept (hooks.py, line 1) is a hook but not an async function"),
         (
             f"{ACCEPT}async def on_disconnect(socket): ...\n",
             "on_disconnect (hooks.py, line 2) cannot be called as on_disconnect(socket, connection, cause)",
@@ -76,5 +77,5 @@ async def takes_an_argument(pool: object) -> None: ...
 
 @pytest.mark.parametrize("function", [takes_an_argument, print, None, lambda: None])
 def test_what_ready_cannot_await_is_refused(function: Any) -> None:
-    with pytest.raises(ConfigurationError, match="is given as ready= and is not an async function without arguments"):
+    with pytest.raises(ConfigurationError, match="is passed in ready= but is not an async function without parameters"):
         Realtime(Settings(), Connection, hooks, ready=[function])

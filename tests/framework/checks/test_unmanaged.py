@@ -74,7 +74,8 @@ def test_it_is_refused(handler: Any, in_router: bool) -> None:
     message = str(error.value)
     assert "test_unmanaged.py, line " in message
     assert f"handles {path} without connection_lifespan, so no hook runs for its connections" in message
-    assert 'To go without, add opt={"allow": ["unmanaged"]}' in message
+    assert "@websocket_listener with connection_lifespan=connection_lifespan." in message  # the others do not take it
+    assert 'To run without it, add opt={"allow": ["unmanaged"]}' in message
     assert f"unmanaged=['{path}']" in message
     start(given, unmanaged=[path])
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from my_service.realtime.errors import SettingsError
 from my_service.realtime.fanout.broker import FanoutUnavailableError
@@ -26,7 +25,7 @@ from my_service.realtime.settings import PACKAGE, PREFIX
 from my_service.realtime.testing import TIMEOUT, Start, credentials
 from my_service.settings import Settings
 
-from ..recording import receive
+from ..recording import capture_logs, receive
 
 MIB = 1024**2
 PASSWORD = "secret"  # noqa: S105
@@ -270,7 +269,7 @@ class EngineTests:
         asyncio.run(asyncio.wait_for(remember(), TIMEOUT))
 
     def test_the_state_of_a_member_is_one_on_all_nodes_and_ends_with_the_last(self, engine: Server) -> None:
-        settings = Settings(fanout_url=engine.url)
+        settings = Settings(fanout_url=engine.url, presence_state_seconds=0)
 
         async def change() -> None:
             async with (
@@ -298,6 +297,82 @@ class EngineTests:
                 assert messages == [HELLO, b"2", b"3", b"said", forged, b"4", b"joined"]
 
         asyncio.run(asyncio.wait_for(change(), TIMEOUT))
+
+    def test_of_many_states_on_two_nodes_one_is_published_in_its_time_and_the_latest_when_it_is_over(
+        self, engine: Server
+    ) -> None:
+        patient = Settings(fanout_url=engine.url, presence_state_seconds=3600)
+
+        async def change() -> None:
+            async with (
+                receiving(self.backend, patient, "hall") as (one, received),
+                receiving(self.backend, patient) as (two, _),
+                receiving(self.backend, Settings(fanout_url=engine.url, presence_state_seconds=0)) as (later, _),
+            ):
+                for node in (one, two):
+                    await node.join_presence("hall", "ada", b"", b"left")
+                assert await one.set_presence_state("hall", "ada", b"1") == 0
+                assert await two.set_presence_state("hall", "ada", b"1") == 0, "it is published already"
+                for node, state in ((one, b"2"), (two, b"3"), (one, b"1"), (one, b"1")):
+                    assert 0 < await node.set_presence_state("hall", "ada", state) <= 3600
+                    assert (await one.members("hall")).states == {"ada": state}
+                await two.publish("hall", b"said")
+                assert [(await received.get()).data for _ in range(2)] == [b"1", b"said"]
+                for node in (later, later, one):  # whoever asks first, and whoever asks again
+                    assert await node.set_presence_state("hall", "ada") == 0
+                await two.set_presence_state("hall", "ada", b"5")
+                for node in (one, two):
+                    await node.leave_presence("hall", "ada")
+                assert await later.set_presence_state("hall", "ada") == 0
+                await one.join_presence("hall", "ada", b"", b"")
+                assert await one.set_presence_state("hall", "ada", b"6") == 0, "one who comes anew has no past"
+                assert [(await received.get()).data for _ in range(4)] == [b"1", b"5", b"left", b"6"], (
+                    "who came while 2 or 3 was kept has been told of it, so 1 is published again; 5 as a node is left"
+                )
+
+        asyncio.run(asyncio.wait_for(change(), TIMEOUT))
+
+    def test_a_state_that_waits_is_published_when_its_node_stops(self, engine: Server) -> None:
+        """While its member is on another node too: nobody else would publish it later."""
+        settings = Settings(fanout_url=engine.url, presence_state_seconds=3600)
+
+        async def stop() -> None:
+            async with receiving(self.backend, settings, "hall") as (one, received):
+                await one.join_presence("hall", "ada", b"", b"left")
+                async with receiving(self.backend, settings) as (two, _):
+                    await two.join_presence("hall", "ada", b"", b"left")
+                    for state in (b"published", b"waits"):
+                        await two.set_presence_state("hall", "ada", state)
+                    two.leave_presence("hall", "ada")
+                await one.publish("hall", b"said")
+                assert (await received.get()).data == b"published"
+                assert [(await received.get()).data, (await one.members("hall")).states] == [
+                    b"waits",
+                    {"ada": b"waits"},
+                ]
+
+        asyncio.run(asyncio.wait_for(stop(), TIMEOUT))
+
+    def test_a_state_that_waits_while_the_engine_is_unavailable_is_published_later(self, engine: Server) -> None:
+        settings = Settings(fanout_url=engine.url, presence_state_seconds=0, publish_seconds=0.2)
+        patient = Settings(fanout_url=engine.url, presence_state_seconds=3600)
+
+        async def outage() -> None:
+            async with (
+                receiving(self.backend, settings, "hall") as (one, received),
+                receiving(self.backend, patient) as (two, _),
+            ):
+                for node, state in ((one, b"1"), (two, b"2")):
+                    await node.join_presence("hall", "ada", b"", b"")
+                    await node.set_presence_state("hall", "ada", state)
+                assert (await received.get()).data == b"1"
+                await asyncio.to_thread(engine.kill)
+                with pytest.raises(FanoutUnavailableError):
+                    await one.set_presence_state("hall", "ada")
+                await asyncio.to_thread(engine.start)
+                assert (await received.get()).data == b"2"
+
+        asyncio.run(asyncio.wait_for(outage(), TIMEOUT))
 
     def test_a_node_restores_its_states_and_not_over_newer_ones_of_others(self, engine: Server) -> None:
         settings = Settings(fanout_url=engine.url, publish_seconds=1)
@@ -339,7 +414,7 @@ class EngineTests:
         self, engine: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys.modules[self.backend.__module__], "EXPIRE_SECONDS", 0, raising=False)
-        settings = Settings(fanout_url=engine.url, presence_seconds=1)
+        settings = Settings(fanout_url=engine.url, presence_seconds=1, presence_state_seconds=3600)
 
         async def receive(events: AsyncIterator[Event | None]) -> None:
             async for _ in events:
@@ -351,12 +426,16 @@ class EngineTests:
             dead, alive = nodes
             try:
                 await dead.heartbeat()
+                for node in nodes:
+                    await node.apply([PresenceJoin(channel="other", member="ada", joined=b"", left=b"left")])
+                for state in (b"published", b"waits"):
+                    await dead.apply([PresenceState(channel="other", member="ada", state=state)])
                 for start in range(0, 600, 200):
                     members = [f"{number}" for number in range(start, start + 200)]
                     await dead.apply(
                         [PresenceJoin(channel="hall", member=each, joined=b"", left=b"left") for each in members]
                     )
-                while len(left := await dead.registered_members()) == 600:
+                while len(left := await dead.registered_members()) == 601:
                     await alive.heartbeat()
                 assert left, "all at once"
                 assert not (await dead.heartbeat()).known
@@ -367,6 +446,11 @@ class EngineTests:
                     await alive.heartbeat()
                 [history] = await alive.apply([ReadHistory(channel="hall", after=0)])
                 assert history.sequence - history.began == 600, "not each left once"
+                [history] = await alive.apply([ReadHistory(channel="other", after=0)])
+                assert [message.data for message in history.messages] == [b"published", b"waits"]
+                await dead.apply([PresenceJoin(channel="hall", member="eve", joined=b"", left=b"left")])
+                await alive.heartbeat()
+                assert not await dead.registered_members(), "it joins before it notices that it was taken for dead"
             finally:
                 for task in receiving:
                     task.cancel()
@@ -477,9 +561,7 @@ class EngineTests:
     def test_a_secret_is_long_and_there_where_tokens_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{PREFIX}FANOUT_URL")
         for secrets in ("short", f"{'s' * 32},short"):
-            with pytest.raises(
-                SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes, and 32 are needed"
-            ):
+            with pytest.raises(SettingsError, match=f"{PREFIX}FANOUT_SECRET: the secret has 5 bytes but needs 32"):
                 Settings.load(fanout_secret=secrets)
         settings = Settings.load(fanout_secret=f"{'s' * 32}, {'t' * 32}")
         assert "ssss" not in repr(settings)

@@ -13,6 +13,8 @@ from my_service.realtime.fanout.engine.send_queue import SendQueue
 from my_service.realtime.fanout.engine.signatures import Signer
 from my_service.realtime.fanout.messages import History, Message
 
+from ..recording import SkippingLoop
+
 TIMEOUT = 20
 
 
@@ -87,3 +89,20 @@ def test_what_fails_twice_fails_alone() -> None:
         assert [isinstance(outcome, FanoutUnavailableError) for outcome in outcomes] == [False, True, False, False]
 
     asyncio.run(asyncio.wait_for(send(), TIMEOUT))
+
+
+def test_what_waits_behind_what_was_cancelled_fails_in_time() -> None:
+    async def wait() -> None:
+        queue = SendQueue(1)
+        results: list[asyncio.Future[int]] = []
+        for _ in range(3):
+            results.append(queue.submit(Publish(channel="hall", data=b"1")))
+            await asyncio.sleep(0.1)
+        first, cancelled, last = results
+        cancelled.cancel()
+        for result in (first, last):
+            with pytest.raises(FanoutUnavailableError):
+                await result
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        runner.run(asyncio.wait_for(wait(), TIMEOUT))

@@ -1,7 +1,6 @@
 """The supervisor notices what fails, and stops, whatever a driver does at that moment."""
 
 import asyncio
-import selectors
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,8 @@ from my_service.realtime.fanout.engine.send_queue import ENGINE_SECONDS, SendQue
 from my_service.realtime.fanout.engine.signatures import Signer
 from my_service.realtime.fanout.engine.subscriptions import Subscriptions
 from my_service.realtime.fanout.engine.supervisor import Supervisor
+
+from ..recording import SkippingLoop
 
 TIMEOUT = 5
 
@@ -57,27 +58,6 @@ class FallsSilent(BreaksWhenCancelled):
             await asyncio.Event().wait()
         FallsSilent.answered_at = asyncio.get_running_loop().time()
         return Heartbeat("", known=True)
-
-
-class SkippingSelector(selectors.DefaultSelector):
-    """Does not wait for a time, but has it pass at once."""
-
-    skipped = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.skipped += timeout or 0
-        return super().select(timeout and 0)
-
-
-class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock runs ahead whenever there is nothing to do."""
-
-    def __init__(self) -> None:
-        self._skipping = SkippingSelector()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return super().time() + self._skipping.skipped
 
 
 class NobodyHere:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from litestar.params import FromPath
 from litestar.testing import TestClient
 from msgspec import Struct
 
-from my_service.realtime import ConnectionInfo, Fanout, FanoutUnavailableError, Listener, Socket
+from my_service.realtime import Cause, ConnectionInfo, Fanout, FanoutUnavailableError, Listener, Socket
+from my_service.realtime.fanout.broker import Dispatch
 from my_service.realtime.fanout.memory import MemoryBroker
 from my_service.realtime.fanout.messages import History
 from my_service.realtime.sessions.plugin import Sessions
@@ -34,6 +36,18 @@ class FailingBroker(MemoryBroker):
     """Cannot do something for so many times."""
 
     failures = 0
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.threads: set[int] = set()
+
+    async def start(self, dispatch: Dispatch) -> None:
+        self.home = get_ident()
+        await super().start(dispatch)
+
+    def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
+        self.threads.add(get_ident())
+        return super().publish(channel, data, exclude)
 
     def _fail(self) -> None:
         if self.failures:
@@ -57,6 +71,11 @@ class FailingBroker(MemoryBroker):
         return failed
 
 
+async def never() -> AsyncGenerator[Said, None]:
+    await asyncio.Event().wait()
+    yield Said("never")
+
+
 class Room(Listener):
     """Does what it is told, and answers how that went."""
 
@@ -75,6 +94,21 @@ class Room(Listener):
                     await fanout.track(socket, room, joined=Said("joined"), left=Said("left"))
                 case "untrack":
                     fanout.untrack(socket, room)
+                case "cancel one of two joins" | "cancel a join after joining anew":
+                    one = asyncio.create_task(fanout.join(socket, room, first=never()))
+                    await asyncio.sleep(0)
+                    if "anew" in data:
+                        await fanout.leave(socket, room)
+                    other = asyncio.create_task(fanout.join(socket, room))
+                    await asyncio.sleep(0)
+                    one.cancel()
+                    await asyncio.gather(one, return_exceptions=True)
+                    await other
+                case "untrack while tracking" | "leave while tracking":
+                    tracking = asyncio.create_task(fanout.track(socket, room))
+                    await asyncio.sleep(0)
+                    await fanout.leave(socket, room) if "leave" in data else fanout.untrack(socket, room)
+                    await tracking
                 case "leave":
                     await fanout.leave(socket, room)
                 case "present":
@@ -109,7 +143,7 @@ def rooms(broker: FailingBroker) -> Iterator[TestClient[Litestar]]:
     settings = Settings(max_messages_per_second=0)
     hooks = Hooks()
     app = Litestar(
-        [Room, Late, thread],
+        [Room, Late, thread, loop],
         plugins=[Fanout(settings, broker), Sessions(settings, ConnectionInfo, hooks)],
         type_encoders={complex: lambda number: [number.real, number.imag]},
         logging_config=None,
@@ -137,6 +171,24 @@ def test_after_a_join_that_failed_joining_again_is_not_deaf(
         assert '"hi"' in client.receive_text(timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize("two", ["cancel one of two joins", "cancel a join after joining anew"])
+def test_of_two_joins_one_may_fail_and_the_other_is_not_deaf(rooms: TestClient[Litestar], two: str) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        assert say(client, two) == "done"
+        client.send_text("hi")
+        assert '"hi"' in client.receive_text(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("end", ["untrack while tracking", "leave while tracking"])
+def test_who_is_untracked_while_tracking_is_not_present_and_can_be_tracked_again(
+    rooms: TestClient[Litestar], end: str
+) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        assert [say(client, text) for text in (end, "present")] == ["done", "0"]
+        assert [say(client, text) for text in ("track", "present")] == ["done", "1"]
+        assert [say(client, text) for text in ("untrack", "present")] == ["done", "0"]
+
+
 def test_after_a_track_that_failed_tracking_works(rooms: TestClient[Litestar], broker: FailingBroker) -> None:
     with rooms.websocket_connect("/hall") as witness:
         assert say(witness, "join") == "done"
@@ -157,6 +209,59 @@ def test_presence_ends_before_the_connection_does(rooms: TestClient[Litestar], e
             assert say(client, "present") == "0"
         texts = [witness.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
         assert texts == ["joined", "left", "joined", "left"]
+
+
+def test_what_on_disconnect_joins_is_left_and_after_the_end_nothing_can_be_joined() -> None:
+    class Late(Hooks):
+        async def on_accept(self, socket: Socket, connection: ConnectionInfo) -> None:
+            await fanout.join(socket, "hall")
+            sockets.append(socket)
+
+        async def on_disconnect(self, socket: Socket, connection: ConnectionInfo, cause: Cause) -> None:
+            await fanout.join(socket, "hall")
+
+    sockets: list[Socket] = []
+    fanout, sessions = Fanout(Settings()), Sessions(Settings(), ConnectionInfo, Late())
+    app = Litestar([Room], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
+    with TestClient(app) as client, client.portal() as portal:
+        with client.websocket_connect("/hall") as connection:
+            assert say(connection, "join") == "done"
+        assert portal.call(sessions.registry.wait_empty, TIMEOUT)
+        assert not fanout.channels
+        with pytest.raises(RuntimeError, match="after its end"):
+            portal.call(fanout.join, sockets[0], "hall")
+        assert not fanout.channels
+
+
+def test_who_is_tracked_while_the_connection_ends_is_not_present_afterwards() -> None:
+    """By a task that does not end with the connection."""
+
+    class Slow(MemoryBroker):
+        def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
+            asked.set()
+            told = super().join_presence(channel, member, joined, left)
+            return asyncio.ensure_future(self._after_the_end(told))
+
+        async def _after_the_end(self, told: asyncio.Future[int]) -> int:
+            await sessions.registry.wait_empty(TIMEOUT)
+            return await told
+
+    class Kept(Hooks):
+        async def on_accept(self, socket: Socket, connection: ConnectionInfo) -> None:
+            sockets.append(socket)
+
+    sockets: list[Socket] = []
+    asked = Event()
+    fanout = Fanout(Settings(), Slow(Settings()))
+    sessions = Sessions(Settings(), ConnectionInfo, Kept())
+    app = Litestar([Room], plugins=[fanout, sessions], logging_config=None, openapi_config=None)
+    with TestClient(app) as client, client.portal() as portal:
+        with client.websocket_connect("/hall") as connection:
+            assert say(connection, "join") == "done"
+            tracking = portal.start_task_soon(fanout.track, sockets[0], "hall")
+            assert asked.wait(TIMEOUT)
+        tracking.result(TIMEOUT)
+        assert portal.call(fanout.present, "hall") == []
 
 
 @pytest.mark.parametrize("after", [-1, 2**53, 2**63, 2**64, 10**400])
@@ -199,10 +304,23 @@ def thread(fanout: NamedDependency[Fanout]) -> dict[str, int]:
     return {"later": fanout.publish(Said("second"), "hall").result() - first}
 
 
-def test_in_a_thread_publish_returns_when_the_message_is_on_its_way(rooms: TestClient[Litestar]) -> None:
+@get("/loop", sync_to_thread=True)
+def loop(fanout: NamedDependency[Fanout]) -> dict[str, int]:
+    async def publish() -> int:
+        first = await fanout.publish(Said("first"), "hall")
+        return await fanout.publish(Said("second"), "hall") - first
+
+    return {"later": asyncio.run(publish())}
+
+
+@pytest.mark.parametrize("path", ["/thread", "/loop"])
+def test_in_a_thread_publish_returns_when_the_message_is_on_its_way(
+    rooms: TestClient[Litestar], broker: FailingBroker, path: str
+) -> None:
     with rooms.websocket_connect("/hall") as client:
         assert say(client, "join") == "done"
-        assert rooms.get("/thread").json() == {"later": 1}
+        assert rooms.get(path).json() == {"later": 1}
+        assert broker.threads == {broker.home}, "it is not made for other threads"
         assert [client.receive_json(timeout=TIMEOUT)["text"] for _ in range(2)] == ["first", "second"]
 
 

@@ -32,6 +32,10 @@ class Other(Struct, tag="other"):
     text: str
 
 
+class Listed(Struct, tag="listed"):
+    id: list[int]
+
+
 class Points(Struct, tag="points", array_like=True):
     numbers: list[int]
 
@@ -44,22 +48,36 @@ class Room(Listener):
     async def on_accept(
         self,
         socket: Socket,
+        connection: NamedDependency[ConnectionInfo],
         room: FromPath[str],
         fanout: NamedDependency[Fanout],
         after: FromQuery[int | None] = None,
         key: FromQuery[str] = "id",
+        leaving: FromQuery[bool] = False,
     ) -> None:
+        closed = False
+
         async def rows() -> AsyncGenerator[Old, None]:
-            yield Old(UUID(int=1))
-            for number in (1, 2):
-                await fanout.publish(Said(UUID(int=number)), room)
-            yield Old(UUID(int=3))
+            nonlocal closed
+            try:
+                yield Old(UUID(int=1))
+                if leaving:
+                    await fanout.leave(socket, room)
+                for number in (1, 2):
+                    await fanout.publish(Said(UUID(int=number)), room)
+                yield Old(UUID(int=3))
+            finally:
+                closed = True
 
-        await fanout.join(socket, room, first=rows(), after=after, key=key)
+        try:
+            await fanout.join(socket, room, first=rows(), after=after, key=key)
+        finally:
+            await connection.send(Other(f"closed: {closed}"))
 
-    async def on_receive(self, data: str, room: FromPath[str], fanout: NamedDependency[Fanout]) -> None:
-        for message in (Said(UUID(int=3)), Other("no key"), Points([1]), Said(UUID(int=4))):
+    async def on_receive(self, data: str, room: FromPath[str], fanout: NamedDependency[Fanout]) -> Other:
+        for message in (Said(UUID(int=3)), Other("no key"), Points([1]), Listed([1]), Said(UUID(int=4))):
             await fanout.publish(message, room)
+        return Other("done")
 
 
 @pytest.fixture
@@ -74,14 +92,25 @@ def rooms() -> Iterator[TestClient[Litestar]]:
 def test_what_is_sent_first_is_not_sent_again(rooms: TestClient[Litestar], query: str) -> None:
     with rooms.websocket_connect(f"/hall{query}") as client:
         client.send_text("go on")
-        messages = [client.receive_json(timeout=TIMEOUT) for _ in range(6)]
-    kinds = [(each["type"], UUID(each["id"]).int) for each in messages if "id" in each]
-    assert kinds == [("old", 1), ("old", 3), ("said", 2), ("said", 4)]
-    assert [each for each in messages if "id" not in each][1] == ["points", [1]]
+        messages = [client.receive_json(timeout=TIMEOUT) for _ in range(9)]
+    one, two, three, four = [str(UUID(int=number)) for number in range(1, 5)]
+    ids = [(each["type"], each["id"]) for each in messages if "id" in each]
+    assert ids == [("old", one), ("old", three), ("said", two), ("listed", [1]), ("said", four)]
+    assert ["points", [1]] in messages
+
+
+def test_who_leaves_while_it_joins_receives_no_more_of_the_channel(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall?after=0&leaving=true") as client:
+        client.send_text("go on")
+        messages = [client.receive_json(timeout=TIMEOUT) for _ in range(3)]
+    assert [each.get("text", each["type"]) for each in messages] == ["old", "closed: True", "done"]
 
 
 def test_a_key_that_is_not_there_is_named(rooms: TestClient[Litestar], capsys: pytest.CaptureFixture[str]) -> None:
-    with rooms.websocket_connect("/hall?key=ids") as client, pytest.raises(WebSocketDisconnect) as ended:
-        client.receive_text(timeout=TIMEOUT)
+    with rooms.websocket_connect("/hall?key=ids") as client:
+        told = client.receive_json(timeout=TIMEOUT)
+        assert told == {"type": "other", "text": "closed: True"}, "it may have a connection to a database"
+        with pytest.raises(WebSocketDisconnect) as ended:
+            client.receive_text(timeout=TIMEOUT)
     assert ended.value.code == 1011
     assert "a message that is sent first has no 'ids'" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -53,6 +54,15 @@ def test_what_follows_is_received_once_and_in_order_and_each_hole_is_a_gap(
 def test_a_message_that_is_known_to_be_lost_is_a_gap(last: int) -> None:
     history = History(BEGAN, last, [message(104)])
     assert shown([*resume("hall", 103, history, [message(105, b""), message(106)])]) == [104, {"missed": 1}, 106]
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"), [(104, [104, 105, 106]), (105, [104, 105, 106]), (107, [104, 105, {"missed": 2}, 108])]
+)
+def test_of_a_gap_that_came_meanwhile_only_what_the_history_lacks_is_told(until: int, expected: list[Any]) -> None:
+    history = History(BEGAN, 105, [message(104), message(105)])
+    received = [GapMarker("hall", 4, until), *[message(sequence) for sequence in range(until + 1, expected[-1] + 1)]]
+    assert shown([*resume("hall", 103, history, received)]) == expected
 
 
 def test_after_a_gap_of_unknown_size_a_channel_may_begin_anew() -> None:

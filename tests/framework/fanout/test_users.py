@@ -1,5 +1,6 @@
 """The channels of users, and that no name of a room, a user or the nodes is that of another."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from litestar import Litestar, post
 from litestar.di import NamedDependency
-from litestar.exceptions import WebSocketDisconnect
+from litestar.exceptions import ClientException, WebSocketDisconnect
 from litestar.params import FromQuery
 from litestar.testing import TestClient
 from msgspec import Struct
@@ -21,6 +22,7 @@ from my_service.settings import Settings
 from ..recording import Hooks
 
 TIMEOUT = 20
+NOBODY = "\ud800"
 
 
 def channel(kind: Callable[[str], str], name: str) -> str:
@@ -187,7 +189,14 @@ def test_a_connection_that_is_nobodys_cannot_join(
     with service.websocket_connect("/inbox") as inbox, pytest.raises(WebSocketDisconnect) as ended:
         inbox.receive_text(timeout=TIMEOUT)
     assert ended.value.code == 1011
-    assert "/inbox joined the channel of its user, and has none" in capsys.readouterr().out
+    assert "/inbox called join_user() on a connection that has no user" in capsys.readouterr().out
+
+
+def test_a_name_that_no_user_has_is_refused() -> None:
+    fanout = Fanout(Settings.load())
+    for call in (fanout.remove(NOBODY, "hall"), fanout.disconnect(NOBODY)):
+        with pytest.raises(ClientException, match="the name of a user is not UTF-8"):
+            asyncio.run(call)
 
 
 @given(KINDS, NAMES, KINDS, NAMES)

@@ -1,16 +1,18 @@
 """Messages: really typed; a bad one is answered, never seen by the handler, and the connection stays open."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import pytest
+from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Meta, Struct
 
-from my_service.realtime import ConfigurationError, listener
-from my_service.realtime.sessions.limits import is_ping
+from my_service.realtime import ConfigurationError, ConnectionInfo, listener
+from my_service.realtime.sessions.runtime import is_ping
 from my_service.settings import Settings
 
-from ..recording import Serve
+from ..recording import Serve, capture_logs
 
 
 class Add(Struct, tag="add"):
@@ -68,6 +70,67 @@ def test_a_bad_message_is_answered_and_the_connection_stays_open(serve: Serve, b
         assert seen == []
         socket.send_text('{"type":"add","number":2}')
         assert socket.receive_json(timeout=20) == {"type": "add", "number": 2}
+
+
+def nest(data: Any) -> Any:
+    for _ in range(100_000):
+        data = [data]
+    return data
+
+
+@listener("/in-order")
+async def nest_in_order(data: Any) -> Any:
+    return nest(data) if data else data
+
+
+@listener("/in-tasks", concurrency=2)
+async def nest_in_tasks(data: Any) -> Any:
+    return nest(data) if data else data
+
+
+@listener("/stream")
+async def nest_in_a_stream(data: Any) -> AsyncGenerator[Any, None]:
+    yield nest(data) if data else data
+
+
+@pytest.mark.parametrize("path", ["/in-order", "/in-tasks", "/stream"])
+def test_an_answer_that_is_nested_too_deeply_is_refused_without_a_traceback(serve: Serve, path: str) -> None:
+    handlers = nest_in_order, nest_in_tasks, nest_in_a_stream
+    with serve(*handlers) as client, client.websocket_connect(path) as socket, capture_logs() as logs:
+        socket.send_text("1")
+        answer = socket.receive_json(timeout=20)
+        assert answer == {"type": "error", "code": "validation", "detail": "nested too deeply"}
+        socket.send_text("0")
+        assert socket.receive_json(timeout=20) == 0
+    assert [line for line in logs if "exc_info" in line] == []
+
+
+def test_what_a_task_sends_and_is_nested_too_deeply_closes_without_a_traceback(serve: Serve) -> None:
+    @listener("/")
+    async def handler(data: str, connection: NamedDependency[ConnectionInfo]) -> None:
+        connection.start(connection.send(nest(data)))
+
+    with serve(handler) as client, client.websocket_connect("/") as socket, capture_logs() as logs:
+        socket.send_text("1")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text(timeout=20)
+    assert (closed.value.code, closed.value.detail) == (1008, "nested too deeply")
+    assert [line for line in logs if "exc_info" in line] == []
+
+
+class Greeting(Struct, tag="grüße"):
+    text: str
+
+
+@listener("/")
+async def greet(data: Greeting) -> Greeting:
+    return data
+
+
+def test_a_tag_may_have_any_letters(serve: Serve) -> None:
+    with serve(greet) as client, client.websocket_connect("/") as socket:
+        socket.send_text('{"type":"grüße","text":"hi"}')
+        assert socket.receive_json(timeout=20) == {"type": "grüße", "text": "hi"}
 
 
 def test_a_ping_is_answered_and_no_handler_sees_it(serve: Serve) -> None:
@@ -158,7 +221,7 @@ def test_a_handler_keeps_a_ping_of_its_own(serve: Serve) -> None:
                 assert socket.receive_text(timeout=20) == answer
 
 
-@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '["ping"]', "Ping", "{}"])
+@pytest.mark.parametrize("ping", ['{"type":"ping","n":1}', '{"type":"ping","ref":null}', '["ping"]', "Ping", "{}"])
 def test_what_only_looks_like_a_ping_is_a_bad_message(serve: Serve, ping: str) -> None:
     with serve(calculate) as client, client.websocket_connect("/") as socket:
         socket.send_text(ping)

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ class Published(Struct, tag="published"):
 
 
 events: list[str] = []
+released = asyncio.Event()
 
 
 async def transaction(data: Save, connection: NamedDependency[ConnectionInfo]) -> AsyncGenerator[str, None]:
@@ -51,6 +53,9 @@ async def transaction(data: Save, connection: NamedDependency[ConnectionInfo]) -
         events.append("rollback")
         raise
     events.append("commit")
+    if data.then == "commit slowly":
+        await released.wait()
+        events.append("committed")
     if data.then == "commit fails":
         raise OSError("the disk is full")
     if data.then == "commit refuses":
@@ -74,6 +79,8 @@ def do(data: Save) -> None:
             raise MessageError("no")
         case "fail":
             raise ValueError("a bug")
+        case "release":
+            released.set()
         case _:
             pass
 
@@ -106,6 +113,23 @@ def ask(serve: Serve, then: str, path: str = "/") -> dict[str, Any]:
         return answer
 
 
+def test_a_scope_may_have_a_decorator_that_leaves_it_a_generator(serve: Serve) -> None:
+    @wraps(transaction)
+    def traced(*args: Any, **options: Any) -> AsyncGenerator[str, None]:
+        events.append("traced")
+        return transaction(*args, **options)
+
+    @listener("/", per_message={"db": traced})
+    async def save(data: Save, db: str) -> Saved:
+        events.append(db)
+        return Saved([])
+
+    with serve(save) as client, client.websocket_connect("/") as socket:
+        socket.send_json({"type": "save"})
+        assert socket.receive_json(timeout=20) == {"type": "saved", "events": []}
+    assert events == ["traced", "begin", "transaction", "commit"]
+
+
 BOTH = "repository of transaction, transaction"
 
 
@@ -134,6 +158,34 @@ def test_a_bug_rolls_back(serve: Serve) -> None:
         ask(serve, "fail")
     assert ended.value.code == 1011
     assert events == ["begin", BOTH, "rollback"]
+
+
+async def swallowing() -> AsyncGenerator[str, None]:
+    with suppress(Exception):
+        yield "swallows"
+
+
+@listener("/swallows", per_message={"db": swallowing})
+async def swallows(data: Save, db: str) -> Saved:
+    do(data)
+    return Saved([db])
+
+
+@listener("/swallows/stream", per_message={"db": swallowing})
+async def swallows_in_a_stream(data: Save, db: str) -> AsyncGenerator[Saved, None]:
+    do(data)
+    yield Saved([db])
+
+
+@pytest.mark.parametrize("path", ["/swallows", "/swallows/stream"])
+def test_a_scope_that_swallows_takes_no_answer_from_the_client(serve: Serve, path: str) -> None:
+    with serve(swallows, swallows_in_a_stream) as client, client.websocket_connect(path) as socket:
+        socket.send_json({"type": "save", "then": "refuse", "ref": 1})
+        assert socket.receive_json(timeout=20) == {"type": "error", "code": "no", "detail": "", "ref": 1}
+        socket.send_json({"type": "save", "then": "fail", "ref": 2})
+        with pytest.raises(WebSocketDisconnect) as ended:
+            socket.receive_json(timeout=20)
+        assert ended.value.code == 1011
 
 
 @pytest.mark.parametrize(
@@ -167,6 +219,20 @@ def test_a_cancelled_stream_rolls_back(serve: Serve, cancels: bool) -> None:
             socket.send_json({"type": "cancel", "ref": 1})
             assert socket.receive_json(timeout=20)["cancelled"]
     assert events[-1] == "rollback"
+
+
+def test_a_cancel_interrupts_no_commit(serve: Serve) -> None:
+    with serve(stream) as client, client.websocket_connect("/stream") as socket:
+        socket.send_json({"type": "save", "then": "commit slowly", "ref": 1})
+        assert socket.receive_json(timeout=20)["type"] == "saved"
+        while "commit" not in events:
+            socket.send_json({"type": "ping"})
+            assert socket.receive_json(timeout=20) == {"type": "pong"}
+        socket.send_json({"type": "cancel", "ref": 1})
+        socket.send_json({"type": "save", "then": "release", "ref": 2})
+        answers = [socket.receive_json(timeout=20) for _ in range(3)]
+    assert {"type": "end", "ref": 1} in answers
+    assert "committed" in events
 
 
 def test_a_listener_class_has_scopes(serve: Serve) -> None:
@@ -267,6 +333,11 @@ async def derived(session: str) -> str:
     return session
 
 
+@wraps(session)
+async def made_later() -> AsyncGenerator[str, None]:
+    return session()
+
+
 async def takes_session(session: NamedDependency[str]) -> AsyncGenerator[str, None]:
     yield session
 
@@ -279,11 +350,12 @@ async def takes_derived(derived: NamedDependency[str]) -> AsyncGenerator[str, No
     ("scopes", "mistake"),
     [
         ({"db": plain}, "is not an async generator function"),
-        ({"one": one, "two": two}, "need each other"),
-        ({"data": session}, "a name that is taken"),
-        ({"socket": session}, "a name that is taken"),
-        ({"connection": session}, "a name that is taken"),
-        ({"session": session}, "a dependency of that name"),
+        ({"db": made_later}, "is not an async generator function"),
+        ({"one": one, "two": two}, "depend on each other"),
+        ({"data": session}, "this name is reserved"),
+        ({"socket": session}, "this name is reserved"),
+        ({"connection": session}, "this name is reserved"),
+        ({"session": session}, "a dependency of the same name"),
         ({"db": takes_session}, "a dependency that yields"),
         ({"db": takes_derived}, "a dependency that yields"),
     ],

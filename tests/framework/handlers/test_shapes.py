@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 from weakref import WeakSet
 
 import pytest
@@ -231,6 +231,59 @@ def test_the_same_connection_is_everywhere_whatever_its_fields_are(shape: Any) -
     assert sorted(Counter(map(id, seen)).values()) == sorted(counts.values())
 
 
+DEFAULTS: dict[str, Any] = {
+    "a queue": asyncio.Queue(),
+    "an exit stack": AsyncExitStack(),
+    "an object of a class": Circle(),
+    "a Struct": Point(1),
+}
+
+
+@pytest.mark.parametrize("default", DEFAULTS.values(), ids=DEFAULTS)
+def test_a_default_that_all_connections_would_share_never_starts(default: Any) -> None:
+    fields = [("shape", Any, field(default=default))]
+    connection = make_dataclass("Connection", fields, bases=(ConnectionInfo,), slots=True, kw_only=True, eq=False)
+    with pytest.raises(ConfigurationError, match=r"has 'shape', a .* that every connection would share"):
+        start(connection)
+
+
+def test_fields_in_a_class_that_is_no_dataclass_never_start() -> None:
+    class Connection(ConnectionInfo):
+        topics: set[str] = field(default_factory=set[str])
+
+    with pytest.raises(ConfigurationError, match="has 'topics', a Field that every connection would share"):
+        start(Connection)
+
+
+class WithoutSuper(ConnectionInfo):
+    def __init__(self) -> None:
+        self.topics = set[str]()
+
+
+def test_a_connection_that_is_not_initialized_never_starts() -> None:
+    with pytest.raises(ConfigurationError, match=r"WithoutSuper .*has no id(?s:.*)super\(\).__init__\(\)"):
+        start(WithoutSuper)
+
+
+UNSET: Final = object()
+
+
+def test_what_connections_may_share_starts() -> None:
+    @dataclass(slots=True, kw_only=True, eq=False)
+    class Connection(ConnectionInfo):
+        known: ClassVar[set[str]] = set()
+        kind: Kind = Kind.ONE
+        unset: Any = UNSET
+        call: Callable[..., Any] = print
+        late: int = field(init=False)
+
+        @classmethod
+        def make(cls) -> "Connection":
+            return cls()
+
+    start(Connection)
+
+
 async def provide() -> Any:
     return SimpleNamespace(notify=print)
 
@@ -345,5 +398,7 @@ def test_a_message_with_a_name_for_type_checkers_never_starts() -> None:
     @listener("/")
     async def wrong(data: Priced) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"wrong .*no message can be decoded as `data`: name 'Fraction'"):
+    with pytest.raises(
+        ConfigurationError, match=r"wrong .*a parameter `data` to which no message can be decoded: name 'Fraction'"
+    ):
         start(ConnectionInfo, wrong)

@@ -1,7 +1,9 @@
 """Streams: what a listener yields is sent in order, while the connection reads on; whatever ends one, it is closed."""
 
 import asyncio
+import typing
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from queue import Queue
 from typing import Any
 
@@ -36,6 +38,9 @@ async def count(data: Count, connection: NamedDependency[ConnectionInfo]) -> Asy
         match data.then:
             case "wait":
                 await asyncio.Event().wait()
+            case "finish":
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
             case "ignore":
                 while True:
                     try:
@@ -92,7 +97,7 @@ def test_the_connection_reads_on_while_it_streams(serve: Serve) -> None:
         assert receive(socket, 2) == [{"type": "number", "number": 0, "ref": "b"}, {"type": "end", "ref": "b"}]
 
 
-@pytest.mark.parametrize("then", ["wait", "ignore", "for ever"])
+@pytest.mark.parametrize("then", ["wait", "finish", "ignore", "for ever"])
 def test_a_cancel_stops_the_stream_with_that_ref(serve: Serve, then: str) -> None:
     with serve(count) as client, client.websocket_connect("/") as socket:
         socket.send_json({"type": "count", "to": 1, "then": then, "ref": "a"})
@@ -218,10 +223,16 @@ def test_a_hook_that_takes_too_long_is_left(serve: Serve, hooks: Hooks) -> None:
 
 
 def test_what_cannot_stream_is_refused_at_start() -> None:
-    with pytest.raises(ConfigurationError, match="without saying what"):
+    with pytest.raises(ConfigurationError, match="without an annotation of their type"):
 
         @listener("/")
         async def unannotated(data: Count):  # type: ignore[no-untyped-def]
+            yield Number(0)
+
+    with pytest.raises(ConfigurationError, match="without an annotation of their type"):
+
+        @listener("/")
+        async def of_anything(data: Count) -> typing.AsyncGenerator:  # type: ignore[type-arg]
             yield Number(0)
 
     with pytest.raises(ConfigurationError, match="concurrency=2"):

@@ -3,6 +3,9 @@
 import asyncio
 import gc
 import weakref
+from collections.abc import AsyncGenerator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from queue import Queue
@@ -10,14 +13,20 @@ from typing import Any
 
 import pytest
 from litestar.di import NamedDependency
-from litestar.exceptions import WebSocketDisconnect, WebSocketException
+from litestar.exceptions import (
+    NotFoundException,
+    ServiceUnavailableException,
+    ValidationException,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from msgspec import Struct
 
 from my_service.realtime import ConfigurationError, ConnectionInfo, Reason, Socket, listener
-from my_service.realtime.checks.hooks import check_connection_class
+from my_service.realtime.checks.definitions import check_connection_class
 from my_service.realtime.sessions.session import Session
 
-from ..recording import Hooks, Serve
+from ..recording import Hooks, Serve, capture_logs
 
 
 class Do(Struct, tag="do"):
@@ -58,6 +67,12 @@ async def run(data: Do, connection: NamedDependency[ConnectionInfo]) -> Done | N
             connection.start(fail(ValueError("a bug")))
         case "close":
             connection.start(fail(WebSocketException(detail="enough", code=4001)))
+        case "not found":
+            connection.start(fail(ExceptionGroup("", [NotFoundException()])))
+        case "invalid":
+            connection.start(fail(ValidationException("not what a client sent")))
+        case "unavailable":
+            connection.start(fail(ServiceUnavailableException()))
         case "result":
             return Done(str(await connection.start(asyncio.sleep(0, "result"))))
         case _:
@@ -93,7 +108,13 @@ def test_a_result_can_be_awaited_and_a_message_sent(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("what", "code", "reason", "logs"),
-    [("fail", 1011, Reason.HANDLER_FAILED, 1), ("close", 4001, Reason.SERVICE_CLOSED, 0)],
+    [
+        ("fail", 1011, Reason.HANDLER_FAILED, 1),
+        ("not found", 1011, Reason.HANDLER_FAILED, 1),
+        ("invalid", 1011, Reason.HANDLER_FAILED, 1),
+        ("close", 4001, Reason.SERVICE_CLOSED, 0),
+        ("unavailable", 1013, Reason.SERVICE_CLOSED, 0),
+    ],
 )
 def test_a_task_that_fails_closes_the_connection(
     serve: Serve, hooks: Hooks, capsys: pytest.CaptureFixture[str], what: str, code: int, reason: Reason, logs: int
@@ -151,7 +172,7 @@ def test_a_connection_can_be_weakly_referenced_and_is_a_plain_dataclass(serve: S
     assert reference() is None
 
 
-@pytest.mark.parametrize("name", ["cause", "start", "send", "id", "user"])
+@pytest.mark.parametrize("name", ["cause", "start", "send", "id", "user", "_session"])
 def test_a_field_that_hides_one_of_the_names_is_refused(name: str) -> None:
     hiding: Any = dataclass(slots=True, kw_only=True, eq=False)(
         type("Connection", (ConnectionInfo,), {"__annotations__": {name: str}, name: ""})
@@ -218,3 +239,56 @@ def test_handlers_side_by_side_fail_as_those_in_order(serve: Serve, hooks: Hooks
                 socket.receive_json(timeout=20)
             assert ended.value.code == (4001 if what == "refuse" else 1011)
         assert hooks.ended.get(timeout=20)[1].code == ended.value.code
+
+
+async def await_what_is_cancelled(_: ConnectionInfo) -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def send_to_another(_: ConnectionInfo) -> None:
+    raise WebSocketDisconnect(detail="that other connection is closed", code=1000)
+
+
+async def start_what_sends_to_another(connection: ConnectionInfo) -> None:
+    await asyncio.wait([connection.start(send_to_another(connection))])
+
+
+@listener("/")
+async def in_order(data: Do, connection: NamedDependency[ConnectionInfo]) -> None:
+    await MISTAKES[data.what](connection)
+
+
+@listener("/", concurrency=2)
+async def side_by_side(data: Do, connection: NamedDependency[ConnectionInfo]) -> None:
+    await MISTAKES[data.what](connection)
+
+
+@listener("/")
+async def streaming(data: Do, connection: NamedDependency[ConnectionInfo]) -> AsyncGenerator[Done, None]:
+    yield Done("begun")
+    await MISTAKES[data.what](connection)
+
+
+MISTAKES = {each.__name__: each for each in (await_what_is_cancelled, send_to_another, start_what_sends_to_another)}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+@pytest.mark.parametrize("handler", [in_order, side_by_side, streaming], ids=["in order", "side by side", "stream"])
+def test_the_end_of_something_else_is_no_silence(serve: Serve, hooks: Hooks, handler: Any, what: str) -> None:
+    """Neither a cancellation from inside nor the disconnect of another connection leaves a client waiting."""
+    ended: Any = None
+    # The cancellation comes back from the test client: as its task's, or as that of the future it waits for.
+    cancelled = suppress(asyncio.CancelledError, CancelledError)
+    with capture_logs() as lines, cancelled, serve(handler) as client, client.websocket_connect("/") as socket:
+        socket.send_json({"type": "do", "what": what, "ref": 1})
+        with pytest.raises(WebSocketDisconnect) as ended:
+            [socket.receive_json(timeout=20) for _ in range(2)]  # a stream sends something first
+    code, reason = (1011, Reason.CANCELLED) if what == "await_what_is_cancelled" else (1000, Reason.SERVICE_CLOSED)
+    assert ended.value.code == code
+    cause = hooks.ended.get(timeout=20)[1]
+    assert cause.reason == reason
+    assert isinstance(cause.error, asyncio.CancelledError) == (code == 1011)
+    logged = [line["event"] for line in lines if line["log_level"] == "error"]
+    assert logged == ["handler cancelled"] * (code == 1011 and handler is not in_order)  # there, the server logs it

@@ -2,10 +2,12 @@
 
 import pytest
 from litestar import Litestar, Response, get
+from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
-from structlog.testing import capture_logs
 
 from my_service.realtime.http import SecurityHeaders
+
+from ..recording import Serve, capture_logs
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -45,6 +47,17 @@ def test_a_bug_shows_no_more_than_that_it_is_one() -> None:
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert answer.headers["content-security-policy"] == NOTHING
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), WebSocketDisconnect(detail="of another", code=1001)])
+def test_a_bug_is_logged(serve: Serve, error: Exception) -> None:
+    @get("/")
+    async def failing() -> None:
+        raise error
+
+    with serve(failing) as client, capture_logs() as lines:
+        assert client.get("/").status_code == 500
+    assert [line["exc_info"] for line in lines if line["event"] == "request failed"] == [error]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])

@@ -80,6 +80,15 @@ def test_each_line_that_a_handler_causes_carries_its_connection(capsys: pytest.C
         assert {line["connection"] for line in lines if line["event"] == event} == set(ids.values())
 
 
+@pytest.mark.parametrize("value", ["hi", "h\xed", "\x9b2J\u2028", "\ud800", 2**70, {"a": [1.5, None]}])
+def test_whatever_is_logged_is_one_line_of_json_in_ascii(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    Logging(Settings(log_format="json")).configure()
+    structlog.get_logger("ours").info("said", value=value)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.isascii()
+    assert json.loads(line)["value"] == value
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_holds_no_values_of_variables(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     Logging(Settings.load(log_format=log_format)).configure()

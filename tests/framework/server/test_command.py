@@ -11,7 +11,9 @@ from socket import SHUT_RDWR, create_connection, has_dualstack_ipv6
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from my_service.realtime.testing import TIMEOUT, Start, run
+from my_service.realtime.testing import TIMEOUT, Start
+
+from ..forked import run
 
 
 def test_it_answers_on_every_address_of_the_contract(start: Start) -> None:
@@ -36,7 +38,7 @@ def test_sigterm_closes_every_connection_with_1012_and_awaits_its_clean_up(start
                 socket.recv(timeout=TIMEOUT)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
-    assert service.process.wait() == 0
+    assert service.process.wait(TIMEOUT) == 0
     service.wait_for("drained")
     ended = [line["reason"] for line in service.log if line["event"] == "connection closed"]
     assert ended == ["service_restarts"] * 10
@@ -53,7 +55,7 @@ def test_while_it_drains_it_is_not_ready_and_lets_nobody_in(start: Start) -> Non
             pass
         assert refused.value.response.status_code == 503
         service.process.send_signal(signal.SIGTERM)  # the second one skips the span
-        assert service.process.wait() == 0
+        assert service.process.wait(TIMEOUT) == 0
 
 
 def test_a_cut_connection_is_cleaned_up(start: Start) -> None:
@@ -92,7 +94,7 @@ def test_nothing_that_a_client_does_is_an_error_in_the_log(start: Start) -> None
             socket.socket.sendall(b"\x81\x82\x00\x00\x00\x00\xff\xff")  # text that is no UTF-8
             socket.recv(timeout=TIMEOUT)
     service.process.send_signal(signal.SIGINT)
-    assert service.process.wait() == 0
+    assert service.process.wait(TIMEOUT) == 0
     service.wait_for("drained")
     assert [line for line in service.log if line["level"] == "error" or "exception" in line] == []
     assert "secret" not in str(service.log)
@@ -123,7 +125,7 @@ def test_a_port_that_is_taken_is_named_with_the_fix(start: Start, tmp_path: Path
     line, fix = written.splitlines()
     assert f"127.0.0.1 port {port}" in line
     assert "Address already in use" in line
-    assert fix == "Fix: choose another with --host and --port."
+    assert fix == "Fix: choose another address with --host and --port."
 
 
 def test_help_says_what_there_is(tmp_path: Path) -> None:
@@ -140,3 +142,25 @@ def test_two_colons_are_all_addresses_of_both_families(start: Start) -> None:
         with create_connection((address, int(port)), timeout=TIMEOUT) as client:
             client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
+
+
+STARTED = """
+import gc, sys
+from contextlib import suppress
+from my_service.__main__ import main
+
+sys.argv = ["my-service", "--version"]
+with suppress(SystemExit):
+    main()
+assert not gc.isenabled()
+from my_service.realtime.server.drain import DrainingServer
+
+DrainingServer.run = lambda *_: print(gc.isenabled())
+sys.argv = ["my-service", "--port", "0"]
+main()
+"""
+
+
+def test_the_start_looks_for_no_garbage_until_it_serves(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", STARTED], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
+    assert run.stdout.splitlines()[1:] == ["True"], run.stderr

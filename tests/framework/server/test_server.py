@@ -4,9 +4,10 @@ import asyncio
 import json
 import socket
 import struct
-import sys
+import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -19,7 +20,6 @@ from websockets.sync.client import ClientConnection
 from my_service.realtime.server.serve import listen
 from my_service.realtime.server.websocket_protocol import WebSocketProtocol
 from my_service.realtime.testing import TIMEOUT, Service, Start, credentials, process
-from my_service.realtime.testing.process import command
 from my_service.settings import Settings
 
 SHORT_TIMEOUT = 0.3
@@ -255,20 +255,16 @@ def test_the_health_checks_are_answered_in_a_full_service(start: Start) -> None:
         assert metric(service, 'websocket_rejected_total{reason="full"}') == 5
 
 
-def command_with_few_descriptors(*arguments: Any, hard: int | None = None) -> None:
+def start_with_descriptors(soft: int, hard: int | None = None) -> Callable[..., subprocess.Popen[str]]:
+    """Return a `Popen` whose process has a limit on its file descriptors."""
     import resource  # Windows has none
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    command(*arguments)
-
-
-def command_with_no_more_than_few_descriptors(*arguments: Any) -> None:
-    command_with_few_descriptors(*arguments, hard=64)
+    limits = soft, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return partial(subprocess.Popen, preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, limits))
 
 
 def test_there_is_a_descriptor_for_each_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "command", command_with_few_descriptors)
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # the process imports this module
+    monkeypatch.setattr(process, "Popen", start_with_descriptors(64))
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):
@@ -320,6 +316,16 @@ def test_a_body_that_does_not_come_ends_the_connection(start: Start) -> None:
         read_all(client)  # it ends
 
 
+def test_empty_lines_after_a_request_do_not_keep_the_connection(start: Start) -> None:
+    service = start(handshake_seconds=SHORT_TIMEOUT)
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"\r\n")
+        read_all(client)  # it ends
+
+
 def test_requests_that_are_sent_without_reading_an_answer_are_bounded(start: Start) -> None:
     service = start()
     with ExitStack() as stack:
@@ -330,8 +336,7 @@ def test_requests_that_are_sent_without_reading_an_answer_are_bounded(start: Sta
 def test_a_node_that_runs_out_of_descriptors_says_so_and_is_healthy(
     start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(process, "command", command_with_no_more_than_few_descriptors)
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])  # the process imports this module
+    monkeypatch.setattr(process, "Popen", start_with_descriptors(64, 64))
     service = start(**UNLIMITED)
     with ExitStack() as stack:
         for _ in range(100):
@@ -370,6 +375,74 @@ def test_a_header_that_the_server_refuses_is_in_the_log_too(
     line = service.wait_for("handshake rejected")
     assert (line["reason"], line["status"]) == ("head", status)
     assert "xxx" not in str(line)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "status"),
+    [
+        (b"Version: 13", b"Version: 12", 400),
+        (b"GET", b"POST", 405),
+        (b"/ws/echo", b"/ws/echo?" + b"x" * 9000, 414),
+        (b"Upgrade: websocket", b"Upgrade: h2c\r\nUpgrade: websocket", 426),
+        (b"Version: 13", b"Version: 13\r\nSec-WebSocket-Protocol: bearer secret", 400),
+        (b"Version: 13", b"Version: secret", 400),
+    ],
+)
+def test_a_head_that_is_wrong_is_refused_with_its_status(start: Start, right: bytes, wrong: bytes, status: int) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(HANDSHAKE.replace(right, wrong))
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"secret" not in answer
+    assert status == 414 or b"\r\nSec-WebSocket-Version: 13\r\n" in answer  # RFC 6455, 4.4
+    line = service.wait_for("handshake rejected")
+    assert (line["reason"], line["status"]) == ("head", status)
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+def test_a_handshake_with_a_body_is_answered(start: Start, body: bytes) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(HANDSHAKE.removesuffix(b"\r\n") + body)
+        assert read_all(client).startswith(b"HTTP/1.1 400 ")
+    line = service.wait_for("handshake rejected")
+    assert (line["reason"], line["status"]) == ("head", 400)
+
+
+def test_the_upgrade_is_found_in_any_of_several_headers_connection(start: Start) -> None:
+    service = start()
+    several = b"Connection: a\r\nConnection: keep-alive, Upgrade\r\nConnection: b"
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(HANDSHAKE.replace(b"Connection: Upgrade", several))
+        assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
+def test_http_1_0_has_no_upgrade(start: Start) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert read_all(client).startswith(b"HTTP/1.1 426 ")
+    line = service.wait_for("handshake rejected")
+    assert line["reason"] == "upgrade"
+    assert "proxy_http_version 1.1" in line["fix"]
+
+
+@pytest.mark.parametrize("query", [b"", b"?a=http://b/c"])
+def test_the_target_of_a_handshake_may_be_absolute(start: Start, query: bytes) -> None:
+    service = start()
+    with ExitStack() as stack:
+        client = open_tcp(service, stack)
+        client.sendall(HANDSHAKE.replace(b"/ws/echo", b"http://localhost:8000/ws/echo" + query))
+        assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
+        other = open_tcp(service, stack)
+        other.sendall(HANDSHAKE.replace(b"/ws/echo", b"http://localhost:8000" + query))
+        assert read_all(other).startswith(b"HTTP/1.1 404 ")
+    assert service.wait_for("handshake rejected")["path"] == "/"
 
 
 def test_under_the_prefix_of_a_proxy_everything_is_found(start: Start) -> None:

@@ -118,6 +118,7 @@ def test_no_endpoint_may_send_what_stands_for_no_close_frame() -> None:
 def test_a_reason_is_cut_between_characters() -> None:
     assert truncate_reason("x" * 124) == "x" * 123
     assert truncate_reason("x" + "é" * 61 + "é") == "x" + "é" * 61
+    assert truncate_reason("half a character: \ud800") == "half a character: ?"
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from litestar import get
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import PermissionDeniedException
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, websocket
 from litestar.testing import TestClient
-from structlog.testing import capture_logs
 
-from my_service.realtime import listener
+from my_service.realtime import Socket, listener
 
-from ..recording import Hooks, build
+from ..recording import Hooks, build, capture_logs
 
 
 @get("/ws/echo/about")
@@ -41,9 +40,14 @@ async def opens(data: str) -> str:
     return data
 
 
+@websocket("/refuses", opt={"allow": ["connection"]})
+async def refuses(socket: Socket) -> None:
+    await socket.close(4000, "not today")
+
+
 def test_a_get_for_a_websocket_is_answered_as_its_handshake() -> None:
     hooks = Hooks()
-    with TestClient(build(hooks, closed, fails, opens, about, require_origin=True)) as client:
+    with TestClient(build(hooks, closed, fails, opens, refuses, about, require_origin=True)) as client:
         own = {"origin": "http://testserver.local"}
         assert client.get("/open", headers=own).status_code == 426
         assert client.get("/open", headers={"sec-fetch-site": "same-origin"}).status_code == 426
@@ -52,6 +56,8 @@ def test_a_get_for_a_websocket_is_answered_as_its_handshake() -> None:
             assert (answer.status_code, answer.text) == (403, "this origin may not connect")
         answer = client.get("/closed", headers=own)
         assert (answer.status_code, answer.text) == (403, "not on mondays")
+        answer = client.get("/refuses", headers=own)
+        assert (answer.status_code, answer.text) == (403, "not today"), "it never accepts"
         with capture_logs() as logs:
             assert client.get("/broken", headers=own).status_code == 500
         assert [line["event"] for line in logs if "exc_info" in line] == ["handshake failed"]

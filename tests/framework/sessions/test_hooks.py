@@ -6,11 +6,10 @@ import pytest
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
-from structlog.testing import capture_logs
 
 from my_service.realtime import Cause, ConnectionInfo, Listener, Reason, Socket, listener
 
-from ..recording import Hooks, Serve
+from ..recording import Hooks, Serve, capture_logs
 
 
 @listener("/")

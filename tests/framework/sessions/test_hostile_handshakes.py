@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
-from structlog.testing import capture_logs
 
 from my_service.app import create_app
+
+from ..recording import capture_logs
 
 SEGMENTS = st.one_of(
     st.sampled_from(["ws", "echo", "rooms", "lobby", "", "..", ".", "health", "metrics", "schema", "{room}", "%2F"]),

@@ -9,18 +9,17 @@ from typing import Any, cast
 
 import pytest
 from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import ServiceUnavailableException, WebSocketDisconnect, WebSocketException
 from litestar.handlers import BaseRouteHandler, websocket, websocket_listener
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from structlog.testing import capture_logs
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, connection_lifespan, listener
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import Registry
 
-from ..recording import Hooks, Serve, build
+from ..recording import Hooks, Serve, build, capture_logs
 
 BUG = "a bug in the handler"
 
@@ -139,6 +138,51 @@ def test_a_bug_is_logged_once_and_harms_no_other(serve: Serve) -> None:
     assert [line["exc_info"].args for line in logs if line["log_level"] == "error"] == [(BUG,)]
 
 
+class Bug(BaseException): ...
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ("on_accept", Bug),
+        ("handler", Bug),
+        ("on_disconnect", Bug),
+        ("on_disconnect", ValueError),
+        ("dependency", ValueError),
+    ],
+)
+def test_a_bug_is_logged_once_wherever_it_is(serve: Serve, where: str, kind: type[BaseException]) -> None:
+    def fail(here: str) -> None:
+        if here == where:
+            raise kind(BUG)
+
+    async def provide() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            fail("dependency")
+
+    class Failing(Listener):
+        path = "/"
+        dependencies = {"provided": Provide(provide)}  # noqa: RUF012
+
+        async def on_accept(self, provided: NamedDependency[None]) -> None:
+            fail("on_accept")
+
+        async def on_receive(self, data: str) -> str:
+            fail("handler")
+            return data
+
+        async def on_disconnect(self) -> None:
+            fail("on_disconnect")
+
+    ended = suppress(WebSocketDisconnect, CancelledError)
+    with capture_logs() as logs, serve(Failing) as client, ended, client.websocket_connect("/") as socket:
+        socket.send_text("hi")
+        socket.receive_text(timeout=20)
+    assert [line["log_level"] for line in logs].count("error") == 1
+
+
 def test_a_plain_listener_takes_the_same_lifespan(serve: Serve, hooks: Hooks) -> None:
     @websocket_listener("/", connection_lifespan=connection_lifespan)
     async def plain(data: str, connection: NamedDependency[ConnectionInfo]) -> str:
@@ -239,6 +283,27 @@ def test_a_listener_has_a_lifespan_of_its_own_inside(serve: Serve, hooks: Hooks,
     assert steps == ["begin True", "end True"]
 
 
+def test_a_lifespan_of_a_listener_that_is_not_left_in_time_is_cancelled(serve: Serve, hooks: Hooks) -> None:
+    @asynccontextmanager
+    async def hanging() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await asyncio.Event().wait()
+
+    @listener("/", connection_lifespan=hanging)
+    async def handler(data: str) -> str:
+        return data
+
+    with serve(handler, hook_seconds=0.05) as client, capture_logs() as logs:
+        with client.websocket_connect("/") as socket:
+            socket.send_text("x")
+            assert socket.receive_text(timeout=20) == "x"
+        assert hooks.ended.get(timeout=20)[1].reason is Reason.CLIENT_CLOSED
+    [failed] = [line for line in logs if line["event"] == "handler failed"]
+    assert isinstance(failed["exc_info"], TimeoutError)
+
+
 @pytest.mark.parametrize(("when", "reason"), [("begin", "initialization_failed"), ("end", "client_closed")])
 def test_a_lifespan_of_a_listener_that_fails_is_logged_once_and_cleaned_up(
     serve: Serve, hooks: Hooks, when: str, reason: str
@@ -318,6 +383,14 @@ def test_a_listener_names_the_subprotocols_that_it_speaks(
 
     with serve(handler) as client, client.websocket_connect("/", subprotocols=offered) as socket:
         assert socket.accepted_subprotocol == chosen
+
+
+def test_a_subprotocol_may_be_named_alone(serve: Serve) -> None:
+    @listener("/", opt={"subprotocols": "ocpp1.6"})
+    async def handler(data: str) -> None: ...
+
+    with serve(handler) as client, client.websocket_connect("/", subprotocols=["x", "ocpp1.6"]) as socket:
+        assert socket.accepted_subprotocol == "ocpp1.6"
 
 
 def test_a_cancellation_while_it_closes_does_not_hinder_the_clean_up(hooks: Hooks) -> None:

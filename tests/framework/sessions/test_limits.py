@@ -1,5 +1,6 @@
 """Limits: whoever goes over one is closed with the right code and a cause, and nobody else notices."""
 
+import asyncio
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -8,19 +9,19 @@ from litestar import Litestar, asgi
 from litestar.exceptions import PermissionDeniedException, WebSocketDisconnect
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from litestar.types import Receive, Scope, Send
-from structlog.testing import capture_logs
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from my_service.realtime import ConnectionInfo, Listener, Reason, Socket, listener
 from my_service.realtime.sessions.fast_path import EXTENSION
-from my_service.realtime.sessions.limits import TokenBucket
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.registry import address_group
+from my_service.realtime.sessions.runtime import TokenBucket
 from my_service.realtime.sessions.session import Session
 from my_service.settings import Settings
 
-from ..recording import Hooks, Serve, build
+from ..recording import Hooks, Serve, build, capture_logs
 from .test_fast_path import Writer
+from .test_hostile_handshakes import answers
 
 SHORT_TIMEOUT = 0.05
 """Seconds of a limit that a test waits for."""
@@ -162,7 +163,7 @@ def test_a_client_that_has_spoken_may_be_silent(serve: Serve, hooks: Hooks) -> N
 def test_a_client_that_keeps_speaking_is_not_idle(serve: Serve) -> None:
     with serve(count, idle_seconds=10 * SHORT_TIMEOUT) as client, client.websocket_connect("/") as socket:
         with client.websocket_connect("/") as sleeper:
-            while not sessions_of(client).registry.runtime.metrics.limits:
+            while not sessions_of(client).registry.runtime.metrics.limits.total():
                 assert ask(socket, 1) == 2
             assert closed(sleeper) == 1008  # it came later
         assert ask(socket, 1) == 2
@@ -276,6 +277,7 @@ def test_the_buckets_of_the_histogram_hold_all_that_took_no_longer() -> None:
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
         ("no:address", "no:address"),
     ],
 )
@@ -362,33 +364,78 @@ def test_a_client_is_forgotten_when_its_rates_are_full_again(monkeypatch: pytest
     assert registry.client_of("10.0.0.1") is not busy
 
 
+@pytest.mark.parametrize("by", ["guard", "middleware"])
 @pytest.mark.parametrize(
     ("error", "reason"), [(PermissionDeniedException("not you"), "handler"), (ValueError("a bug"), "error")]
 )
-def test_a_handshake_that_a_guard_rejects_is_counted_and_logged(serve: Serve, error: Exception, reason: str) -> None:
-    def guard(_: object, __: object) -> None:
-        raise error
+def test_a_handshake_that_is_rejected_is_counted_and_logged(
+    hooks: Hooks, by: str, error: Exception, reason: str
+) -> None:
+    told: list[Exception] = []
 
-    @listener("/", guards=[guard])
+    async def tell(error: Exception, _: Scope) -> None:
+        told.append(error)
+
+    def guard(_: object, __: object) -> None:
+        if by == "guard":
+            raise error
+
+    def middleware(app: ASGIApp) -> ASGIApp:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if by == "middleware":
+                raise error
+            await app(scope, receive, send)
+
+        return call
+
+    @listener("/", guards=[guard], middleware=[middleware])
     async def guarded(data: str) -> None: ...
 
-    with serve(guarded) as client, capture_logs() as lines:
+    app: Any = build(hooks, guarded)
+    app.after_exception.insert(0, tell)
+    with TestClient(app) as client, capture_logs() as lines:
         with pytest.raises(WebSocketDisconnect):
             client.websocket_connect("/").__enter__()
         assert metrics_of(client)[f"websocket_rejected_total{{{reason}}}"] == 1
+    assert told == [error]
     [line] = [line for line in lines if line["event"] == "handshake rejected"]
     assert line["reason"] == reason
     assert "a bug" not in str(line)
 
 
-def test_a_mounted_application_that_accepts_a_socket_is_logged_once(serve: Serve) -> None:
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_denial_of_a_middleware_is_counted_once_and_what_it_raises_is_a_bug(hooks: Hooks, *, raises: bool) -> None:
+    start: dict[str, Any] = {"type": "websocket.http.response.start", "status": 402, "headers": []}
+    body = {"type": "websocket.http.response.body", "body": b"pay", "more_body": False}
+
+    def middleware(app: ASGIApp) -> ASGIApp:
+        async def call(_: object, __: object, send: Any) -> None:
+            await send(start)
+            await send(body)
+            if raises:
+                raise ValueError("a bug")
+
+        return call
+
+    @listener("/", middleware=[middleware])
+    async def denied(data: str) -> None: ...
+
+    app = build(hooks, denied)
+    with capture_logs() as lines:
+        assert asyncio.run(answers(app, [("websocket", "/", b"", [])])) == [[start, body]]
+    assert app.plugins.get(Sessions).registry.runtime.metrics.rejected == {"handler": 1}
+    assert [line["event"] for line in lines if "status" in line] == ["handshake rejected"]
+    assert [line["event"] for line in lines if "exc_info" in line] == ["request failed"] * raises
+
+
+@pytest.mark.parametrize("close", [{"code": 1000, "reason": ""}, {"code": 1000}, {"reason": None}, {}])
+def test_a_mounted_application_that_accepts_a_socket_is_logged_once(serve: Serve, close: dict[str, Any]) -> None:
     @asgi("/other", is_mount=True, copy_scope=True)
     async def other(scope: Scope, receive: Receive, send: Send) -> None:
         accept: Any = {"type": "websocket.accept"}
-        close: Any = {"type": "websocket.close", "code": 1000, "reason": ""}
         await receive()
         await send(accept)
-        await send(close)
+        await send(cast(Any, {"type": "websocket.close", **close}))
 
     with serve(other) as client, capture_logs() as lines:
         for _ in range(2):

@@ -5,10 +5,9 @@ import json
 from typing import Any, cast
 
 import pytest
-from litestar import Litestar
+from litestar import Litestar, get
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
-from structlog.testing import capture_logs
 
 from my_service.app import create_app
 from my_service.realtime import listener
@@ -18,7 +17,7 @@ from my_service.realtime.sessions.origin import OriginPolicy
 from my_service.realtime.settings import PREFIX
 from my_service.settings import Settings
 
-from ..recording import Hooks, Serve
+from ..recording import Hooks, Serve, build, capture_logs
 
 
 def handshake(*origins: str, host: str = "example.com", scheme: str = "wss", **others: Any) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def test_the_setting_takes_only_origins(origin: str) -> None:
 
 @pytest.mark.parametrize("host", ["*", "https://example.com", "example.com:8000", "a.*.com"])
 def test_the_setting_takes_only_names(host: str) -> None:
-    with pytest.raises(SettingsError, match=r"ALLOWED_HOSTS: .* is not a name"):
+    with pytest.raises(SettingsError, match=r"ALLOWED_HOSTS: .* is not a host name"):
         Settings.load(allowed_hosts=host)
 
 
@@ -378,3 +377,17 @@ def test_an_unknown_path_is_a_404_that_names_the_nearest(path: str, nearest: str
         assert refused(app, path, (b"host", b"x"))[0] == 404
     [line] = [line for line in lines if line["event"] == "handshake rejected"]
     assert line.get("nearest") == nearest
+
+
+@pytest.mark.parametrize("path", ["/inf", "/99999999999999", "/price/abc"])
+def test_a_number_that_no_path_can_hold_is_an_unknown_path(path: str, hooks: Hooks) -> None:
+    @listener(["/{wait:timedelta}", "/price/{price:decimal}"])
+    async def never(data: str) -> None: ...
+
+    @get(["/over/http/{wait:timedelta}", "/over/http/price/{price:decimal}"])
+    async def never_over_http() -> None: ...
+
+    app = build(hooks, never, never_over_http)
+    assert refused(app, path, (b"host", b"x"))[0] == 404
+    with TestClient(app) as client:
+        assert [client.get(f"{at}{path}").status_code for at in ("", "/over/http")] == [404, 404]

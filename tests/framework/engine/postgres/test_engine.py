@@ -33,10 +33,10 @@ class TestPostgres(conformance.EngineTests):
 
     async def forget(self, engine: conformance.Server, channel: str, member: str) -> None:
         async with await psycopg.AsyncConnection.connect(engine.url, autocommit=True) as client:
-            delete = sql.SQL("DELETE FROM {}.presence WHERE channel = %s AND member = %s").format(
-                sql.Identifier(PACKAGE)
-            )
-            await client.execute(delete, [channel.encode(), member.encode()])
+            for table, column in (("presence", "member"), ("member", "name")):
+                delete = sql.SQL("DELETE FROM {} WHERE channel = %s AND {} = %s")
+                there = sql.Identifier(PACKAGE, table), sql.Identifier(column)
+                await client.execute(delete.format(*there), [channel.encode(), member.encode()])
 
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
     def test_a_database_in_any_encoding_carries_all_characters(self, engine: conformance.Server, encoding: str) -> None:

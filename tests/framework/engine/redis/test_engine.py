@@ -34,7 +34,7 @@ class TestRedis(conformance.EngineTests):
 
     async def forget(self, engine: conformance.Server, channel: str, member: str) -> None:
         async with client_of(engine) as client:
-            for kind in ("present", "farewell", "state"):
+            for kind in ("present", "farewell", "state", "published"):
                 await client.hdel(f"{PACKAGE}:0:{kind}:{channel}", member)
             for node in await client.keys(f"{PACKAGE}:0:node:*"):
                 await client.hdel(node, f"{len(channel)}:{channel}{member}")
@@ -72,7 +72,7 @@ class TestRedis(conformance.EngineTests):
         finally:
             server.kill()
 
-    @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell", "state"])
+    @pytest.mark.parametrize("kind", ["sequence", "messages", "present", "farewell", "state", "published"])
     def test_a_key_of_a_wrong_type_harms_its_channel_alone(self, engine: conformance.Server, kind: str) -> None:
         async def harm() -> None:
             async with client_of(engine) as client:
