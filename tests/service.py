@@ -226,7 +226,8 @@ class Service:
     """The service in a process, on a free port; its log is read as it is written."""
 
     def __init__(self, project: Path, *options: str, **settings: object) -> None:
-        lifted = {"log_format": "json", "max_messages_per_second": 0, "max_connections_per_address": 0}
+        limits = ("max_bytes_per_second_per_address", "max_connections_per_address", "max_messages_per_second")
+        lifted = {"log_format": "json", **dict.fromkeys(limits, 0)}
         package = answers_of(project)["package_name"]
         given = {f"{package.upper()}_{name.upper()}": str(value) for name, value in (lifted | settings).items()}
         own = project / ".venv" / "bin" / "python"

@@ -55,7 +55,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def services(probed: Path) -> Iterator[dict[bool, Service]]:
     """One that compresses nothing, and one with deflate."""
-    lifted = dict.fromkeys(("max_connections", "max_frames_per_second", "max_bytes_per_second_per_address"), 0)
+    lifted = dict.fromkeys(("max_connections", "max_frames_per_second"), 0)
     with (
         running(probed, max_message_size=LIMIT, **lifted) as plain,
         running(probed, max_message_size=LIMIT, **lifted, deflate=True) as deflating,

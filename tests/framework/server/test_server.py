@@ -32,9 +32,10 @@ HANDSHAKE = (
     + b"\r\n"
 )
 
-UNLIMITED = {"max_messages_per_second": 0, "max_frames_per_second": 0} | (
-    {"auth_max_connections_per_user": 0} if credentials() else {}
-)
+UNLIMITED = dict.fromkeys(
+    ("max_bytes_per_second_per_address", "max_frames_per_second", "max_messages_per_second"), 0
+) | ({"auth_max_connections_per_user": 0} if credentials() else {})
+"""A fast machine sends more in the time of a limit than one address may."""
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
