@@ -542,3 +542,32 @@ def test_what_a_partial_binds_is_no_query_parameter() -> None:
         client.websocket_connect("/?pool=theirs", headers=credentials()) as socket,
     ):
         assert socket.receive_text(timeout=20) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("/a", "/a"), ("/a", "/a/"), ("/a/{x:int}", "/a/{y:int}"), ("/a/{x:int}", "/a/{y:str}"), ("/{p:path}", "/{q:path}")],
+)
+def test_of_two_listeners_on_one_path_litestar_calls_the_later_only(one: str, two: str) -> None:
+    @listener(one)
+    async def first(data: str) -> None: ...
+
+    @listener(two)
+    async def second(data: str) -> None: ...
+
+    router = Router("/", route_handlers=[second])
+    refused("second", "which would never be called", "give one of them another path", first, router)
+    refused("second", f"handles {two.removesuffix('/')}, and so does test_of", "another path", first, second)
+
+
+def test_listeners_on_paths_that_differ_and_handlers_of_http_share_nothing() -> None:
+    @listener(["/a", "/a/{x:int}"])
+    async def both(data: str) -> None: ...
+
+    @listener("/b/{x:int}")
+    async def other(data: str) -> None: ...
+
+    @get("/a", sync_to_thread=False)
+    def page() -> None: ...
+
+    start(both, other, page)

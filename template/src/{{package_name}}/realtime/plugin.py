@@ -9,6 +9,7 @@ from litestar.app import DEFAULT_OPENAPI_CONFIG
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.enums import ScopeType
+from litestar.handlers import BaseRouteHandler
 from litestar.logging.config import LoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -17,7 +18,14 @@ from litestar.routes import BaseRoute
 from litestar.utils import normalize_path
 
 from .checks.definitions import check_connection_class, check_hooks, check_lifespan, check_ready
-from .checks.registration import check_injection, check_listener_class, check_options, check_replaced, check_unmanaged
+from .checks.registration import (
+    check_injection,
+    check_listener_class,
+    check_options,
+    check_path,
+    check_replaced,
+    check_unmanaged,
+)
 from .handlers.listener import ListenerRouteHandler
 from .http import SecurityHeaders
 from .internals import handlers_of, lifespan_of, skip_validation, websocket_handlers
@@ -79,6 +87,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         Returns:
             The same configuration.
         """
+        self._websockets: dict[tuple[str, ...], BaseRouteHandler] = {}
         app_config.plugins.append(_Last(self._add_plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
         surround(app_config, SecurityHeaders())
@@ -121,6 +130,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
             is_managed = isinstance(handler, ListenerRouteHandler) or lifespan_of(handler) is connection_lifespan
             check_injection(handler, is_managed=is_managed)
             if route.scope_type is ScopeType.WEBSOCKET:
+                check_path(handler, route, self._websockets)
                 check_listener_class(handler)
                 if not is_managed:
                     check_unmanaged(handler, route.path, self._unmanaged)

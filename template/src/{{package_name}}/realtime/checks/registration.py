@@ -12,6 +12,7 @@ from litestar import WebSocket
 from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
+from litestar.routes import BaseRoute
 from litestar.typing import FieldDefinition
 from msgspec import Struct
 
@@ -317,6 +318,27 @@ def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[
         f"without it, add {opt_out_hint('unmanaged')} or, for the handler of a plugin, pass unmanaged=[{path!r}] to "
         "Realtime(...)",
     )
+
+
+def check_path(handler: BaseRouteHandler, route: BaseRoute, earlier: dict[tuple[str, ...], BaseRouteHandler]) -> None:
+    """Refuse a WebSocket handler whose path an earlier one has: Litestar would call the later one only.
+
+    Args:
+        handler: A registered handler.
+        route: Its route.
+        earlier: The handlers of the application so far, by path; the handler is added.
+
+    Raises:
+        ConfigurationError: An earlier handler has the path, whatever its parameters are called.
+    """
+    path = tuple(part if isinstance(part, str) else "{}" for part in route.path_components)
+    other = earlier.setdefault(path, handler)
+    if other is not handler:
+        raise ConfigurationError(
+            function_of(handler),
+            f"handles {route.path}, and so does {source_location(function_of(other))}, which would never be called",
+            "give one of them another path",
+        )
 
 
 def _resembles(key: str, names: list[str]) -> str | None:
