@@ -59,6 +59,10 @@ def test_it_reconnects_after_a_restart_as_a_new_connection(page: Page, way: Netw
     assert before["connection"] != after["connection"]
 
 
+def test_a_fragment_is_of_the_page_and_not_of_a_connection(page: Page) -> None:
+    open_socket(page, "/ws/echo?a=b#talk")
+
+
 def test_it_reconnects_after_a_lost_connection(page: Page, way: Network) -> None:
     open_socket(page)
     way.cut()

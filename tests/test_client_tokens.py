@@ -39,8 +39,13 @@ def test_each_connection_asks_for_its_token(page: Page, way: Network, project: P
 
 def test_a_token_that_is_missing_or_rejected_is_asked_for_again(page: Page, project: Path) -> None:
     open_socket(page, tokens=[None, "a.bad.token", token(project)])
-    assert first_close(page) == {"code": 1006, "reason": "no token"}
+    assert first_close(page) == {"code": 1006, "reason": "no token: Error: nobody is logged in"}
     assert page.evaluate("asked") == 3
+
+
+def test_a_token_that_no_handshake_can_carry_is_asked_for_again(page: Page, project: Path) -> None:
+    open_socket(page, tokens=["not a token", token(project)])
+    assert "no token: SyntaxError" in first_close(page)["reason"]
 
 
 def test_it_renews_its_token_on_the_open_connection(page: Page, project: Path) -> None:

@@ -214,6 +214,7 @@ export class ReconnectingWebSocket {
     for (const [name, value] of Object.entries(query)) {
       for (const each of [value].flat()) if (each !== undefined) url.searchParams.append(name, String(each));
     }
+    url.hash = ""; // no connection has a fragment (RFC 6455, 3)
     this.#url = url.href.replace(/^http/, "ws");
     this.#defaults = defaults;
     const calls = { onMessage, onOther, onState, onRefused, token };
@@ -422,17 +423,20 @@ export class ReconnectingWebSocket {
     this.#setState("connecting");
     /** @type {string | undefined} */
     let token;
+    /** @type {WebSocket} */
+    let socket;
     try {
       token = await this.#options.token();
-    } catch {
-      if (attempt === this.#attempt) this.abandon("no token");
+      if (attempt !== this.#attempt) return;
+      if (this.#needsAnotherToken && token === this.#token) return this.#stayClosed();
+      socket = new WebSocket(this.#address(), token ? ["bearer", token] : []); // throws if no subprotocol is so written
+    } catch (error) {
+      if (attempt === this.#attempt) this.abandon(`no token: ${error}`);
       return;
     }
-    if (attempt !== this.#attempt) return;
-    if (this.#needsAnotherToken && token === this.#token) return this.#stayClosed();
+    this.#socket = socket;
     this.#needsAnotherToken = false;
     this.#token = token;
-    const socket = (this.#socket = new WebSocket(this.#address(), token ? ["bearer", token] : []));
     /** @param {(event: any) => void} listener */
     const unlessOutdated = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
     socket.onopen = unlessOutdated(() => this.#onOpen(socket));
