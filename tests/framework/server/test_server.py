@@ -362,6 +362,18 @@ def test_an_address_has_so_many_tcp_connections_and_no_more(start: Start) -> Non
         assert read_all(clients[0]).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_on_a_socket_of_both_families_an_ipv4_address_is_written_as_one(start: Start) -> None:
+    service = start(host="::", max_connections_per_address=2, trusted_proxies="127.0.0.1")
+    port = int(service.address.rpartition(":")[2])
+    with ExitStack() as stack:
+        proxied = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)) for _ in "123"]
+        proxied[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert read_all(proxied[-1]).startswith(b"HTTP/1.1 200")  # a trusted proxy has no limit
+        proxied[0].sendall(HANDSHAKE.replace(b"Version: 13", b"Version: 12"))
+        assert service.wait_for("handshake rejected")["client"] == "127.0.0.1"
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [([("Cookie", "a=" + "x" * 9000)], 431), ([("Origin", "http://xxx.example")] * 2, 400)],

@@ -38,6 +38,11 @@ MAX_PIPELINED: Final = 16
 """Requests that may wait while an earlier one is answered."""
 
 
+def plain(address: Any) -> Any:
+    """Return the address and the port of one end, with `10.0.0.1` for the `::ffff:10.0.0.1` of a dual-stack socket."""
+    return address and (address[0].removeprefix("::ffff:"), address[1])
+
+
 class TcpLimits:
     """Limits on TCP connections that are not a WebSocket, in total and for each address, and on those that become one.
 
@@ -127,6 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.client, self.server = plain(self.client), plain(self.server)
         self._begin("head", self._head_seconds, self.transport.abort)
         self._tcp_limits.add(transport, self.client[0] if self.client else "", len(self.connections))
 

@@ -147,15 +147,11 @@ def configuration(app: Litestar, settings: CoreSettings) -> uvicorn.Config:
 class TrustedProxies(ProxyHeadersMiddleware):
     """uvicorn's middleware for `X-Forwarded-For` and `X-Forwarded-Proto`, which also reads `X-Forwarded-Host`.
 
-    If several proxies each added an element, the first one counts, because it describes the client's request. An IPv4
-    address that a dual-stack socket reports as `::ffff:10.0.0.1` becomes `10.0.0.1`.
+    If several proxies each added an element, the first one counts, because it describes the client's request.
     """
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "lifespan":
-            for end in ("client", "server"):
-                if scope[end]:
-                    scope[end] = (scope[end][0].removeprefix("::ffff:"), scope[end][1])
             address = scope["client"][0] if scope["client"] else ""
             trusted = address in self.trusted_hosts
             scope.setdefault("state", {})[PEER] = Peer(address, trusted)

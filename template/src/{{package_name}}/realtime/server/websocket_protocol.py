@@ -23,6 +23,7 @@ from ..sessions.fast_path import EXTENSION, TEXT, text_frame
 from ..sessions.runtime import TokenBucket
 from ..sessions.session import SESSION_KEY, Session
 from ..settings import CoreSettings
+from .http_protocol import plain
 
 try:
     from websockets.speedups import apply_mask
@@ -132,6 +133,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.client, self.server = plain(self.client), plain(self.server)
         self.transport.set_write_buffer_limits(high=self._settings.max_pending_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
