@@ -222,18 +222,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     self._end_reading(data[begin + size :])
                     return
             at = begin + size
+        between = self.conn.current_size is None  # no message in fragments has begun
+        if at and between:
+            self._end_message()
         if at < end:
             self._needed = needed
-            if at and self.conn.current_size is None:
-                self._end_message()  # the one before
             if isinstance(data, bytearray):
                 del data[:at]  # without a copy
                 self._rest = data
             else:
                 self._rest = bytearray(data[at:])
-        if at == end and self.conn.current_size is None:
-            self._end_message()
-        elif self._message_timer is None and self._settings.message_seconds:
+        elif between:
+            return
+        if self._message_timer is None and self._settings.message_seconds:
             self._message_timer = self.loop.call_later(self._settings.message_seconds, self._check_time)
 
     def _pause_reading(self) -> None:
@@ -293,7 +294,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return False
         else:
             event = {"type": "websocket.receive", "bytes": payload}
-        self.queue.put(event, len(payload) + EVENT_BYTES)
+        self.queue.put_nowait(event, len(payload) + EVENT_BYTES)
         return True
 
     def send_receive_event_to_app(self) -> None:
@@ -500,20 +501,16 @@ class EventQueue:
         if self._disconnect is not None:
             callback(self._disconnect)
 
-    def put_nowait(self, event: ASGIReceiveEvent) -> None:
-        """Append an event that is not a message."""
-        self.put(event, 0)
-        if event["type"] == "websocket.disconnect" and self._disconnect is None:
-            self._disconnect = event
-            if self._notify:
-                self._notify(self._disconnect)
-
-    def put(self, event: ASGIReceiveEvent, size: int) -> None:
-        """Append an event with its size in bytes."""
+    def put_nowait(self, event: ASGIReceiveEvent, size: int = 0) -> None:
+        """Append an event; a message with its size in bytes."""
         self._events.append(event)
         self.unread += size
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if not size and event["type"] == "websocket.disconnect" and self._disconnect is None:
+            self._disconnect = event
+            if self._notify:
+                self._notify(self._disconnect)
 
     async def get(self) -> ASGIReceiveEvent:
         """Take the next event.
