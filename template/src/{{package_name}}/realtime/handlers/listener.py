@@ -319,7 +319,6 @@ def injectable(
     It takes what Litestar injects into `function`, into its scopes, and into the others: the hooks and the lifespan. It
     returns one item of a stream.
     """
-    hints: dict[str, Any] = {}
     parameters: dict[str, inspect.Parameter] = {}
     takers = [(each, tuple(scopes)) for each in (function, *scopes.values())]
     for each, passed in [*takers, *((other, PASSED) for other in others if other)]:
@@ -327,18 +326,18 @@ def injectable(
         for name, parameter in inspect.signature(each).parameters.items():
             is_bound = name in getattr(each, "keywords", ())  # by a partial: no query parameter may replace it
             if name in each_hints and name not in passed and name not in parameters and not is_bound:
-                hints[name] = each_hints[name]
                 keyword = inspect.Parameter.KEYWORD_ONLY
-                parameters[name] = parameter.replace(kind=keyword, annotation=hints[name])
+                parameters[name] = parameter.replace(kind=keyword, annotation=each_hints[name])
     returned = resolve_hints(function).get("return", Any)
-    hints["return"] = get_args(returned)[0] if inspect.isasyncgenfunction(function) else returned
+    if inspect.isasyncgenfunction(function):
+        returned = get_args(returned)[0]
 
     async def signature(**_: Any) -> None: ...
 
-    signature.__annotations__ = hints
+    signature.__annotations__ = {name: each.annotation for name, each in parameters.items()} | {"return": returned}
     signature.__name__ = function.__name__
     signature.__doc__ = function.__doc__
-    vars(signature)["__signature__"] = inspect.Signature([*parameters.values()], return_annotation=hints["return"])
+    vars(signature)["__signature__"] = inspect.Signature([*parameters.values()], return_annotation=returned)
     return signature
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
+from sys import maxsize
 from time import monotonic
 from typing import Any, Final
 
@@ -91,12 +92,11 @@ class MessageLoop:
 
         Nothing more is read while `concurrency` messages are handled; with `cancel_on_disconnect`, one more message is.
         """
-        slots = asyncio.Semaphore(self._handler.concurrency)
         call = partial(self._scopes.enter, **injected) if self._streams else self._caller(injected)
-        begin, release = (self._stream, None) if self._streams else (self._answer, slots.release)
+        slots = asyncio.Semaphore(maxsize if self._streams else self._handler.concurrency)  # MAX_STREAMS bounds streams
         while True:
             try:
-                if release and not self._cancels:
+                if not self._cancels:
                     await slots.acquire()
                     slots.release()
                 data = await receive(session)
@@ -109,11 +109,11 @@ class MessageLoop:
                 elif self._streams and len(exchanges) >= session.settings.max_streams:
                     await session.send_message(ErrorMessage("too_many_streams", "end or cancel one first"), ref)
                 else:
-                    if release:
-                        await slots.acquire()
+                    await slots.acquire()
                     exchange = exchanges[key] = Exchange(key, self._streams or self._cancels)
-                    exchange.task = session.start(begin(session, exchange, partial(call, data=data), ref))
-                    exchange.task.add_done_callback(partial(_end_exchange, session, exchange, release))
+                    begin = partial(self._stream, exchange) if self._streams else self._answer
+                    exchange.task = session.start(begin(session, partial(call, data=data), ref))
+                    exchange.task.add_done_callback(partial(_end_exchange, session, exchange, slots))
             except WebSocketDisconnect:
                 if session.has_unread:
                     continue
@@ -121,14 +121,13 @@ class MessageLoop:
                     await session.wait_exchanges()  # half-done writes are worse
                 raise
 
-    async def _answer(self, session: Session, exchange: Exchange, call: Callable[[], Any], ref: Any) -> None:
-        exchange.begun = True
+    async def _answer(self, session: Session, call: Callable[[], Any], ref: Any) -> None:
         try:
             await session.send_message(await call(), ref)
         except REFUSALS as error:
             await session.send_message(error_answer(error), ref)
 
-    async def _stream(self, session: Session, exchange: Exchange, enter: Callable[[], Any], ref: Any) -> None:
+    async def _stream(self, exchange: Exchange, session: Session, enter: Callable[[], Any], ref: Any) -> None:
         exchange.begun = True
         refusal: ErrorMessage | None = None
         try:
@@ -147,7 +146,6 @@ class MessageLoop:
         self, session: Session, exchange: Exchange, stream: AsyncGenerator[Any, None], ref: Any
     ) -> None:
         burst = 0
-        writer = session.writer
         async with aclosing(stream) as items:
             if exchange.cancelled:  # before it began
                 raise asyncio.CancelledError
@@ -160,15 +158,13 @@ class MessageLoop:
                     if burst == MAX_BURST:
                         burst = 0
                         await asyncio.sleep(0)
-                        if writer:
-                            writer.hold_frames()
+                        if session.writer:
+                            session.writer.hold_frames()
             finally:
                 exchange.closing = True
 
 
-def _end_exchange(
-    session: Session, exchange: Exchange, release: Callable[[], None] | None, task: asyncio.Task[Any]
-) -> None:
+def _end_exchange(session: Session, exchange: Exchange, slots: asyncio.Semaphore, task: asyncio.Task[Any]) -> None:
     if task.cancelled() and not task.cancelling():  # by what it awaited
         try:
             task.result()
@@ -178,8 +174,7 @@ def _end_exchange(
     if session.exchanges.get(exchange.key) is exchange:
         del session.exchanges[exchange.key]
     session.last_received_at = monotonic()  # it was not idle until now
-    if release:
-        release()
+    slots.release()
 
 
 def binder(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], partial[Any]]:

@@ -114,7 +114,7 @@ async def _disconnect(pair: HookPair, socket: Socket, session: Session, cause: C
             await pair.on_disconnect(socket, session.ensure_connection(), cause)
     except Exception as failure:
         if limit.expired():
-            session.metrics.slow_disconnects += 1
+            session.runtime.metrics.slow_disconnects += 1
             log.error("on_disconnect took too long", path=session.path, seconds=session.settings.hook_seconds)  # noqa: TRY400
         elif resolve_cause(failure).is_bug:
             log.exception("on_disconnect failed", path=session.path)
@@ -124,7 +124,7 @@ async def _disconnect(pair: HookPair, socket: Socket, session: Session, cause: C
 
 async def _log_closed(session: Session, cause: Cause) -> None:
     """Log the end of the connection, in one line."""
-    session.metrics.ended[cause.reason] += 1
+    session.runtime.metrics.ended[cause.reason] += 1
     log.info(
         "connection closed",
         path=session.path,

@@ -35,7 +35,7 @@ from .cause import (
 )
 from .fast_path import FrameWriter, encode_with, is_direct, text_frame
 from .info import ConnectionInfo
-from .runtime import Client, HandlerTraits, Metrics, Ref, Runtime, TokenBucket, client_address, is_ping
+from .runtime import Client, HandlerTraits, Ref, Runtime, TokenBucket, client_address, is_ping
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class Exchange:
     """The client has cancelled it."""
     closing: bool = False
     """Its function is through; what cleans up after it is not cancelled."""
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] = field(init=False)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -108,8 +108,6 @@ class Session:
     runtime: Runtime
     server: FrameWriter | None = None
     """The server's end; None on a server that is not ours."""
-    metrics: Metrics = field(init=False)
-    """The counters of all sessions."""
     state: State = State.CONNECTING
     cause: Cause | None = None
     """What ended it; None as long as it is connecting or open."""
@@ -138,7 +136,7 @@ class Session:
     compression, a WebSocket class of the service, another server."""
     opened_at: float = field(default_factory=monotonic)
     """When the handshake began."""
-    last_received_at: float = field(init=False)
+    last_received_at: float = field(default_factory=monotonic)
     """When the last message came, or the handshake began."""
     awaiting_message: bool = True
     """No message is handled at the moment."""
@@ -172,10 +170,8 @@ class Session:
     """The task of its handler; None once its clean-up runs, which is bounded in time by itself."""
 
     def __post_init__(self) -> None:
-        settings, self.metrics = self.runtime.settings, self.runtime.metrics
         self.receive_event = self.receive
-        self.last_received_at = self.opened_at
-        self._limit = TokenBucket(settings.max_messages_per_second, settings.message_burst)
+        self._limit = TokenBucket(self.settings.max_messages_per_second, self.settings.message_burst)
 
     @staticmethod
     def of(socket: Socket) -> "Session":
@@ -330,14 +326,14 @@ class Session:
     def cancel_exchange(self, ref: Ref) -> None:
         """Cancel the task that answers a message, if it still runs."""
         exchange = self.exchanges.get(ref)
-        if exchange and exchange.task and not (exchange.cancelled or exchange.closing):
+        if exchange and not (exchange.cancelled or exchange.closing):
             exchange.cancelled = True
             if exchange.begun:  # else it sees for itself, and still says how it ended
                 exchange.task.cancel()
 
     async def wait_exchanges(self) -> None:
         """Wait until the messages that are handled in tasks of their own now are answered."""
-        if tasks := [each.task for each in self.exchanges.values() if each.task]:
+        if tasks := [each.task for each in self.exchanges.values()]:
             await asyncio.wait(tasks)
 
     async def end_tasks(self) -> None:
@@ -408,7 +404,7 @@ class Session:
         Raises:
             WebSocketDisconnect: The limit is exceeded, and the connection is closed with 1008.
         """
-        self.metrics.bad_messages += 1
+        self.runtime.metrics.bad_messages += 1
         in_a_row = self.messages_received == self._last_bad_message + 1
         self._bad_messages = self._bad_messages + 1 if in_a_row else 1
         self._last_bad_message = self.messages_received
@@ -480,7 +476,7 @@ class Session:
         """Count the time that the handler took for the last message, if it has one."""
         if not self.awaiting_message:
             self.awaiting_message = True
-            self.metrics.count_handled(monotonic() - self.last_received_at)
+            self.runtime.metrics.count_handled(monotonic() - self.last_received_at)
 
     async def end(self, error: BaseException | None) -> Cause:
         """Decide why the connection ended once its handler has returned; close or reject it if it is open.
@@ -539,8 +535,8 @@ class Session:
         self._end_with(LOST)  # only where a handler without the lifespan left it open: the server drops it
         self._advance(State.CLOSED)
         self._charge_clients()
-        self.metrics.messages_received += self.messages_received
-        self.metrics.messages_sent += self.messages_sent
+        self.runtime.metrics.messages_received += self.messages_received
+        self.runtime.metrics.messages_sent += self.messages_sent
 
     def _advance(self, state: State) -> None:
         """Change the state, here alone."""
@@ -554,7 +550,7 @@ class Session:
             self._advance(State.CLOSING)
             self.cause = self.noticed_cause or cause
             if limit:
-                self.metrics.limits[limit] += 1
+                self.runtime.metrics.limits[limit] += 1
                 self.exceeded_limit = limit
         return self.cause
 
@@ -562,9 +558,8 @@ class Session:
         """Note that the client is gone, while its messages are still handled; cancel what answers it alone."""
         self.noticed_cause = cause_of_disconnect(message)
         for exchange in self.exchanges.values():
-            task = exchange.task
-            if exchange.cancel_on_disconnect and task and not (exchange.closing or task.cancelling()):
-                task.cancel()
+            if exchange.cancel_on_disconnect and not (exchange.closing or exchange.task.cancelling()):
+                exchange.task.cancel()
 
     async def _accept(self, message: Message) -> None:
         if self.runtime.draining:  # the drain began after its admission
@@ -574,7 +569,7 @@ class Session:
             self.before_accept(message)
         await self._pass_on(message)
         self._advance(State.OPEN)
-        self.metrics.accepted += 1
+        self.runtime.metrics.accepted += 1
         handler = self.scope.get("route_handler")
         if isinstance(handler, ASGIRouteHandler) and handler not in self.runtime.mounted:
             self.runtime.mounted.add(handler)
