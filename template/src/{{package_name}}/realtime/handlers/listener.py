@@ -92,7 +92,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
         self.streams = False
         self.client_speaks_first = client_speaks_first
         self._per_message = per_message or {}
-        self._around = (*hooks, connection_lifespan)
+        self._around = [each for each in (*hooks, connection_lifespan) if each]
         self.hooks = [binder(hook or _no_hook) for hook in hooks] if any(hooks) else []
         self._lifespan = connection_lifespan and binder(connection_lifespan)
         super().__init__(path, dto=None, return_dto=None, **options)  # pyright: ignore[reportUnknownMemberType]
@@ -115,7 +115,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
     @property
     def functions(self) -> list[AnyCallable]:
         """All functions into which Litestar injects."""
-        return [function_of(self), *self._per_message.values(), *filter(None, self._around)]
+        return [function_of(self), *self._per_message.values(), *self._around]
 
     def on_registration(self, app: Litestar) -> None:
         check_names(self)
@@ -285,9 +285,7 @@ class Listener(WebsocketListener):
         """
         cls: Any = type(self)
         hooks = {
-            name: getattr(self, name)
-            for name in ("on_accept", "on_disconnect")
-            if getattr(cls, name) is not getattr(WebsocketListener, name)
+            name: getattr(self, name) for name in HOOKS if getattr(cls, name) is not getattr(WebsocketListener, name)
         }
         options = {name: getattr(cls, name) for name in Options.__annotations__}
         options["guards"] = self.guards and [*self.guards]  # Litestar adds lists to it
@@ -311,9 +309,7 @@ class Listener(WebsocketListener):
         super().__setattr__(name, value)
 
 
-def injectable(
-    function: AnyCallable, scopes: Mapping[str, AnyCallable], others: Iterable[AnyCallable | None]
-) -> AnyCallable:
+def injectable(function: AnyCallable, scopes: Mapping[str, AnyCallable], others: Iterable[AnyCallable]) -> AnyCallable:
     """Return a function with the signature that Litestar is to see.
 
     It takes what Litestar injects into `function`, into its scopes, and into the others: the hooks and the lifespan. It
@@ -321,7 +317,7 @@ def injectable(
     """
     parameters: dict[str, inspect.Parameter] = {}
     takers = [(each, tuple(scopes)) for each in (function, *scopes.values())]
-    for each, passed in [*takers, *((other, PASSED) for other in others if other)]:
+    for each, passed in [*takers, *((other, PASSED) for other in others)]:
         each_hints = resolve_hints(each)
         for name, parameter in inspect.signature(each).parameters.items():
             is_bound = name in getattr(each, "keywords", ())  # by a partial: no query parameter may replace it

@@ -52,13 +52,14 @@ class MessageLoop:
         self._scopes = MessageScopes(function, scopes)
         self._bind = None if scopes else binder(function)
         self._streams: bool = handler.streams
-        self._cancels: bool = handler.cancel_on_disconnect
+        self._cancels: bool = handler.streams or handler.cancel_on_disconnect
+        """Nobody waits for an answer once the client is gone: what runs is cancelled, what is unread is not handled."""
 
     async def __call__(self, *controller: Any, socket: Socket, **injected: Any) -> None:
         """Serve a connection until it ends; for a method of a controller, with the controller."""
         handler = self._handler
         injected |= {"socket": socket, **dict(zip(["self"], controller, strict=False))}
-        in_order = not self._streams and handler.concurrency == 1 and not self._cancels
+        in_order = handler.concurrency == 1 and not self._cancels
         answer_all = self._answer_in_order if in_order else self._answer_in_tasks
         async with (
             ConnectionContext(socket, handler.hooks_with(injected)) as session,
@@ -102,22 +103,22 @@ class MessageLoop:
                 data = await receive(session)
                 ref, exchanges = session.ref, session.exchanges
                 key = object() if ref is None else ref
-                if session.has_unread and (self._streams or self._cancels):
-                    continue  # nobody waits for an answer
+                if session.has_unread and self._cancels:
+                    continue
                 if key in exchanges:
                     await session.send_message(ErrorMessage("duplicate_ref", "a message has it already"), ref)
                 elif self._streams and len(exchanges) >= session.settings.max_streams:
                     await session.send_message(ErrorMessage("too_many_streams", "end or cancel one first"), ref)
                 else:
                     await slots.acquire()
-                    exchange = exchanges[key] = Exchange(key, self._streams or self._cancels)
+                    exchange = exchanges[key] = Exchange(key, self._cancels)
                     begin = partial(self._stream, exchange) if self._streams else self._answer
                     exchange.task = session.start(begin(session, partial(call, data=data), ref))
                     exchange.task.add_done_callback(partial(_end_exchange, session, exchange, slots))
             except WebSocketDisconnect:
                 if session.has_unread:
                     continue
-                if not self._streams and not self._cancels:
+                if not self._cancels:
                     await session.wait_exchanges()  # half-done writes are worse
                 raise
 
