@@ -171,14 +171,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         elif not self.handshake_initiated:  # otherwise it has ended, and further data is ignored (RFC 6455, 7.1.7)
             super().data_received(bytes(data))
-            answer = b"" if self.handshake_initiated else b"".join(self.conn.data_to_send()) or BAD_REQUEST
-            status = self.response.status_code if self.handshake_initiated else int(answer[9:12])
+            if self.handshake_initiated:
+                status = self.response.status_code
+            else:  # too long, too many, or with a body: uvicorn would leave it unanswered
+                answer = b"".join(self.conn.data_to_send()) or BAD_REQUEST
+                status = int(answer[9:12])
+                self.transport.write(answer)
+                self.transport.close()
             if status != HTTPStatus.SWITCHING_PROTOCOLS:
                 client, detail = self.client[0] if self.client else "", "the head is too long, or is wrong"
                 log.warning("handshake rejected", client=client, reason="head", status=status, detail=detail)
-            if not self.handshake_initiated:  # too long, too many, or with a body: uvicorn would leave it unanswered
-                self.transport.write(answer)
-                self.transport.close()
 
     def _read_frames(self, data: bytes | bytearray) -> None:
         """Queue each whole message, pass each other frame to the parser, and keep an incomplete frame."""

@@ -3,6 +3,7 @@
 from asyncio import CancelledError
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -106,9 +107,9 @@ class Resolution:
     status: int = HTTPStatus.FORBIDDEN
     """The HTTP status, where the handshake was not accepted yet."""
     error: BaseException | None = None
-    """The exception, where it is more than a way to say how to close."""
+    """The exception; None where it only says how to close."""
     is_bug: bool = False
-    """Somebody has to fix the service: the exception is logged with its traceback."""
+    """The service has to be fixed, so the exception is logged with its traceback."""
 
 
 def resolve_cause(
@@ -116,8 +117,8 @@ def resolve_cause(
 ) -> Resolution:
     """Return how a connection ends after its handler returned or raised.
 
-    An exception group is treated as what it holds. It is a bug where one of its exceptions is; else the exception that
-    says most about the end counts: how to close, before a cancellation, before a disconnect.
+    An exception group is a bug if one of the exceptions in it is. Otherwise one of them decides: an exception that says
+    how to close comes before a cancellation, and a cancellation before a disconnect.
 
     Args:
         error: What was raised; None where the handler returned.
@@ -133,10 +134,8 @@ def resolve_cause(
         case CancelledError():
             return Resolution(Reason.CANCELLED, CloseCode.INTERNAL_ERROR, "cancelled", error=error)
         case BaseExceptionGroup():
-            held = [
-                resolve_cause(each, initializing=initializing, draining=draining, in_task=in_task)
-                for each in error.exceptions
-            ]
+            resolve = partial(resolve_cause, initializing=initializing, draining=draining, in_task=in_task)
+            held = [*map(resolve, error.exceptions)]
             if bug := next((each for each in held if each.is_bug), None):
                 return replace(bug, error=error)
             return max(held, key=lambda each: 1 if each.error else 2 * (each.code != CloseCode.NORMAL_CLOSURE))
@@ -170,10 +169,7 @@ def held_exceptions(error: BaseException) -> list[Any]:
 
 def is_sendable(code: int) -> bool:
     """Return whether an endpoint may send this close code (RFC 6455, 7.4.1 and 7.4.2)."""
-    return 3000 <= code <= 4999 or (
-        1000 <= code <= CloseCode.BAD_GATEWAY
-        and code not in {1004, CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE}
-    )
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def truncate_reason(text: str) -> str:

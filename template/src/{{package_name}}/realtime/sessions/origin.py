@@ -78,9 +78,8 @@ class OriginPolicy:
         origins = _headers(scope, b"origin")
         if not origins or self.problem(scope):
             return []
-        origin = (b"access-control-allow-origin", origins[0].encode("latin-1"))
         return [
-            origin,
+            (b"access-control-allow-origin", origins[0].encode("latin-1")),
             (b"access-control-allow-credentials", b"true"),  # a handshake has the cookies, too
             (b"access-control-allow-headers", b"authorization"),
             (b"vary", b"origin"),
