@@ -51,7 +51,8 @@ class FrameWriter(Protocol):
     def notify_disconnect(self, callback: Callable[[ReceiveMessage], None]) -> None:
         """Call back with the `websocket.disconnect` event as soon as it is known, ahead of the messages before it.
 
-        Messages are read up to a window ahead of the handler. While more are unread, nothing tells of a disconnect.
+        The server reads a limited number of bytes ahead of the handler. While so many are unread, it reads no further,
+        and does not notice a disconnect.
 
         Args:
             callback: Called once, immediately if the connection has ended already. It must not raise.

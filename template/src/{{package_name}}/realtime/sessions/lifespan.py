@@ -141,9 +141,9 @@ async def _log_closed(session: Session, cause: Cause) -> None:
 class MessagePhase:
     """The messages of a connection, with bounds on the seconds until the first, and from one message to the next.
 
-    It is an async context manager, with one timer for each connection with such a limit. A message only leaves its time
-    in the session. The timer looks at it when it is due, and is set again for the rest. While a message is handled,
-    nothing is overdue.
+    It is an async context manager. A connection with such a limit has one timer, which no message sets again: a message
+    only stores its time in the session. When the timer is due it reads that time, and waits for the rest. While a
+    message is handled, no limit is exceeded.
 
     Args:
         session: A session whose `on_accept` hooks have returned.

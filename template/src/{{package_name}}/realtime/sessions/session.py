@@ -52,7 +52,7 @@ RESTARTING: Final = "the service is about to restart"
 
 MESSAGE_COST: Final = 4096
 MAX_UNCHARGED: Final = 65536
-"""The client is charged for its messages after so many bytes, each message with MESSAGE_COST: after 16 at most."""
+"""Bytes of messages, with MESSAGE_COST for each, after which the client is charged for them: 16 messages at most."""
 
 
 class State(IntEnum):
