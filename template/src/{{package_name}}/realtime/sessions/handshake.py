@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable
-from contextlib import suppress
 from difflib import get_close_matches
 from http import HTTPStatus
 from string import printable
@@ -68,8 +67,6 @@ class HandshakeMiddleware(PassThroughMiddleware):
             return
         extensions: dict[str, Any] = handshake.get("extensions") or {}
         server: FrameWriter | None = extensions.pop(EXTENSION, {}).get("writer")  # else it is kept in the scope
-        if server is None:
-            receive = _limited(receive, send, self._runtime.settings.max_message_size)
         session = Session(handshake, receive, send, self._runtime, server)
         handshake["state"] = SocketState(handshake["state"], **{SESSION_KEY: session})
         self._registry.count(session, admission)
@@ -220,22 +217,6 @@ def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
         await send(event)
 
     return send_with_headers
-
-
-def _limited(receive: Receive, send: Send, limit: int) -> Receive:
-    """Enforce MAX_MESSAGE_SIZE on other servers, which may have another limit, or none."""
-
-    async def receive_within_limit() -> Any:
-        message: Any = await receive()
-        if message["type"] == "websocket.receive":
-            text = message.get("text")
-            if len(text.encode() if text is not None else message.get("bytes") or b"") > limit:
-                with suppress(OSError, RuntimeError):  # it is gone already
-                    await send({"type": "websocket.close", "code": CloseCode.MESSAGE_TOO_BIG, "reason": "too big"})
-                return {"type": "websocket.disconnect", "code": int(CloseCode.MESSAGE_TOO_BIG)}
-        return message
-
-    return receive_within_limit
 
 
 class SocketState(dict[str, Any]):

@@ -222,10 +222,12 @@ class Session:
                 self.message_handled()
             message: Any = await self._receive()
             if message["type"] == "websocket.receive":
+                text = message.get("text")
+                if self.server is None:
+                    await self._check_size(message["bytes"] if text is None else text.encode())
                 self.messages_received += 1
                 self.awaiting_message = False
                 self.last_received_at = now = monotonic()
-                text = message.get("text")
                 self._uncharged += MESSAGE_COST + len(message["bytes"] if text is None else text)
                 if self._uncharged > MAX_UNCHARGED and (setting := self._charge_clients()):
                     await self._exceed(setting, "too many messages")
@@ -598,9 +600,14 @@ class Session:
         self._uncharged, self._charged_messages = 0, self.messages_received
         return next(filter(None, [client.exceeded(messages, size) for client in self.clients]), "")
 
-    async def _exceed(self, setting: str, detail: str) -> None:
-        await self.close_for_limit(setting, detail)
-        raise WebSocketDisconnect(detail=detail, code=CloseCode.POLICY_VIOLATION)
+    async def _check_size(self, payload: bytes) -> None:
+        """Enforce MAX_MESSAGE_SIZE on other servers, which may have another limit, or none."""
+        if len(payload) > self.settings.max_message_size:
+            await self._exceed("max_message_size", "too big", CloseCode.MESSAGE_TOO_BIG)
+
+    async def _exceed(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        await self.close_for_limit(setting, detail, code)
+        raise WebSocketDisconnect(detail=detail, code=code)
 
     async def _pass_on(self, message: Message) -> None:
         """Send, and raise `WebSocketDisconnect` for the server's OSError or, after a ping timeout, RuntimeError.
