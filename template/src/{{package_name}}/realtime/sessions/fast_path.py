@@ -73,7 +73,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def encode_with(message: Any, name: str, value: Any, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
-    """Encode a message with one more field in its JSON object. Other JSON has no place for the field."""
+    """Encode a message with one more field in its JSON object. Other JSON is encoded without the field."""
     extended = _extended(message.__class__, name)
     if extended is not None:
         return encode(extended(*astuple(message), value))

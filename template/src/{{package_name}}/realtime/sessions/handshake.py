@@ -34,7 +34,7 @@ NOT_FOUND: Final = b'{"status_code":404,"detail":"Not Found"}'
 """The body with which Litestar answers a request to an unknown path."""
 
 PROBES: Final = frozenset({"/health", "/ready"})
-"""What is answered under any name: it says nothing about the service, and probes use names of their own."""
+"""Paths that are answered whatever the Host: they tell nothing about the service, and probes use names of their own."""
 
 UPGRADE: Final = (
     "if a proxy dropped the header Upgrade, configure the proxy to forward it (nginx: proxy_http_version 1.1; "

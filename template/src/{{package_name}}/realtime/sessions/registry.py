@@ -15,7 +15,7 @@ from .runtime import BUCKETS, Client, Runtime
 from .session import Session, State
 
 MAX_CLIENTS: Final = 10_000
-"""Clients without a session whose rates are remembered; of more, those that left first are forgotten."""
+"""Clients without a session whose rates are remembered at most. Those that left first are forgotten first."""
 
 
 class Registry(Collector):

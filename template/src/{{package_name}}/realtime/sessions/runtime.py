@@ -107,7 +107,7 @@ class TokenBucket:
         self._refilled_at = monotonic()
 
     def allows(self, now: float) -> bool:
-        """Count one, and return whether it is within the limit; one that is not does not count.
+        """Count one if it is within the limit, and return whether it is.
 
         Args:
             now: When it came, as of `monotonic()`.
@@ -121,7 +121,7 @@ class TokenBucket:
         return tokens >= 1
 
     def charge(self, amount: float) -> bool:
-        """Count a number, allowed or not; a negative one gives back. Return whether it is within the limit."""
+        """Count an amount, also beyond the limit; return whether it is within. A negative amount is given back."""
         now = monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate) - amount
         self._refilled_at = now
