@@ -186,6 +186,14 @@ def test_a_ping_with_a_ref_is_no_message_either(serve: Serve) -> None:
             assert socket.receive_json(timeout=20) == {"type": "pong", "ref": ref}
 
 
+def test_pings_cost_their_address_no_more_than_their_bytes(serve: Serve) -> None:
+    limits = {"max_bytes_per_second_per_address": 500, "max_frames_per_second": 0}
+    with serve(calculate, **limits) as client, client.websocket_connect("/") as socket:
+        for _ in range(100):
+            socket.send_text('{"type":"ping"}')
+            assert socket.receive_json(timeout=20) == {"type": "pong"}
+
+
 def test_a_ping_in_plain_text_is_answered_as_it_came(serve: Serve) -> None:
     """The default heartbeat of useWebSocket of VueUse, every second, and of react-use-websocket."""
     with serve(calculate, max_bad_messages=1) as client, client.websocket_connect("/") as socket:

@@ -420,6 +420,7 @@ class Session:
             WebSocketDisconnect: The limit is exceeded, and the connection is closed with 1008.
         """
         self.messages_received -= 1
+        self._uncharged -= MESSAGE_COST
         if not self._allows_ping(-1):
             await self._exceed("max_frames_per_second", "too many pings")
 
