@@ -94,6 +94,34 @@ def test_the_handlers_of_litestar_channels_are_named_by_their_path() -> None:
     start(plugins=[channels], unmanaged=["/news"])
 
 
+@pytest.mark.parametrize(
+    ("options", "given", "example"),
+    [
+        ({"unmanaged": "/plain"}, "unmanaged='/plain'", r'unmanaged=\["/vite-hmr"\]'),
+        ({"unmanaged": ["/plain", 5]}, r"unmanaged=\['/plain', 5\]", r'unmanaged=\["/vite-hmr"\]'),
+        ({"unmanaged": None}, "unmanaged=None", r'unmanaged=\["/vite-hmr"\]'),
+        ({"ready": 5}, "ready=5", r"ready=\[check_database\]"),
+    ],
+)
+def test_what_is_not_a_list_is_refused(options: dict[str, Any], given: str, example: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^Realtime\(\.\.\.\) is called with {given}\.\nFix: pass a list, as in {example}\.$"
+    ):
+        start(plain, **options)
+
+
+@pytest.mark.parametrize("allowed", ["unmanaged", "un", 5, True, None])
+def test_an_allow_that_is_not_a_list_is_refused(allowed: Any) -> None:
+    @websocket("/meant", opt={"allow": allowed})
+    async def meant(socket: Socket) -> None: ...
+
+    with pytest.raises(ConfigurationError) as error:
+        start(meant)
+    assert "meant (" in str(error.value)
+    assert f"has opt={{'allow': {allowed!r}}}, which is not a list" in str(error.value)
+    assert 'Fix: write opt={"allow": ["unmanaged"]}.' in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["unmanaged", "connection"])
 def test_it_may_say_that_it_is_meant(name: str) -> None:
     @websocket("/meant", opt={"allow": [name]})
