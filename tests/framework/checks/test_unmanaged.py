@@ -16,7 +16,7 @@ from litestar.handlers import (
 from litestar.plugins import InitPlugin
 
 from my_service import hooks
-from my_service.realtime import ConfigurationError, Realtime, Socket, connection_lifespan
+from my_service.realtime import ConfigurationError, Realtime, Socket, connection_lifespan, listener
 from my_service.settings import Settings
 from my_service.state import Connection
 
@@ -110,16 +110,23 @@ def test_what_is_not_a_list_is_refused(options: dict[str, Any], given: str, exam
         start(plain, **options)
 
 
-@pytest.mark.parametrize("allowed", ["unmanaged", "un", 5, True, None])
-def test_an_allow_that_is_not_a_list_is_refused(allowed: Any) -> None:
-    @websocket("/meant", opt={"allow": allowed})
+@pytest.mark.parametrize("key", ["allow", "subprotocols"])
+@pytest.mark.parametrize(
+    ("value", "example"), [("unmanaged", "unmanaged"), ("un", "un"), (5, "name"), (True, "name"), (None, "name")]
+)
+def test_an_opt_that_is_not_a_list_is_refused(key: str, value: Any, example: str) -> None:
+    @websocket("/meant", connection_lifespan=connection_lifespan, opt={key: value})
     async def meant(socket: Socket) -> None: ...
 
-    with pytest.raises(ConfigurationError) as error:
-        start(meant)
-    assert "meant (" in str(error.value)
-    assert f"has opt={{'allow': {allowed!r}}}, which is not a list" in str(error.value)
-    assert 'Fix: write opt={"allow": ["unmanaged"]}.' in str(error.value)
+    @listener("/meant")
+    async def ours(data: str) -> None: ...
+
+    for handler in (meant, Router("/", route_handlers=[ours], opt={key: value})):
+        with pytest.raises(ConfigurationError) as error:
+            start(handler)
+        assert "test_unmanaged.py, line " in str(error.value)
+        assert f"has opt={{{key!r}: {value!r}}}, which is not a list" in str(error.value)
+        assert f'Fix: write opt={{"{key}": ["{example}"]}}.' in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["unmanaged", "connection"])

@@ -75,17 +75,19 @@ def check_names(handler: BaseRouteHandler) -> None:
 
 
 def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
-    """Refuse parameters that cannot be injected, and dependencies that all connections would share.
+    """Refuse parameters that cannot be injected, dependencies that all connections would share, and a wrong `opt`.
 
     Args:
         handler: A registered handler.
         is_managed: Whether it runs inside `connection_lifespan`.
 
     Raises:
-        ConfigurationError: A parameter is wrong.
+        ConfigurationError: A parameter or `opt` is wrong.
     """
     _check_connection(handler, is_managed=is_managed)
     if isinstance(handler, WebsocketRouteHandler):
+        for key in ("allow", "subprotocols"):
+            _names_in_opt(handler, key)
         _check_state(handler)
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
@@ -350,14 +352,19 @@ def check_path(handler: BaseRouteHandler, path: str, earlier: dict[str, BaseRout
 
 def _is_allowed(handler: BaseRouteHandler, name: str) -> bool:
     """Return whether the `opt` of a handler, or of a router around it, turns off the check of a name."""
-    allowed = (handler.opt or {}).get("allow", ())
-    if isinstance(allowed, str) or not isinstance(allowed, Collection):
+    return name in _names_in_opt(handler, "allow")
+
+
+def _names_in_opt(handler: BaseRouteHandler, key: str) -> Collection[Any]:
+    names = (handler.opt or {}).get(key, ())
+    if isinstance(names, str) or not isinstance(names, Collection):
+        example = names if isinstance(names, str) else "name"
         raise ConfigurationError(
             function_of(handler),
-            f"has opt={{'allow': {allowed!r}}}, which is not a list",
-            f"write {opt_out_hint(name)}",
+            f"has opt={{{key!r}: {names!r}}}, which is not a list",
+            f'write opt={{"{key}": ["{example}"]}}',
         )
-    return name in allowed
+    return names
 
 
 def _resembles(key: str, names: list[str]) -> str | None:
