@@ -113,8 +113,8 @@ export interface StreamOptions {
 /** A message and its answer: `(message: Rename) => Renamed`. Several are a union: `A | B`. */
 export type Call = (message: any) => unknown;
 
-/** The messages that have an answer. */
-export type Question<Calls extends Call> = Parameters<Calls>[0] & object;
+/** The messages that have an answer: objects, because a `ref` is added. */
+export type Question<Calls extends Call> = Exclude<Parameters<Calls>[0] & object, readonly unknown[]>;
 
 /** The answer of the service to a message. */
 export type Answer<Calls extends Call, Asked> = Calls extends (message: infer Each) => infer Reply
