@@ -82,6 +82,7 @@ class Scripted:
         self.connections = 0
         self.handshakes = 0
         self.paths: list[str] = []
+        self.retry_after: str | None = None
         self.refuses: list[tuple[int, str]] = []
         """The status and the body of the answers to what is no request for the page, one after the other; then none."""
         # Chromium opens connections in advance; shutting down waits for those that say nothing.
@@ -104,6 +105,8 @@ class Scripted:
         if self.refuses and request.path not in {"/client.js", "/favicon.ico"}:
             status, body = self.refuses.pop(0)
             headers = Headers({"content-type": "text/plain", "content-length": str(len(body))})
+            if self.retry_after:
+                headers["retry-after"] = self.retry_after
             return Response(status, HTTPStatus(status).phrase, headers, body.encode())
         if upgrades:
             return None
@@ -203,6 +206,7 @@ def run_in(page: Page, scripted: Scripted, code: str, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("status", "body", "detail"),
     [
+        (400, "the Host header cannot be read", "the Host header cannot be read"),
         (401, '{"status_code":401,"detail":"the token has expired"}', "the token has expired"),
         (403, "this origin may not connect", "this origin may not connect"),
         (404, "", ""),
@@ -290,6 +294,30 @@ def test_a_refusal_that_passes_is_told_and_it_tries_again(run: Run, scripted: Sc
     """)
     assert result == [{"status": 503, "detail": "about to stop"}, {"status": 429, "detail": "too many"}]
     assert scripted.handshakes == 4
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds", "waits"),
+    [
+        ("60", 60, True),
+        ("0", None, False),
+        ("-60", None, False),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", None, False),
+        ("soon", None, False),
+    ],
+)
+def test_it_waits_as_long_as_the_service_asks(
+    run: Run, scripted: Scripted, header: str, seconds: int | None, waits: bool
+) -> None:
+    scripted.refuses = [(503, "maintenance")] * 2
+    scripted.retry_after = header
+    result = run("""
+        const now = Date.now();
+        socket.open();
+        await until(() => states.includes("waiting"));
+        result = [refusals[0].retryAfter ?? null, socket.state.retryAt - now >= 60_000];
+    """)
+    assert result == [seconds, waits]
 
 
 def test_another_token_is_tried_after_401(run: Run, scripted: Scripted) -> None:

@@ -103,6 +103,8 @@ def test_what_it_writes_is_clean_and_its_tests_pass(rendered: Callable[..., Path
     assert f"{len(written) + len(streams)} passed" in check(
         project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", *written
     )
+    if answers_of(project)["asyncapi"]:
+        check(project, "pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests/test_messages.py")
 
 
 def test_what_exists_stays_as_it_is(project: Path) -> None:

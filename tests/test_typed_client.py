@@ -38,7 +38,7 @@ STRICTEST = {
 }
 
 USER = """
-import { ask, echo, rooms } from "./api.js";
+import { ask, echo, point, rooms } from "./api.js";
 import { MessageRejected } from "./client.js";
 
 export async function use(base: string): Promise<unknown> {
@@ -74,6 +74,13 @@ export async function use(base: string): Promise<unknown> {
     if (error instanceof MessageRejected) found.push(error.code);
   }
   model.close();
+
+  const drawing = point(options);
+  // @ts-expect-error an array has no `ref`
+  if (found.length === 0) await drawing.request(["point", 1, 2]);
+  drawing.on("error", (error) => found.push(error.code));
+  drawing.send(["point", 1, 2]);
+  drawing.close();
   return found;
 }
 """
@@ -93,6 +100,22 @@ class {message}(Struct, tag="{name}"):
 async def {name}(data: {message}) -> {message}: ...
 """
 """A listener whose names are none in TypeScript, or the same as those of its own types."""
+
+POINT = """\
+from msgspec import Struct
+
+from ..realtime import listener
+
+
+class Point(Struct, tag="point", array_like=True):
+    x: int
+    y: int
+
+
+@listener("/point")
+async def point(data: Point) -> Point: ...
+"""
+"""A listener whose messages are arrays."""
 
 MISTAKES = [
     ('room: "the lobby?", ', ""),
@@ -124,6 +147,7 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         check(project, "python", "-m", "my_service.realtime", "new-listener", name, *kind)
     for name, message in {"eval": "Evaluated", "_1": "First", "area": "AreaSocket"}.items():
         add_listener(project, name, NAMED.format(name=name, message=message))
+    add_listener(project, "point", POINT)
     add_listener(project, "exotic", EXOTIC)
     package = project / "src/my_service"
     app = (package / "app.py").read_text()

@@ -16,6 +16,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import WebsocketListener, websocket_listener
 from litestar.testing import TestClient
+from msgspec import Struct, field
 
 from my_service.realtime import (
     Cause,
@@ -542,6 +543,40 @@ def test_what_a_partial_binds_is_no_query_parameter() -> None:
         client.websocket_connect("/?pool=theirs", headers=credentials()) as socket,
     ):
         assert socket.receive_text(timeout=20) == "mine"
+
+
+class Colour:
+    """A type that msgspec does not know."""
+
+
+class Painted(Struct, tag="painted"):
+    colour: Colour = Colour()  # noqa: RUF009
+
+
+class Framed(Struct, tag="framed"):
+    picture: Painted | None = None
+
+
+class Made(Struct, tag="made"):
+    colour: Colour = field(default_factory=Colour)
+
+
+@pytest.mark.parametrize("message", [Painted, Framed])
+def test_a_default_that_no_schema_can_show_is_refused_instead_of_breaking_the_commands(message: type[Struct]) -> None:
+    async def function(data: Made) -> Any: ...
+
+    function.__annotations__["return"] = message
+    fix = "write a default of a class of your own as field(default_factory=...)"
+    mistake = "is a message of function and has no JSON schema, which `asyncapi` and `client` need: Encoding objects of"
+    refused(message.__name__, mistake, fix, listener("/")(function))
+
+
+def test_a_default_factory_starts() -> None:
+    @listener("/")
+    async def handler(data: Made) -> Made:
+        return data
+
+    start(handler)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from litestar.handlers import (
 from litestar.plugins import InitPlugin
 
 from my_service import hooks
-from my_service.realtime import ConfigurationError, Realtime, Socket, connection_lifespan
+from my_service.realtime import ConfigurationError, Realtime, Socket, connection_lifespan, listener
 from my_service.settings import Settings
 from my_service.state import Connection
 
@@ -92,6 +92,41 @@ def test_the_handlers_of_litestar_channels_are_named_by_their_path() -> None:
     with pytest.raises(ConfigurationError, match=r"ChannelsPlugin.* handles /news without"):
         start(plugins=[channels])
     start(plugins=[channels], unmanaged=["/news"])
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "example"),
+    [
+        ({"unmanaged": "/plain"}, "unmanaged='/plain'", r'unmanaged=\["/vite-hmr"\]'),
+        ({"unmanaged": ["/plain", 5]}, r"unmanaged=\['/plain', 5\]", r'unmanaged=\["/vite-hmr"\]'),
+        ({"unmanaged": None}, "unmanaged=None", r'unmanaged=\["/vite-hmr"\]'),
+        ({"ready": 5}, "ready=5", r"ready=\[check_database\]"),
+    ],
+)
+def test_what_is_not_a_list_is_refused(options: dict[str, Any], given: str, example: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^Realtime\(\.\.\.\) is called with {given}\.\nFix: pass a list, as in {example}\.$"
+    ):
+        start(plain, **options)
+
+
+@pytest.mark.parametrize("key", ["allow", "subprotocols"])
+@pytest.mark.parametrize(
+    ("value", "example"), [("unmanaged", "unmanaged"), ("un", "un"), (5, "name"), (True, "name"), (None, "name")]
+)
+def test_an_opt_that_is_not_a_list_is_refused(key: str, value: Any, example: str) -> None:
+    @websocket("/meant", connection_lifespan=connection_lifespan, opt={key: value})
+    async def meant(socket: Socket) -> None: ...
+
+    @listener("/meant")
+    async def ours(data: str) -> None: ...
+
+    for handler in (meant, Router("/", route_handlers=[ours], opt={key: value})):
+        with pytest.raises(ConfigurationError) as error:
+            start(handler)
+        assert "test_unmanaged.py, line " in str(error.value)
+        assert f"has opt={{{key!r}: {value!r}}}, which is not a list" in str(error.value)
+        assert f'Fix: write opt={{"{key}": ["{example}"]}}.' in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["unmanaged", "connection"])

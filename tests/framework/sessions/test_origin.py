@@ -135,6 +135,7 @@ NO_ORIGINS = [
     "https://example.com/path",
     "https://a@b.com",
     "ws://a.b",
+    "https://example.com:65536",
 ]
 
 

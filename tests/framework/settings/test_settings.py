@@ -44,7 +44,24 @@ def test_a_mistake_is_one_line_that_names_it(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["NOPE", "WAIT_SECONDS"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ALOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("MESSAGES_PER_SECOND", "MAX_MESSAGES_PER_SECOND"),
+        ("MAX_CONECTIONS", "MAX_CONNECTIONS"),
+    ],
+)
+def test_a_setting_is_suggested_if_each_word_is_like_one_of_its_own(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}{name}", "1")
+    with pytest.raises(SettingsError, match=f"; did you mean {PREFIX}{meant}\\?$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["NOPE", "WAIT_SECONDS", "JWT_SECRET", "MIN_CONNECTIONS"])
 def test_a_setting_that_shares_the_prefix_or_the_end_alone_is_not_suggested(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """The errors that stop the service at start-up. Each names the place, the mistake and the fix."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -59,11 +59,6 @@ def innermost(function: Any) -> Any:
     """Return the function inside decorators and partials."""
     inner: Any = function.func if isinstance(function, partial) else inspect.unwrap(function)
     return inner if inner is function else innermost(inner)
-
-
-def is_allowed(opt: Mapping[str, Any] | None, name: str) -> bool:
-    """Return whether the `opt` of a handler, or of a router around it, turns off the check of a name."""
-    return name in (opt or {}).get("allow", ())
 
 
 def opt_out_hint(name: str) -> str:

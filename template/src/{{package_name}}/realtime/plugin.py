@@ -17,7 +17,7 @@ from litestar.plugins import InitPlugin, PluginProtocol, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.utils import normalize_path
 
-from .checks.definitions import check_connection_class, check_hooks, check_lifespan, check_ready
+from .checks.definitions import check_connection_class, check_hooks, check_lifespan, check_list, check_ready
 from .checks.registration import (
     check_injection,
     check_listener_class,
@@ -72,11 +72,12 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         check_connection_class(connection)
         check_hooks(hooks)
         self._settings = settings
-        self._ready = tuple(ready)
+        self._ready = check_list("ready", ready, object, "ready=[check_database]")
         for function in self._ready:
             check_ready(function)
         self._plugins: Sequence[PluginProtocol] = [*plugins_of(settings), Sessions(settings, connection, hooks)]
-        self._unmanaged = frozenset(normalize_path(path) for path in unmanaged)
+        paths = check_list("unmanaged", unmanaged, str, 'unmanaged=["/vite-hmr"]')
+        self._unmanaged = frozenset(map(normalize_path, paths))
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add everything to the configuration of the application.
@@ -87,7 +88,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
         Returns:
             The same configuration.
         """
-        self._websockets: dict[tuple[str, ...], BaseRouteHandler] = {}
+        self._websockets: dict[str, BaseRouteHandler] = {}
         app_config.plugins.append(_Last(self._add_plugins))
         app_config.route_handlers.extend(ROUTE_HANDLERS)
         surround(app_config, SecurityHeaders())
@@ -130,7 +131,7 @@ class Realtime(InitPlugin, ReceiveRoutePlugin):
             is_managed = isinstance(handler, ListenerRouteHandler) or lifespan_of(handler) is connection_lifespan
             check_injection(handler, is_managed=is_managed)
             if route.scope_type is ScopeType.WEBSOCKET:
-                check_path(handler, route, self._websockets)
+                check_path(handler, route.path, self._websockets)
                 check_listener_class(handler)
                 if not is_managed:
                     check_unmanaged(handler, route.path, self._unmanaged)

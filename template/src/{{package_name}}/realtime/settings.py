@@ -29,6 +29,7 @@ PREFIX: Final = f"{PACKAGE.replace('.', '_').upper()}_"
 ENV_FILE: Final = Path(".env")
 ENCODING: Final = "utf-8-sig"
 """The encoding of `ENV_FILE`. Some editors begin the file with a byte order mark."""
+MAX_PORT: Final = 65535
 
 
 Seconds = Annotated[float, Field(le=1e9)]
@@ -77,7 +78,7 @@ class CoreSettings(SettingsGroup):
 
     host: str = "127.0.0.1"
     """The address to listen on."""
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=MAX_PORT)
     """The port to listen on; 0 takes any free port."""
     root_path: str = ""
     """The prefix that a proxy strips from the path of each request, such as `/chat`. Empty without such a proxy."""
@@ -196,7 +197,8 @@ class CoreSettings(SettingsGroup):
             parts = ORIGIN.fullmatch(origin)
             scheme, host = (parts["scheme"].lower(), parts["host"]) if parts else ("ws", "")
             too_wide = host == "*" or (host.startswith("*.") and "." not in host[2:] and host != "*.localhost")
-            if scheme in {"ws", "wss"} or (too_wide and scheme in {"http", "https"}):
+            no_port = parts and int(parts["port"] or 0) > MAX_PORT
+            if scheme in {"ws", "wss"} or (too_wide and scheme in {"http", "https"}) or no_port:
                 raise ValueError(
                     f"{origin!r} is not an origin; write scheme and host, as in https://example.com or "
                     "https://*.example.com"
@@ -226,7 +228,7 @@ class CoreSettings(SettingsGroup):
 
 NAME: Final = r"\*|(?:\*\.)?[^\s/@?#*:\[\],]+|\[[0-9A-Fa-f:.]+\]"
 HOST: Final = re.compile(NAME)
-ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NAME})(?::[0-9]{{1,5}})?")
+ORIGIN: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>{NAME})(?::(?P<port>[0-9]{{1,5}}))?")
 """An origin, in which `*` may stand for the sub-domains or, with the scheme of an application, for any name."""
 
 LOCAL_ORIGINS: Final = tuple(
@@ -283,7 +285,9 @@ def _unknown_variables(group: type[SettingsGroup]) -> Iterator[str]:
     for name in sorted(values.keys() - {*known, *links}):
         if not name.startswith(nested or "\0"):
             short = name.removeprefix(PREFIX)
-            close = get_close_matches(short, [each for each in names if each[:1] == short[:1]], n=1)
+            words = short.split("_")
+            alike = [each for each in names if all(get_close_matches(word, each.split("_")) for word in words)]
+            close = get_close_matches(short, alike, n=1)
             yield f"{name}: there is no such setting" + (f"; did you mean {names[close[0]]}?" if close else "")
 
 

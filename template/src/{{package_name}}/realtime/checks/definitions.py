@@ -1,7 +1,16 @@
 """Checks of one definition: a listener with its options and scopes, a hook, a lifespan, `Connection`."""
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Generator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -282,6 +291,28 @@ def check_ready(function: Callable[..., Any]) -> None:
             "is passed in ready= but is not an async function without parameters",
             "declare it with `async def` and without parameters; raise an exception while the service is not ready",
         )
+
+
+def check_list(name: str, value: Any, kind: type, example: str) -> tuple[Any, ...]:
+    """Refuse an argument of `Realtime` that is not a list, or has a wrong member.
+
+    Args:
+        name: The name of the argument.
+        value: The argument.
+        kind: The type of its members.
+        example: A right argument, for the error.
+
+    Returns:
+        The members.
+
+    Raises:
+        ConfigurationError: The argument is wrong.
+    """
+    is_list = is_subclass(type(value), Iterable) and not isinstance(value, str)
+    members: tuple[Any, ...] = tuple(value) if is_list else ()
+    if not is_list or not all(isinstance(each, kind) for each in members):
+        raise ConfigurationError("Realtime(...)", f"is called with {name}={value!r}", f"pass a list, as in {example}")
+    return members
 
 
 def check_lifespan(lifespan: Callable[..., Any]) -> None:

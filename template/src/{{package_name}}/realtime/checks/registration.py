@@ -1,6 +1,7 @@
 """Checks of registered handlers: their options, their injected parameters, and state that connections would share."""
 
 import inspect
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Set
 from difflib import get_close_matches
@@ -12,11 +13,10 @@ from litestar import WebSocket
 from litestar.constants import RESERVED_KWARGS
 from litestar.handlers import BaseRouteHandler, WebsocketListener
 from litestar.handlers.websocket_handlers import WebsocketRouteHandler
-from litestar.routes import BaseRoute
 from litestar.typing import FieldDefinition
 from msgspec import Struct
 
-from ..errors import ConfigurationError, is_allowed, opt_out_hint, source_location
+from ..errors import ConfigurationError, opt_out_hint, source_location
 from ..internals import (
     PACKAGE,
     fields_of,
@@ -52,7 +52,7 @@ def check_options(handler: WebsocketRouteHandler) -> None:
     names = [name for name in inspect.signature(type(handler)).parameters if name not in {"opt", "kwargs", "options"}]
     for key in handler.opt or {}:
         close = _resembles(key, names)
-        if close and not is_allowed(handler.opt, key):
+        if close and not _is_allowed(handler, key):
             raise ConfigurationError(
                 function_of(handler),
                 f"passes {key!r} to {type(handler).__name__}, which has no such keyword and stores it in `opt`, unused",
@@ -75,17 +75,19 @@ def check_names(handler: BaseRouteHandler) -> None:
 
 
 def check_injection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
-    """Refuse parameters that cannot be injected, and dependencies that all connections would share.
+    """Refuse parameters that cannot be injected, dependencies that all connections would share, and a wrong `opt`.
 
     Args:
         handler: A registered handler.
         is_managed: Whether it runs inside `connection_lifespan`.
 
     Raises:
-        ConfigurationError: A parameter is wrong.
+        ConfigurationError: A parameter or `opt` is wrong.
     """
     _check_connection(handler, is_managed=is_managed)
     if isinstance(handler, WebsocketRouteHandler):
+        for key in ("allow", "subprotocols"):
+            _names_in_opt(handler, key)
         _check_state(handler)
         _check_caches(handler)
         for function, fields, types in injected_of(handler):
@@ -99,7 +101,7 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
     where = _taking("connection", handler)
     provider = handler.resolve_dependencies().get("connection")
     is_ours = provider is not None and is_provided_by(provider, PACKAGE)
-    if where is None or not is_ours or is_allowed(handler.opt, "connection"):
+    if where is None or not is_ours or _is_allowed(handler, "connection"):
         return
     if not isinstance(handler, WebsocketRouteHandler):
         fix = "remove the parameter; only WebSocket handlers have a Connection"
@@ -115,7 +117,7 @@ def _check_connection(handler: BaseRouteHandler, *, is_managed: bool) -> None:
 
 def _check_state(handler: BaseRouteHandler) -> None:
     where = _taking("state", handler)
-    if where and not is_allowed(handler.opt, "state"):
+    if where and not _is_allowed(handler, "state"):
         raise ConfigurationError(
             where,
             "takes `state`, which is the application's state and shared by all connections",
@@ -127,7 +129,7 @@ def _check_state(handler: BaseRouteHandler) -> None:
 def _check_caches(handler: BaseRouteHandler) -> None:
     for name, provider in providers_of(handler).items():
         # Litestar's own plugins cache the plugin itself, which belongs to no connection.
-        if provider.use_cache and not is_provided_by(provider, "litestar") and not is_allowed(handler.opt, name):
+        if provider.use_cache and not is_provided_by(provider, "litestar") and not _is_allowed(handler, name):
             raise ConfigurationError(
                 function_of(handler),
                 f"depends on {name!r}, provided by {source_location(provider.dependency)} with use_cache=True, "
@@ -211,7 +213,7 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
         return
     known = [name for parent in cls.__mro__[1:] for name in vars(parent) if not name.startswith("_")]
     for name, value in vars(cls).items():
-        if name.startswith("_") or name in known or is_allowed(handler.opt, name):
+        if name.startswith("_") or name in known or _is_allowed(handler, name):
             continue
         if close := nearest_method(name, known):
             is_method = inspect.isfunction(value)
@@ -231,7 +233,7 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
 
 
 def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fields: Set[str]) -> None:
-    """Refuse a message with a reserved tag, or with a field that the service adds.
+    """Refuse a message with a reserved tag, with a field that the service adds, or with a default that is not JSON.
 
     Args:
         function: The listener.
@@ -240,10 +242,18 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
         fields: The names of fields that are reserved.
 
     Raises:
-        ConfigurationError: The message uses a reserved tag or field.
+        ConfigurationError: The message uses a reserved tag or field, or has no JSON schema.
     """
     if not is_subclass(kind, Struct):
         return
+    try:
+        msgspec.json.schema_components([kind], schema_hook=lambda each: {"title": each.__name__})
+    except TypeError as error:
+        raise ConfigurationError(
+            kind,
+            f"is a message of {function.__name__} and has no JSON schema, which `asyncapi` and `client` need: {error}",
+            "write a default of a class of your own as field(default_factory=...)",
+        ) from None
     info: Any = msgspec.inspect.type_info(kind)
     if info.tag_field == "type" and info.tag in tags:
         raise ConfigurationError(kind, f"has the tag {info.tag!r}, which the service itself uses", "choose another tag")
@@ -273,7 +283,7 @@ def check_scopes(handler: BaseRouteHandler, function: Callable[..., Any], scopes
             mistake = f"has per_message={{{name!r}: ...}} and a dependency of the same name: {place}"
             raise ConfigurationError(function, mistake, "rename one of them")
         for each in inspect.signature(factory).parameters:
-            if each in provided and yields(handler, each) and not is_allowed(handler.opt, each):
+            if each in provided and yields(handler, each) and not _is_allowed(handler, each):
                 raise ConfigurationError(
                     factory,
                     f"is a scope of one message but takes {each!r}, a dependency that yields and therefore lives as "
@@ -287,7 +297,7 @@ def warn_of_sessions(handler: BaseRouteHandler) -> None:
     """Warn about a dependency that looks like a database session and lives as long as the connection."""
     for name, field in fields_of(handler).items():
         kind = getattr(field.annotation, "__name__", "")
-        if not kind.endswith("Session") or is_allowed(handler.opt, name):
+        if not kind.endswith("Session") or _is_allowed(handler, name):
             continue
         if name in handler.resolve_dependencies() and yields(handler, name):
             log.warning(
@@ -309,7 +319,7 @@ def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[
     Raises:
         ConfigurationError: The handler is not declared as unmanaged.
     """
-    if path in unmanaged or is_allowed(handler.opt, "unmanaged") or is_allowed(handler.opt, "connection"):
+    if path in unmanaged or _is_allowed(handler, "unmanaged") or _is_allowed(handler, "connection"):
         return
     raise ConfigurationError(
         function_of(handler),
@@ -320,25 +330,41 @@ def check_unmanaged(handler: BaseRouteHandler, path: str, unmanaged: Collection[
     )
 
 
-def check_path(handler: BaseRouteHandler, route: BaseRoute, earlier: dict[tuple[str, ...], BaseRouteHandler]) -> None:
+def check_path(handler: BaseRouteHandler, path: str, earlier: dict[str, BaseRouteHandler]) -> None:
     """Refuse a WebSocket handler whose path an earlier one has: Litestar would call the later one only.
 
     Args:
         handler: A registered handler.
-        route: Its route.
+        path: Its path.
         earlier: The handlers of the application so far, by path; the handler is added.
 
     Raises:
         ConfigurationError: An earlier handler has the path, whatever its parameters are called.
     """
-    path = tuple(part if isinstance(part, str) else "{}" for part in route.path_components)
-    other = earlier.setdefault(path, handler)
+    other = earlier.setdefault(re.sub(r"\{.*?\}", "{}", path), handler)
     if other is not handler:
         raise ConfigurationError(
             function_of(handler),
-            f"handles {route.path}, and so does {source_location(function_of(other))}, which would never be called",
+            f"handles {path}, and so does {source_location(function_of(other))}, which would never be called",
             "give one of them another path",
         )
+
+
+def _is_allowed(handler: BaseRouteHandler, name: str) -> bool:
+    """Return whether the `opt` of a handler, or of a router around it, turns off the check of a name."""
+    return name in _names_in_opt(handler, "allow")
+
+
+def _names_in_opt(handler: BaseRouteHandler, key: str) -> Collection[Any]:
+    names: Collection[Any] = (handler.opt or {}).get(key, ())
+    if isinstance(names, str) or not is_subclass(type(names), Collection):
+        example = names if isinstance(names, str) else "name"
+        raise ConfigurationError(
+            function_of(handler),
+            f"has opt={{{key!r}: {names!r}}}, which is not a list",
+            f'write opt={{"{key}": ["{example}"]}}',
+        )
+    return names
 
 
 def _resembles(key: str, names: list[str]) -> str | None:

@@ -20,10 +20,15 @@ export interface State {
 
 /** The reason for which the service rejected a handshake. */
 export interface Refusal {
-  /** The HTTP status: 401, 403 or 404, after which the client stays closed, or another, such as 429 or 503. */
+  /** The HTTP status: 400, 401, 403 or 404, after which the client stays closed, or another, such as 429 or 503. */
   status: number;
   /** The text of the service, for people. */
   detail: string;
+  /**
+   * The seconds of the header `Retry-After`, if a service or a proxy sent one; the client waits for them, and then for
+   * the delay before the attempt. An answer of another origin must expose the header.
+   */
+  retryAfter?: number | undefined;
 }
 
 export interface Options<Message = any> {
@@ -39,7 +44,7 @@ export interface Options<Message = any> {
   /**
    * Called when the service rejects the handshake, which a browser reports only as 1006. The client sends a GET to the
    * same path for the reason; without an answer, as for a page whose origin may not connect, this is not called. After
-   * 401, 403 and 404 the client stays closed, unless `token` returns another token after 401.
+   * 400, 401, 403 and 404 the client stays closed, unless `token` returns another token after 401.
    */
   onRefused?: ((refusal: Refusal) => void) | undefined;
   /** The prefix of the path: an origin such as "https://example.com", or "/chat" behind a proxy. */
@@ -74,7 +79,7 @@ export interface Options<Message = any> {
   maxQueue?: number | undefined;
   /** The longest delay before the first attempt to reconnect, in milliseconds (500). It doubles with each attempt. */
   baseDelay?: number | undefined;
-  /** The longest delay before any attempt, in milliseconds (30,000). */
+  /** The longest delay before any attempt, in milliseconds (30,000), unless the service sends `Retry-After`. */
   maxDelay?: number | undefined;
   /**
    * Milliseconds until the next ping (20,000); the first ping is sent at once. 0 sends no pings, for a listener
@@ -108,8 +113,8 @@ export interface StreamOptions {
 /** A message and its answer: `(message: Rename) => Renamed`. Several are a union: `A | B`. */
 export type Call = (message: any) => unknown;
 
-/** The messages that have an answer. */
-export type Question<Calls extends Call> = Parameters<Calls>[0] & object;
+/** The messages that have an answer: objects, because a `ref` is added. */
+export type Question<Calls extends Call> = Exclude<Parameters<Calls>[0] & object, readonly unknown[]>;
 
 /** The answer of the service to a message. */
 export type Answer<Calls extends Call, Asked> = Calls extends (message: infer Each) => infer Reply

@@ -74,7 +74,7 @@ export const CLOSE_CODES = new Map([
 ]);
 
 /** The statuses of a rejected handshake after which another attempt is useless, unless it has another token. */
-const FINAL_STATUSES = [401, 403, 404];
+const FINAL_STATUSES = [400, 401, 403, 404];
 
 const NORMAL = 1000;
 const ABNORMAL = 1006;
@@ -446,7 +446,7 @@ export class ReconnectingWebSocket {
       const refusal = this.#wanted && this.#openedAt === Infinity ? await this.#askWhy(token) : undefined;
       if (attempt !== this.#attempt) return;
       if (refusal) this.#options.onRefused(refusal);
-      if (attempt === this.#attempt) this.#onClose(code, refusal?.detail ?? reason, refusal?.status);
+      if (attempt === this.#attempt) this.#onClose(code, refusal?.detail ?? reason, refusal);
     });
     socket.onclose = closed;
     // `onclose` follows, but not in every Node after a refused handshake; the package ws raises without a listener.
@@ -470,11 +470,13 @@ export class ReconnectingWebSocket {
         signal: AbortSignal.timeout(Math.min(Math.ceil(this.#options.timeout), LONGEST_DELAY)),
       });
       if (answer.status < 400 || answer.status === UPGRADE_REQUIRED) return undefined;
+      const retryAfter = Number(answer.headers.get("retry-after")); // NaN for a date
+      const refusal = { status: answer.status, ...(retryAfter > 0 && { retryAfter }) };
       const text = await answer.text();
       try {
-        return { status: answer.status, detail: String(JSON.parse(text).detail ?? text) };
+        return { ...refusal, detail: String(JSON.parse(text).detail ?? text) };
       } catch {
-        return { status: answer.status, detail: text };
+        return { ...refusal, detail: text };
       }
     } catch {
       return undefined; // the service is not reachable, or the origin of this page may not connect
@@ -564,8 +566,8 @@ export class ReconnectingWebSocket {
     this.#timer = later(() => this.abandon("no answer to a ping"), this.#options.timeout);
   }
 
-  /** @param {number} code @param {string} reason @param {number} [status] of a refused handshake */
-  #onClose(code, reason, status = 0) {
+  /** @param {number} code @param {string} reason @param {Partial<import("./client.js").Refusal>} [refusal] */
+  #onClose(code, reason, { status = 0, retryAfter = 0 } = {}) {
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
     this.#attempt = this.#socket = this.#latency = undefined;
@@ -588,7 +590,7 @@ export class ReconnectingWebSocket {
     }
     const offline = globalThis.navigator?.onLine === false && !THIS_MACHINE.test(this.#url); // the browser may be wrong
     const longest = Math.min(maxDelay, baseDelay * 2 ** this.#retries++);
-    const delay = offline ? maxDelay : Math.random() * longest; // full jitter
+    const delay = offline ? maxDelay : retryAfter * 1000 + Math.random() * longest; // full jitter
     this.#timer = later(() => this.#connect(), delay);
     this.#setState(offline ? "paused" : "waiting", { lastClose, retryAt: Date.now() + delay });
   }
