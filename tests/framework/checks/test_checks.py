@@ -550,7 +550,7 @@ class Colour:
 
 
 class Painted(Struct, tag="painted"):
-    colour: Colour = Colour()  # noqa: RUF009
+    colour: Colour = Colour()
 
 
 class Framed(Struct, tag="framed"):
@@ -567,7 +567,7 @@ def test_a_default_that_no_schema_can_show_is_refused_instead_of_breaking_the_co
 
     function.__annotations__["return"] = message
     fix = "write a default of a class of your own as field(default_factory=...)"
-    mistake = "is a message of function and has no JSON schema, which `asyncapi` and `client` need: Encoding objects of"
+    mistake = "is a message of function and has no JSON schema, which its documentation needs: Encoding objects of"
     refused(message.__name__, mistake, fix, listener("/")(function))
 
 
@@ -581,7 +581,13 @@ def test_a_default_factory_starts() -> None:
 
 @pytest.mark.parametrize(
     ("one", "two"),
-    [("/a", "/a"), ("/a", "/a/"), ("/a/{x:int}", "/a/{y:int}"), ("/a/{x:int}", "/a/{y:str}"), ("/{p:path}", "/{q:path}")],
+    [
+        ("/a", "/a"),
+        ("/a", "/a/"),
+        ("/a/{x:int}", "/a/{y:int}"),
+        ("/a/{x:int}", "/a/{y:str}"),
+        ("/{p:path}", "/{q:path}"),
+    ],
 )
 def test_of_two_listeners_on_one_path_litestar_calls_the_later_only(one: str, two: str) -> None:
     @listener(one)

@@ -233,7 +233,7 @@ def check_listener_class(handler: BaseRouteHandler) -> None:
 
 
 def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fields: Set[str]) -> None:
-    """Refuse a message with a reserved tag, with a field that the service adds, or with a default that is not JSON.
+    """Refuse a message with a reserved tag, or with a field that the service adds.
 
     Args:
         function: The listener.
@@ -242,18 +242,10 @@ def check_reserved(function: Callable[..., Any], kind: Any, tags: Set[str], fiel
         fields: The names of fields that are reserved.
 
     Raises:
-        ConfigurationError: The message uses a reserved tag or field, or has no JSON schema.
+        ConfigurationError: The message uses a reserved tag or field.
     """
     if not is_subclass(kind, Struct):
         return
-    try:
-        msgspec.json.schema_components([kind], schema_hook=lambda each: {"title": each.__name__})
-    except TypeError as error:
-        raise ConfigurationError(
-            kind,
-            f"is a message of {function.__name__} and has no JSON schema, which `asyncapi` and `client` need: {error}",
-            "write a default of a class of your own as field(default_factory=...)",
-        ) from None
     info: Any = msgspec.inspect.type_info(kind)
     if info.tag_field == "type" and info.tag in tags:
         raise ConfigurationError(kind, f"has the tag {info.tag!r}, which the service itself uses", "choose another tag")

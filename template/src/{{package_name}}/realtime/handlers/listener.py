@@ -127,6 +127,7 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):
                 for kind in {each.annotation for each in types} - OWN_MESSAGES:
                     check_reserved(function, kind, RESERVED_TAGS, fields)
+                    _check_schema(function, kind)
 
     @cached_property
     def codec(self) -> Codec:
@@ -353,6 +354,17 @@ def json_schemas(kinds: Iterable[Any]) -> tuple[tuple[dict[str, Any], ...], dict
     return msgspec.json.schema_components(
         kinds, schema_hook=lambda kind: {"title": kind.__name__}, ref_template="{name}"
     )
+
+
+def _check_schema(function: AnyCallable, kind: Any) -> None:
+    try:
+        json_schemas([kind])
+    except TypeError as error:
+        raise ConfigurationError(
+            kind,
+            f"is a message of {function.__name__} and has no JSON schema, which its documentation needs: {error}",
+            "write a default of a class of your own as field(default_factory=...)",
+        ) from None
 
 
 def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
