@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 
-from ..broker import Dispatch
+from ..broker import Dispatch, FanoutUnavailableError
 from ..messages import History, Message, resume
 from .backend import Backend, Event, ReadHistory
 from .send_queue import ANSWER_SECONDS, BATCH
@@ -36,45 +36,69 @@ class Subscriptions:
         """The last sequence of each channel that is to be resumed."""
         self._buffered: dict[str, list[Message]] = {}
         """What comes of a channel before it is known where it stands."""
-        self._syncing = asyncio.Lock()
-        self.failed: set[str] = set()
+        self._sync_wanted = asyncio.Event()
+        self._next_sync = asyncio.Event()
+        """Set when the channels have been synchronized once more."""
+        self._failed: set[str] = set()
         """The channels that the engine could not read, when last asked."""
         self.dropped = 0
-        """Messages with a sequence that the engine has not given."""
+        """What arrived and is no message, or has a sequence that the engine has not given."""
+
+    def sync_soon(self) -> None:
+        """Have the channels synchronized as soon as there is a connection."""
+        self._sync_wanted.set()
+
+    async def sync_loop(self, backend: Backend) -> None:
+        """Synchronize the channels whenever that is wanted, until the backend fails or this is cancelled."""
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted.clear()
+            await self.sync(backend)
 
     def add(self, channel: str) -> None:
         """Subscribe to a channel, with the next `sync`."""
         self._subscriptions.add(channel)
+        self.sync_soon()
 
     def discard(self, channel: str) -> None:
         """Unsubscribe from a channel, with the next `sync`: whoever leaves does not wait for the engine."""
         self._subscriptions.discard(channel)
-        self.failed.discard(channel)
+        self._failed.discard(channel)
         self._resume_points.pop(channel, None)
 
-    def is_synced(self, channel: str) -> bool:
-        """Return whether all that is published on a channel arrives, or nobody wants it any more."""
-        return channel in self._last_sequence or channel not in self._subscriptions
+    async def wait_synced(self, channel: str) -> None:
+        """Wait until all that is published on a channel arrives, or nobody wants it any more.
 
-    def receive(self, event: Event) -> bool:
-        """Dispatch a message; return False where messages before it are missing, for `sync` to resume the channel."""
+        Raises:
+            FanoutUnavailableError: The engine cannot read the channel.
+        """
+        while channel in self._subscriptions and channel not in self._last_sequence:
+            self.sync_soon()
+            await self._next_sync.wait()
+            if channel in self._failed:
+                raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
+
+    def receive(self, event: Event | None) -> None:
+        """Dispatch a message, or have its channel resumed where messages before it are missing. None is no message."""
+        if event is None:
+            self.dropped += 1
+            return
         channel, message, first = event
+        last = self._last_sequence.get(channel)
         if not self._signer.open(channel, message):
-            return True
+            return
         if channel in self._buffered:
             self._buffered[channel].append(message)
-            return True
-        last = self._last_sequence.get(channel)
-        if last is None or message.sequence <= last:
-            return True
-        if message.data and message.sequence == last + 1:
+        elif last is None or message.sequence <= last:
+            return
+        elif message.data and message.sequence == last + 1:
             self._last_sequence[channel] = message.sequence
             self._dispatch(channel, message)
-            return True
-        del self._last_sequence[channel]
-        self._resume_points[channel] = message.sequence - 1 if first else last  # what came before it is forgotten
-        self._buffered[channel] = [message]
-        return False
+        else:
+            del self._last_sequence[channel]
+            self._resume_points[channel] = message.sequence - 1 if first else last  # what came before it is forgotten
+            self._buffered[channel] = [message]
+            self.sync_soon()
 
     async def sync(self, backend: Backend) -> None:
         """Subscribe the backend to the channels that are wanted, and to no others.
@@ -82,16 +106,17 @@ class Subscriptions:
         Raises:
             Exception: The backend has failed.
         """
-        async with self._syncing:
-            for channels in batches((self._last_sequence.keys() | self._buffered.keys()) - self._subscriptions):
-                for channel in channels:
-                    self._last_sequence.pop(channel, None)
-                    self._buffered.pop(channel, None)
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await backend.unsubscribe(channels)
-            for channels in batches(self._subscriptions - self._last_sequence.keys()):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._subscribe(backend, channels)
+        for channels in batches((self._last_sequence.keys() | self._buffered.keys()) - self._subscriptions):
+            for channel in channels:
+                self._last_sequence.pop(channel, None)
+                self._buffered.pop(channel, None)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await backend.unsubscribe(channels)
+        for channels in batches(self._subscriptions - self._last_sequence.keys()):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._subscribe(backend, channels)
+        self._next_sync.set()
+        self._next_sync = asyncio.Event()
 
     async def _subscribe(self, backend: Backend, channels: Sequence[str]) -> None:
         for channel in channels:
@@ -102,11 +127,11 @@ class Subscriptions:
         histories: list[History | Exception] = await backend.apply(reads)
         for channel, history in zip(channels, histories, strict=True):
             if isinstance(history, Exception):  # the other channels are in order, and this one is tried again
-                if channel not in self.failed:
+                if channel not in self._failed:
                     log.error("channel cannot be read", channel=channel, problem=type(history).__name__)
-                self.failed.add(channel)
+                self._failed.add(channel)
                 self._buffered.pop(channel, None)
-            elif channel in self._buffered:
+            else:
                 for message in history.messages:
                     self._signer.open(channel, message)
                 self._catch_up(channel, history, arrived[channel])
@@ -119,11 +144,11 @@ class Subscriptions:
             history: What the engine has of it.
             arrived: So many messages came before the history was asked for; the engine knows no later one than it says.
         """
-        self.failed.discard(channel)
+        self._failed.discard(channel)
         after = self._resume_points.pop(channel, None)
         buffered = self._buffered.pop(channel)
         early = [message for message in buffered[:arrived] if message.sequence <= history.sequence]
-        self.dropped += min(arrived, len(buffered)) - len(early)
+        self.dropped += arrived - len(early)
         messages: Iterable[Message] = early + buffered[arrived:]
         if after is not None:
             messages = resume(channel, after, history, messages)
