@@ -13,7 +13,7 @@ from ...secrets import GENERATE
 from ...settings import PREFIX
 from ..broker import Broker, Dispatch, FanoutUnavailableError, closed
 from ..memory import MemoryBroker
-from ..messages import History, Members, Message
+from ..messages import History, Members
 from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, Publish, Remember
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
@@ -111,15 +111,13 @@ class EngineBroker(Broker):
         await self._queue.submit(Remember(channel="", text=self._signer.sign("", text.encode()), until=until))
 
     async def remembered(self) -> list[str]:
-        kept = [Message(text, 0) for text in await self._queue.submit(ListRemembered(channel=""))]
-        return [message.data.decode() for message in kept if self._signer.open("", message)]
+        kept = [self._signer.open("", text) for text in await self._queue.submit(ListRemembered(channel=""))]
+        return [text.decode() for text in kept if text]
 
     async def members(self, channel: str) -> Members:
         members = await self._queue.submit(ListMembers(channel=channel))
-        states = {member: Message(state, 0) for member, state in members.states.items()}
-        for state in states.values():
-            self._signer.open(channel, state)
-        return Members(members.sequence, {member: state.data for member, state in states.items()})
+        states = {member: self._signer.open(channel, state) for member, state in members.states.items()}
+        return Members(members.sequence, states)
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
         signed = [self._signer.sign(channel, data) if data else b"" for data in (joined, left)]
