@@ -72,20 +72,18 @@ class Supervisor:
     async def _run(self) -> None:
         task = asyncio.current_task()
         while True:
+            backend: Backend | None = None
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
                     backend = await self._backend.connect(self._settings, self._node)
+                await self._use(backend)
             except Exception as error:  # noqa: BLE001  a driver raises what it likes; each is a reason to try again
+                self.connections_lost += backend is not None and self._unavailable_since is None
                 self._log_unavailable(error)
-            else:
-                try:
-                    await self._use(backend)
-                except Exception as error:  # noqa: BLE001
-                    self.connections_lost += self._unavailable_since is None
-                    self._log_unavailable(error)
-                finally:
-                    self.available = False
-                    self._subscriptions.connection_lost()
+            finally:
+                self.available = False
+                self._subscriptions.connection_lost()
+                if backend:
                     with suppress(Exception):
                         async with asyncio.timeout(ENGINE_SECONDS):
                             await backend.close()
@@ -106,6 +104,7 @@ class Supervisor:
                 tasks.create_task(self._queue.send_loop(backend))
                 tasks.create_task(self._subscriptions.sync_loop(backend))
                 self._mark_available()
+                # Not as a task: in Python 3.11, one that fails when this block has ended leaves us marked as cancelled.
                 await self._heartbeat_loop(backend)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
