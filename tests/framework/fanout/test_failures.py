@@ -92,6 +92,8 @@ class Room(Listener):
                     await fanout.join(socket, room, after=int(data.removeprefix("after ")))
                 case "track":
                     await fanout.track(socket, room, joined=Said("joined"), left=Said("left"))
+                case "track twice at once":
+                    await asyncio.gather(fanout.track(socket, room), fanout.track(socket, room))
                 case "untrack":
                     fanout.untrack(socket, room)
                 case "cancel one of two joins" | "cancel a join after joining anew":
@@ -186,6 +188,12 @@ def test_who_is_untracked_while_tracking_is_not_present_and_can_be_tracked_again
     with rooms.websocket_connect("/hall") as client:
         assert [say(client, text) for text in (end, "present")] == ["done", "0"]
         assert [say(client, text) for text in ("track", "present")] == ["done", "1"]
+        assert [say(client, text) for text in ("untrack", "present")] == ["done", "0"]
+
+
+def test_who_is_tracked_by_two_tasks_at_once_is_present_once(rooms: TestClient[Litestar]) -> None:
+    with rooms.websocket_connect("/hall") as client:
+        assert [say(client, text) for text in ("track twice at once", "present")] == ["done", "1"]
         assert [say(client, text) for text in ("untrack", "present")] == ["done", "0"]
 
 

@@ -49,11 +49,17 @@ class MemoryBroker(Broker):
 
     def _keep(self, channel: "_Channel", message: "_Kept") -> None:
         """Keep a message, within the bounds in number and bytes of its channel, and in bytes of all of them."""
-        before = channel.size
-        channel.append(message, self._settings.history, self._settings.history_bytes // CHANNEL_SHARE)
-        self._size += channel.size - before
+        channel.messages.append(message)
+        self._resize(channel, message.size)
+        max_size = self._settings.history_bytes // CHANNEL_SHARE
+        while len(channel.messages) > self._settings.history or channel.size > max_size:
+            self._resize(channel, -channel.messages.popleft().size)
         while self._size > self._settings.history_bytes:
             self._forget_oldest()
+
+    def _resize(self, channel: "_Channel", size: int) -> None:
+        channel.size += size
+        self._size += size
 
     def _forget_oldest(self) -> None:
         _, channel = self._channels.popitem(last=False)
@@ -157,12 +163,6 @@ class _Channel:
         self.messages: deque[_Kept] = deque()
         self.size = 0
         self.used_at = monotonic()
-
-    def append(self, message: _Kept, max_messages: int, max_bytes: int) -> None:
-        self.messages.append(message)
-        self.size += message.size
-        while len(self.messages) > max_messages or self.size > max_bytes:
-            self.size -= self.messages.popleft().size
 
 
 def _resolve_soon(value: T) -> asyncio.Future[T]:

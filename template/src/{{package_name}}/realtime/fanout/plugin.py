@@ -66,15 +66,21 @@ class Removal(Struct):
 
 
 @dataclass(slots=True, eq=False)
+class Tracked:
+    """The presence of a connection in a channel, while that is wanted."""
+
+    user: str = ""
+    """As whom it is present; empty until the broker has been told."""
+
+
+@dataclass(slots=True, eq=False)
 class Channels:
     """The channels of one connection."""
 
     subscriptions: dict[str, Subscription] = field(default_factory=dict[str, Subscription])
     """The subscriptions to the channels that the connection has joined."""
-    tracked: dict[str, str] = field(default_factory=dict[str, str])
-    """The channels in which the connection is tracked, each with the name of its user."""
-    wanted: dict[str, object] = field(default_factory=dict[str, object])
-    """A token for each channel that `track` was called for; without it, the connection was untracked meanwhile."""
+    tracked: dict[str, Tracked] = field(default_factory=dict[str, Tracked])
+    """The channels for which `track` was called."""
 
 
 class Fanout(InitPlugin):
@@ -217,11 +223,10 @@ class Fanout(InitPlugin):
     ) -> None:
         if after is not None and not 0 <= after <= MAX_SEQUENCE:
             raise ClientException(detail="`after` is the sequence of a message, or 0 for all that is kept")
-        while other := self._channels_of(socket).subscriptions.get(channel):
+        while other := (subscriptions := self._channels_of(socket).subscriptions).get(channel):
             if other.joining is None or await asyncio.shield(other.joining):  # another task may be joining it, and fail
                 await self.broker.wait_subscribed(channel)
                 return
-        subscriptions = self._channels_of(socket).subscriptions
         subscription = Subscription(self._settings, self.metrics, socket, channel, numbered=after is not None)
         subscriptions[channel] = subscription
         joining = subscription.joining = asyncio.get_running_loop().create_future()
@@ -283,7 +288,6 @@ class Fanout(InitPlugin):
 
     async def _leave_all(self, session: Session, _: object) -> None:
         channels: Channels = session.scope["state"].pop(CHANNELS_KEY)
-        channels.wanted.clear()
         for channel in tuple(channels.tracked):
             self._untrack(channels, channel)
         for channel in tuple(channels.subscriptions):
@@ -412,22 +416,22 @@ class Fanout(InitPlugin):
         """
         name = room_channel(channel)
         channels = self._channels_of(socket)
-        member = _user_of(socket) or Session.of(socket).ensure_connection().id
-        check_name(member, "the name of a user")
+        user = _user_of(socket) or Session.of(socket).ensure_connection().id
+        check_name(user, "the name of a user")
         first, last, current = (b"" if each is None else self._encoder.encode(each) for each in (joined, left, state))
         if len(current) > MAX_STATE_BYTES:
             raise ClientException(detail=f"the state of a user has at most {MAX_STATE_BYTES} bytes")
-        if name not in channels.tracked:
-            wanted = channels.wanted.setdefault(name, object())
-            await self._presence.join(name, member, first, last)
-            untracked = channels.wanted.get(name) is not wanted  # or the connection has ended
-            if untracked or name in channels.tracked:  # by another task, meanwhile
-                self._presence.leave(name, member)
+        tracked = channels.tracked.setdefault(name, Tracked())
+        if not tracked.user:
+            await self._presence.join(name, user, first, last)
+            untracked = channels.tracked.get(name) is not tracked  # meanwhile, or the connection has ended
+            if untracked or tracked.user:  # another task was faster
+                self._presence.leave(name, user)
             if untracked:
                 return
-            channels.tracked[name] = member
+            tracked.user = tracked.user or user
         if current:
-            await self._presence.set_state(name, channels.tracked[name], current)
+            await self._presence.set_state(name, tracked.user, current)
 
     def untrack(self, socket: Socket, channel: str) -> None:
         """End the presence of a connection in a channel that it stays joined to. If not tracked, nothing happens.
@@ -492,15 +496,14 @@ class Fanout(InitPlugin):
     async def _remove(self, session: Session, channel: str, detail: str) -> None:
         channels: Channels = session.scope["state"].get(CHANNELS_KEY, Channels())
         name = room_channel(channel)
-        if name in channels.subscriptions or name in channels.wanted:
+        if name in channels.subscriptions or name in channels.tracked:
             await self._leave(channels, name)
             await session.send_message(ErrorMessage("removed", detail, {"channel": channel}))
 
     def _untrack(self, channels: Channels, channel: str) -> None:
-        channels.wanted.pop(channel, None)
-        member = channels.tracked.pop(channel, None)
-        if member is not None:
-            self._presence.leave(channel, member)
+        tracked = channels.tracked.pop(channel, None)
+        if tracked and tracked.user:
+            self._presence.leave(channel, tracked.user)
 
     @overload
     async def present(self, channel: str) -> list[str]: ...

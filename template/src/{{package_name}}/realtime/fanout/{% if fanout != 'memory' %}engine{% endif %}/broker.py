@@ -11,13 +11,13 @@ from pydantic import SecretStr
 from ...errors import SettingsError
 from ...secrets import GENERATE
 from ...settings import PREFIX
-from ..broker import Broker, Dispatch, closed
+from ..broker import Broker, Dispatch, FanoutUnavailableError, closed
 from ..memory import MemoryBroker
-from ..messages import History, Members, Message
+from ..messages import History, Members
 from .backend import Backend, EngineRefusedError, ListMembers, ListRemembered, Publish, Remember
 from .history_reads import HistoryReads
 from .presence import RegisteredPresence
-from .send_queue import ENGINE_SECONDS, SendQueue
+from .send_queue import ENGINE_SECONDS, UNAVAILABLE, SendQueue
 from .settings import EngineSettings, secrets_of
 from .signatures import Signer
 from .subscriptions import Subscriptions
@@ -111,15 +111,13 @@ class EngineBroker(Broker):
         await self._queue.submit(Remember(channel="", text=self._signer.sign("", text.encode()), until=until))
 
     async def remembered(self) -> list[str]:
-        kept = [Message(text, 0) for text in await self._queue.submit(ListRemembered(channel=""))]
-        return [message.data.decode() for message in kept if self._signer.open("", message)]
+        kept = [self._signer.open("", text) for text in await self._queue.submit(ListRemembered(channel=""))]
+        return [text.decode() for text in kept if text]
 
     async def members(self, channel: str) -> Members:
         members = await self._queue.submit(ListMembers(channel=channel))
-        states = {member: Message(state, 0) for member, state in members.states.items()}
-        for state in states.values():
-            self._signer.open(channel, state)
-        return Members(members.sequence, {member: state.data for member, state in states.items()})
+        states = {member: self._signer.open(channel, state) for member, state in members.states.items()}
+        return Members(members.sequence, states)
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[None]:
         signed = [self._signer.sign(channel, data) if data else b"" for data in (joined, left)]
@@ -133,12 +131,15 @@ class EngineBroker(Broker):
 
     def subscribe(self, channel: str) -> None:
         self._subscriptions.add(channel)
-        self._supervisor.sync_soon()
 
     async def wait_subscribed(self, channel: str) -> None:
         if self._queue.closed:
             await closed()
-        await self._supervisor.wait_synced(channel)
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await self._subscriptions.wait_synced(channel)
+        except TimeoutError:
+            raise FanoutUnavailableError(detail=UNAVAILABLE) from None
 
     def unsubscribe(self, channel: str) -> None:
         self._subscriptions.discard(channel)
@@ -148,7 +149,7 @@ class EngineBroker(Broker):
         available, lost = int(self.available), self._supervisor.connections_lost
         yield GaugeMetricFamily("fanout_engine_available", "1 while the engine of the fan-out is available", available)
         yield CounterMetricFamily("fanout_engine_connections_lost", "Connections to the engine that were lost", lost)
-        dropped = self._supervisor.notifications_dropped + self._subscriptions.dropped + self._signer.rejected
+        dropped = self._subscriptions.dropped + self._signer.rejected
         yield CounterMetricFamily("fanout_notifications_dropped", "What arrived and is of no node of ours", dropped)
         waiting, failed = len(self._queue), self._queue.failed
         yield GaugeMetricFamily("fanout_operations_waiting", "Operations that wait for the engine", waiting)

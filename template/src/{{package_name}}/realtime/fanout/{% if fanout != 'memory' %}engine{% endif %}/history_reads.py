@@ -63,7 +63,7 @@ class HistoryReads:
                     fail(result, error.detail)
                 return
             for message in history.messages:
-                self._signer.open(channel, message)
+                message.data = self._signer.open(channel, message.data, message.exclude)
             for after, result in wanted:
                 if not result.done():
                     messages = [message for message in history.messages if message.sequence > after]

@@ -1,6 +1,7 @@
 """The members that are present on this node, as the engine should record them."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -73,10 +74,7 @@ class RegisteredPresence:
         ]
         for key, (operation, result) in self._members.items():
             if key not in registered and result.done():
-                joined = operation.joined if remembered else b""
-                changes.append(
-                    PresenceJoin(channel=operation.channel, member=operation.member, joined=joined, left=operation.left)
-                )
+                changes.append(operation if remembered else replace(operation, joined=b""))
         changes += [change for key, change in self._states.items() if key not in registered or key in self._unsettled]
         for batch in batches(changes):
             async with asyncio.timeout(ANSWER_SECONDS):

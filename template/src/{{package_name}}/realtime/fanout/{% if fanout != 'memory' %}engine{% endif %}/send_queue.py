@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
@@ -120,15 +120,12 @@ class SendQueue:
         What has failed before is tried alone, so that nothing else fails with it again; and history is read alone, for
         it may be large, and nothing else is to wait in the same transaction.
         """
-        batch: list[_Waiting] = []
-        while self._waiting and len(batch) < BATCH:
-            operation = self._waiting[0].operation
-            alone = operation.retried or isinstance(operation, ReadHistory)
-            if alone and batch:
-                break
-            batch.append(self._waiting.popleft())
-            if alone:
-                break
+        together = takewhile(
+            lambda each: not (each.operation.retried or isinstance(each.operation, ReadHistory)), self._waiting
+        )
+        batch = list(islice(together, BATCH)) or list(islice(self._waiting, 1))
+        for _ in batch:
+            self._waiting.popleft()
         return batch
 
     def _put_back(self, backend: Backend) -> None:

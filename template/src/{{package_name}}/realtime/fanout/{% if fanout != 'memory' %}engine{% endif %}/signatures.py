@@ -7,8 +7,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from typing import Final
 
-from ..messages import Message
-
 SIGNATURE_BYTES: Final = 24
 """Bytes of a signature, which is base64 of the first 144 bits of an HMAC with SHA-256 (RFC 2104, section 5)."""
 NON_ASCII: Final = re.compile("[^\0-\x7f]+")
@@ -30,20 +28,16 @@ class Signer:
         """Return a message with its signature in front."""
         return _signature(self._keys[0], channel, data, exclude) + data if self._keys else data
 
-    def open(self, channel: str, message: Message) -> bool:
-        """Take the signature off a message; where it is not a node's, the message is a lost one.
-
-        Returns:
-            Whether it is a node's. One without data says nothing, so nobody has to sign it.
-        """
-        if not (self._keys and message.data):
-            return True
-        signature, data = message.data[:SIGNATURE_BYTES], message.data[SIGNATURE_BYTES:]
-        expected = [_signature(key, channel, data, message.exclude) for key in self._keys]
-        valid = any(hmac.compare_digest(signature, each) for each in expected)
-        message.data = data if valid else b""
-        self.rejected += not valid
-        return valid
+    def open(self, channel: str, data: bytes, exclude: str = "") -> bytes:
+        """Return a message without its signature, or b"" where it is not a node's, like a message that is lost."""
+        if not (self._keys and data):
+            return data
+        signature, data = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+        expected = [_signature(key, channel, data, exclude) for key in self._keys]
+        if any(hmac.compare_digest(signature, each) for each in expected):
+            return data
+        self.rejected += 1
+        return b""
 
 
 def _signature(key: bytes, channel: str, data: bytes, exclude: str) -> bytes:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 import structlog
 
-from ..broker import Dispatch
+from ..broker import Dispatch, FanoutUnavailableError
 from ..messages import History, Message, resume
 from .backend import Backend, Event, ReadHistory
 from .send_queue import ANSWER_SECONDS, BATCH
@@ -16,6 +17,21 @@ from .signatures import Signer
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Channel:
+    """Where this node stands in a channel."""
+
+    wanted: bool = True
+    synced: bool = False
+    """Its messages follow each other, and all that is published arrives."""
+    last: int = 0
+    """The last sequence that came, after which it is resumed. 0 begins with what comes from now on."""
+    buffered: list[Message] = field(default_factory=list[Message])
+    """What came while it was not synced."""
+    failed: bool = False
+    """The engine could not read it, when last asked."""
 
 
 class Subscriptions:
@@ -28,53 +44,70 @@ class Subscriptions:
     def __init__(self, dispatch: Dispatch, signer: Signer) -> None:
         self._dispatch = dispatch
         self._signer = signer
-        self._subscriptions: set[str] = set()
-        """The channels that are wanted."""
-        self._last_sequence: dict[str, int] = {}
-        """The channels whose messages follow each other, and the last sequence that came of each."""
-        self._resume_points: dict[str, int] = {}
-        """The last sequence of each channel that is to be resumed."""
-        self._buffered: dict[str, list[Message]] = {}
-        """What comes of a channel before it is known where it stands."""
-        self._syncing = asyncio.Lock()
-        self.failed: set[str] = set()
-        """The channels that the engine could not read, when last asked."""
+        self._channels: dict[str, _Channel] = {}
+        """The channels that are wanted, or were when the backend was last told."""
+        self._sync_wanted = asyncio.Event()
+        self._next_sync = asyncio.Event()
+        """Set when the channels have been synchronized once more."""
         self.dropped = 0
-        """Messages with a sequence that the engine has not given."""
+        """What arrived and is no message, or has a sequence that the engine has not given."""
 
-    def add(self, channel: str) -> None:
+    def add(self, name: str) -> None:
         """Subscribe to a channel, with the next `sync`."""
-        self._subscriptions.add(channel)
+        self._channels.setdefault(name, _Channel()).wanted = True
+        self.sync_soon()
 
-    def discard(self, channel: str) -> None:
+    def discard(self, name: str) -> None:
         """Unsubscribe from a channel, with the next `sync`: whoever leaves does not wait for the engine."""
-        self._subscriptions.discard(channel)
-        self.failed.discard(channel)
-        self._resume_points.pop(channel, None)
+        if channel := self._channels.get(name):
+            channel.wanted = channel.failed = False
+            if not channel.synced:
+                channel.last = 0
 
-    def is_synced(self, channel: str) -> bool:
-        """Return whether all that is published on a channel arrives, or nobody wants it any more."""
-        return channel in self._last_sequence or channel not in self._subscriptions
+    async def wait_synced(self, name: str) -> None:
+        """Wait until all that is published on a channel arrives, or nobody wants it any more.
 
-    def receive(self, event: Event) -> bool:
-        """Dispatch a message; return False where messages before it are missing, for `sync` to resume the channel."""
-        channel, message, first = event
-        if not self._signer.open(channel, message):
-            return True
-        if channel in self._buffered:
-            self._buffered[channel].append(message)
-            return True
-        last = self._last_sequence.get(channel)
-        if last is None or message.sequence <= last:
-            return True
-        if message.data and message.sequence == last + 1:
-            self._last_sequence[channel] = message.sequence
-            self._dispatch(channel, message)
-            return True
-        del self._last_sequence[channel]
-        self._resume_points[channel] = message.sequence - 1 if first else last  # what came before it is forgotten
-        self._buffered[channel] = [message]
-        return False
+        Raises:
+            FanoutUnavailableError: The engine cannot read the channel.
+        """
+        while (channel := self._channels.get(name)) and channel.wanted and not channel.synced:
+            self.sync_soon()
+            await self._next_sync.wait()
+            if channel.failed:
+                raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
+
+    def receive(self, event: Event | None) -> None:
+        """Dispatch a message, or have its channel resumed where messages before it are missing. None is no message."""
+        if event is None:
+            self.dropped += 1
+            return
+        name, message, first = event
+        channel = self._channels.get(name)
+        data = self._signer.open(name, message.data, message.exclude)
+        if channel is None or (message.data and not data):
+            return
+        message.data = data
+        if not channel.synced:
+            channel.buffered.append(message)
+        elif message.data and message.sequence == channel.last + 1:
+            channel.last = message.sequence
+            self._dispatch(name, message)
+        elif message.sequence > channel.last:
+            channel.synced, channel.buffered = False, [message]
+            if first:  # what came before it is forgotten
+                channel.last = message.sequence - 1
+            self.sync_soon()
+
+    def sync_soon(self) -> None:
+        """Have the channels synchronized as soon as there is a connection."""
+        self._sync_wanted.set()
+
+    async def sync_loop(self, backend: Backend) -> None:
+        """Synchronize the channels whenever that is wanted, until the backend fails or this is cancelled."""
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted.clear()
+            await self.sync(backend)
 
     async def sync(self, backend: Backend) -> None:
         """Subscribe the backend to the channels that are wanted, and to no others.
@@ -82,65 +115,63 @@ class Subscriptions:
         Raises:
             Exception: The backend has failed.
         """
-        async with self._syncing:
-            for channels in batches((self._last_sequence.keys() | self._buffered.keys()) - self._subscriptions):
-                for channel in channels:
-                    self._last_sequence.pop(channel, None)
-                    self._buffered.pop(channel, None)
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await backend.unsubscribe(channels)
-            for channels in batches(self._subscriptions - self._last_sequence.keys()):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._subscribe(backend, channels)
+        unwanted = [name for name, channel in self._channels.items() if not channel.wanted]
+        for name in unwanted:
+            del self._channels[name]
+        for names in batches(unwanted):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await backend.unsubscribe(names)
+        for channels in batches((name, channel) for name, channel in self._channels.items() if not channel.synced):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._subscribe(backend, dict(channels))
+        self._next_sync.set()
+        self._next_sync = asyncio.Event()
 
-    async def _subscribe(self, backend: Backend, channels: Sequence[str]) -> None:
-        for channel in channels:
-            self._buffered.setdefault(channel, [])
+    async def _subscribe(self, backend: Backend, channels: dict[str, _Channel]) -> None:
         await backend.subscribe(channels)
-        arrived = {channel: len(self._buffered[channel]) for channel in channels}
-        reads = [ReadHistory(channel=channel, after=self._resume_points.get(channel)) for channel in channels]
+        early = [channel.buffered for channel in channels.values()]
+        for channel in channels.values():
+            channel.buffered = []
+        reads = [ReadHistory(channel=name, after=channel.last or None) for name, channel in channels.items()]
         histories: list[History | Exception] = await backend.apply(reads)
-        for channel, history in zip(channels, histories, strict=True):
+        for (name, channel), arrived, history in zip(channels.items(), early, histories, strict=True):
             if isinstance(history, Exception):  # the other channels are in order, and this one is tried again
-                if channel not in self.failed:
-                    log.error("channel cannot be read", channel=channel, problem=type(history).__name__)
-                self.failed.add(channel)
-                self._buffered.pop(channel, None)
-            elif channel in self._buffered:
+                if not channel.failed:
+                    log.error("channel cannot be read", channel=name, problem=type(history).__name__)
+                channel.failed = True
+                channel.buffered.clear()
+            else:
                 for message in history.messages:
-                    self._signer.open(channel, message)
-                self._catch_up(channel, history, arrived[channel])
+                    message.data = self._signer.open(name, message.data, message.exclude)
+                self._catch_up(name, channel, history, arrived)
 
-    def _catch_up(self, channel: str, history: History, arrived: int) -> None:
+    def _catch_up(self, name: str, channel: _Channel, history: History, early: Sequence[Message]) -> None:
         """Dispatch what was missed, then what has come meanwhile.
 
         Args:
-            channel: The name of the channel.
+            name: The name of the channel.
+            channel: Where this node stands in it.
             history: What the engine has of it.
-            arrived: So many messages came before the history was asked for; the engine knows no later one than it says.
+            early: What came before the history was asked for; the engine knows no later sequence than it says.
         """
-        self.failed.discard(channel)
-        after = self._resume_points.pop(channel, None)
-        buffered = self._buffered.pop(channel)
-        early = [message for message in buffered[:arrived] if message.sequence <= history.sequence]
-        self.dropped += min(arrived, len(buffered)) - len(early)
-        messages: Iterable[Message] = early + buffered[arrived:]
-        if after is not None:
-            messages = resume(channel, after, history, messages)
-        last = history.sequence
+        known = [message for message in early if message.sequence <= history.sequence]
+        self.dropped += len(early) - len(known)
+        messages: Iterable[Message] = known + channel.buffered
+        if channel.last:
+            messages = resume(name, channel.last, history, messages)
+        channel.last, channel.buffered = history.sequence, []
+        channel.synced, channel.failed = True, False
         for message in messages:
             if message.data:
-                self._dispatch(channel, message)
-            last = max(last, message.sequence)
-        self._last_sequence[channel] = last
+                self._dispatch(name, message)
+            channel.last = max(channel.last, message.sequence)
 
     def connection_lost(self) -> None:
         """Resume all channels with the next `sync`, which has another backend."""
-        self._resume_points.update(
-            (channel, last) for channel, last in self._last_sequence.items() if channel in self._subscriptions
-        )
-        self._last_sequence.clear()
-        self._buffered.clear()
+        self._channels = {name: channel for name, channel in self._channels.items() if channel.wanted}
+        for channel in self._channels.values():
+            channel.synced = False
+            channel.buffered.clear()
 
 
 def batches(items: Iterable[T]) -> Iterator[list[T]]:

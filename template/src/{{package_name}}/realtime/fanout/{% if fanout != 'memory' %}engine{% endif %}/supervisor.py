@@ -10,10 +10,9 @@ from uuid import uuid4
 
 import structlog
 
-from ..broker import FanoutUnavailableError
 from .backend import Backend, EngineRefusedError, Event
 from .presence import RegisteredPresence
-from .send_queue import ANSWER_SECONDS, BATCH, ENGINE_SECONDS, UNAVAILABLE, SendQueue
+from .send_queue import ANSWER_SECONDS, BATCH, ENGINE_SECONDS, SendQueue
 from .settings import EngineSettings
 from .subscriptions import Subscriptions
 
@@ -43,28 +42,20 @@ class Supervisor:
         subscriptions: Subscriptions,
         presence: RegisteredPresence,
     ) -> None:
-        self._backend_class = backend
+        self._backend = backend
         self._settings = settings
         self._queue = queue
         self._subscriptions = subscriptions
         self._presence = presence
         self._node = uuid4().hex
-        self._backend: Backend | None = None
-        self._failed: asyncio.Future[None] | None = None
         self._attempts = 0
         self._attempted = asyncio.Event()
-        self._available = asyncio.Event()
-        self._sync_wanted = asyncio.Event()
         self._unavailable_since: float | None = None
         self._refusal = ""
         self._task: asyncio.Task[None] | None = None
-        self.connections_lost = 0
-        self.notifications_dropped = 0
-
-    @property
-    def available(self) -> bool:
+        self.available = False
         """There is a connection, and it was in order when last looked at."""
-        return self._available.is_set()
+        self.connections_lost = 0
 
     async def start(self) -> None:
         """Begin, and return after the first attempt to connect."""
@@ -78,43 +69,21 @@ class Supervisor:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def sync_soon(self) -> None:
-        """Have the subscriptions of this node synchronized."""
-        self._sync_wanted.set()
-
-    async def wait_synced(self, channel: str) -> None:
-        """Wait until all that is published on a channel arrives.
-
-        Raises:
-            FanoutUnavailableError: The engine was unavailable for PUBLISH_SECONDS.
-        """
-        try:
-            async with asyncio.timeout(self._settings.publish_seconds):
-                while not self._subscriptions.is_synced(channel):
-                    await self._available.wait()
-                    await self._sync_subscriptions()
-                    if channel in self._subscriptions.failed:
-                        raise FanoutUnavailableError(detail="the engine of the fan-out cannot read this channel")
-        except TimeoutError:
-            raise FanoutUnavailableError(detail=UNAVAILABLE) from None
-
     async def _run(self) -> None:
         task = asyncio.current_task()
         while True:
+            backend: Backend | None = None
             try:
                 async with asyncio.timeout(ENGINE_SECONDS):
-                    backend = await self._backend_class.connect(self._settings, self._node)
+                    backend = await self._backend.connect(self._settings, self._node)
+                await self._use(backend)
             except Exception as error:  # noqa: BLE001  a driver raises what it likes; each is a reason to try again
+                self.connections_lost += backend is not None and self._unavailable_since is None
                 self._log_unavailable(error)
-            else:
-                try:
-                    await self._use(backend)
-                except Exception as error:  # noqa: BLE001
-                    self._log_unavailable(error)
-                finally:
-                    self._backend = None
-                    self._available.clear()
-                    self._subscriptions.connection_lost()
+            finally:
+                self.available = False
+                self._subscriptions.connection_lost()
+                if backend:
                     with suppress(Exception):
                         async with asyncio.timeout(ENGINE_SECONDS):
                             await backend.close()
@@ -126,52 +95,32 @@ class Supervisor:
 
     async def _use(self, backend: Backend) -> None:
         """Use a backend until it fails; raise why."""
-        self._backend = backend
-        self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for events in backend.events():
                     tasks.create_task(self._receive_loop(events))
                 await self._heartbeat(backend, reconnected=True)
-                await self._sync_subscriptions()
-                if not self._failed.done():
-                    tasks.create_task(self._queue.send_loop(backend))
-                    tasks.create_task(self._sync_loop())
-                    tasks.create_task(self._heartbeat_loop(backend))
-                    self._mark_available()
-                await self._failed
+                await self._subscriptions.sync(backend)
+                tasks.create_task(self._queue.send_loop(backend))
+                tasks.create_task(self._subscriptions.sync_loop(backend))
+                self._mark_available()
+                # Not as a task: in Python 3.11, one that fails when this block has ended leaves us marked as cancelled.
+                await self._heartbeat_loop(backend)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
     async def _receive_loop(self, events: AsyncIterator[Event | None]) -> None:
         count = 0
         async for event in events:
-            if event is None:
-                self.notifications_dropped += 1
-            elif not self._subscriptions.receive(event):
-                self.sync_soon()
+            self._subscriptions.receive(event)
             count += 1
             if count % BATCH == 0:
                 await asyncio.sleep(0)  # what was received is delivered before more is
 
-    async def _sync_loop(self) -> None:
-        while True:
-            await self._sync_wanted.wait()
-            self._sync_wanted.clear()
-            await self._sync_subscriptions()
-
-    async def _sync_subscriptions(self) -> None:
-        if self._backend is None:
-            return
-        try:
-            await self._subscriptions.sync(self._backend)
-        except Exception as error:  # noqa: BLE001  whatever it is, this connection is of no use any more
-            self._fail_backend(error)
-
     async def _heartbeat_loop(self, backend: Backend) -> None:
         while True:
             await asyncio.sleep(min(ENGINE_SECONDS - ANSWER_SECONDS, self._settings.presence_seconds / 3))
-            self.sync_soon()
+            self._subscriptions.sync_soon()
             await self._heartbeat(backend)
 
     async def _heartbeat(self, backend: Backend, *, reconnected: bool = False) -> None:
@@ -179,12 +128,6 @@ class Supervisor:
             heartbeat = await backend.heartbeat()
         self._queue.tell_lost()
         await self._presence.restore(backend, heartbeat, reconnected=reconnected)
-
-    def _fail_backend(self, error: Exception) -> None:
-        self._available.clear()  # at once: whoever waits for it must not come straight back to the same backend
-        if self._failed and not self._failed.done():
-            self._failed.set_exception(error)
-            self._failed.exception()  # else asyncio logs it where something else failed at the same time
 
     def _mark_available(self) -> None:
         if self._unavailable_since is None:
@@ -194,13 +137,11 @@ class Supervisor:
         self._unavailable_since = None
         self._refusal = ""
         self._attempts = 0
-        self._available.set()
+        self.available = True
         self._attempted.set()
 
     def _log_unavailable(self, error: Exception) -> None:
         """Log that the engine is unavailable: once, and once more where only somebody's change helps."""
-        if self._backend is not None and self._unavailable_since is None:
-            self.connections_lost += 1
         detail = "no answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, EngineRefusedError) and self._refusal != str(error):
             self._refusal = str(error)
