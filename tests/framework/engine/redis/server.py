@@ -19,7 +19,8 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._port = listening.getsockname()[1]
         self._command = [program, "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder)]
-        self._command += ["--appendonly", "yes", "--save", "", *options]
+        # With `everysec`, a slow disk postpones writes that are answered already, and a kill loses them.
+        self._command += ["--appendonly", "yes", "--appendfsync", "no", "--save", "", *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
 
