@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from operator import itemgetter
 from random import Random
 from typing import Any, Final
@@ -63,7 +64,6 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
         endpoint = proof.endpoint if owner == ALPHA or chance.random() < 0.7 else chance.choice(proof.endpoints)
         address, says = draw(endpoint.addresses(owner)), endpoint.messages(owner)
         drawn = [draw(says) for _ in range(chance.randint(1, MAX_LINES))]
-        user = ""
         if endpoint is proof.endpoint and proof.dialogues:
             drawn = [*chance.choice([drawn, chance.choice(proof.dialogues)])]
         if owner == ALPHA:
@@ -72,8 +72,7 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
             address = chance.choice([first, address])  # where they may meet
             partly = [chance.choice([line, _mixed(line, chance.choice(lines), chance)]) for line in drawn]
             drawn = chance.choice([drawn, lines, partly])  # now and then the same
-        if owner != ALPHA and proof.has_users:
-            user = chance.choice(["", "", ALPHA])
+        user = chance.choice(["", "", ALPHA]) if owner != ALPHA and proof.has_users else ""
         path, subprotocols = address
         script = [Step(owner, "connects to", path, subprotocols=subprotocols, user=user)]
         leaves = chance.random() < 0.5
@@ -149,18 +148,15 @@ class Proof:
         anyio.run(anyio.sleep, 0)  # what it imports late is imported once, not in each fork
         gc.collect()
         gc.freeze()
-        converse = given(dialogues(self))(self._check)
         chosen = settings(
             max_examples=EXAMPLES,
             deadline=None,
             derandomize=True,
             phases=[Phase.generate],
-            report_multiple_bugs=False,
-            print_blob=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         )
         try:
-            chosen(converse)()
+            chosen(given(dialogues(self))(self._check))()
         except FoundError as found:
             raise InterferenceError(self._shorten(*found.args)) from None
         finally:
@@ -231,19 +227,19 @@ class Proof:
         found: dict[Path, str] = {}
         for path, one, other in self._differences(steps, alone, among):
             found.setdefault(path, f"{ALPHA} receives {_name(path)} {other!r}. Alone, it receives {one!r}.")
-        told = {who: "".join(map(str, (step for step in steps if step.who == who))) for who in among.received}
         for who, received in among.received.items():
-            for other in told.keys() - {who}:
-                if other not in told[who] and other in str(self._outcome(steps, among, who)):
-                    found["words", who, other] = f"{who} receives {other!r}, which it has not said."
+            said = str([step for step in steps if step.who == who])
+            outcome = str(self._outcome(steps, among, who))
             for number in received.published:
                 channel, _, by, _ = among.published[number]
                 joined = among.received[by].joined if by else {}
                 if joined and channel not in joined and is_room(channel):
                     problem = f"{who} receives what {by} publishes on {channel!r}, and has not joined."
                     found["channel", who, by] = problem
-            for channel, other in ((channel, other) for channel in received.member for other in among.received):
-                if other > who and channel in among.received[other].member:
+            for other in (each for each in among.received if each != who):
+                if other in outcome and other not in said:
+                    found["words", who, other] = f"{who} receives {other!r}, which it has not said."
+                for channel in received.joined:
                     one, another = (self._received(among, each, channel, who, other) for each in (who, other))
                     if one != another:
                         found["order", who, other] = (
@@ -271,10 +267,9 @@ class Proof:
 
     def _received(self, run: Run, who: str, channel: str, *members: str) -> list[tuple[str, Any]]:
         """Return what a member received while all these were members, of each sender in its order."""
-        since = max(run.received[each].member[channel] for each in members)
+        since = max(run.received[each].joined.get(channel, inf) for each in members)
         ids = {run.received[each].connection for each in members}
-        numbers = [number for number in run.received[who].published if number >= since]
-        messages = [run.published[number] for number in numbers]
+        messages = [run.published[number] for number in run.received[who].published if number >= since]
         chosen = [(each.by, each.message) for each in messages if each.channel == channel and each.exclude not in ids]
         return sorted(chosen, key=itemgetter(0))
 
