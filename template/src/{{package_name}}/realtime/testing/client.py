@@ -15,8 +15,6 @@ from litestar import Litestar
 from litestar.serialization import default_deserializer
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from litestar.types import ASGIApp, Receive, Scope, Send
-from litestar.types import Message as Event
 from msgspec import Struct
 
 from ..errors import source_location
@@ -85,12 +83,9 @@ class Client:
             place = source_location(function_of(handler))
             raise TypeError(f"{place} answers no pings. Fix: receive the answer to a message instead")
         self._call(_take_turns)
-        ref = self._send(Ping(), ref=True)
-        frames = [*self._skipped]
-        while not _is_answer(frame := self._receive(), ref):
-            frames.append(frame)
-        if frames:
-            raise AssertionError(f"expected no message, received {frames}")
+        self._receive_answer(self._send(Ping(), ref=True))
+        if self._skipped:
+            raise AssertionError(f"expected no message, received {[*self._skipped]}")
 
     def request(self, message: Any, answer: type[Message]) -> Message:
         """Send a message with a `ref`, and return its answer. Other messages are kept for `receive`.
@@ -230,30 +225,23 @@ class UndocumentedMessages:
     """Listens to what an application sends.
 
     Args:
-        app: The application; from now on it answers through this.
+        app: The application.
     """
 
     def __init__(self, app: Litestar) -> None:
         self.found: list[str] = []
         """A line for each message that no listener has declared."""
-        self._next_app: ASGIApp = app.asgi_handler
-        app.asgi_handler = self
+        app.before_send.append(self._look)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found: Any = scope  # its types are partly unknown
-
-        async def send_and_look(event: Event) -> None:
-            handler = found.get("route_handler")
-            if event["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
-                frame = _frame_of(event)
-                if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
-                    self.found.append(
-                        f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
-                        "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
-                    )
-            await send(event)
-
-        await self._next_app(scope, receive, send_and_look)
+    async def _look(self, event: Any, scope: Any) -> None:
+        handler = scope.get("route_handler")
+        if event["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
+            frame = _frame_of(event)
+            if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
+                self.found.append(
+                    f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
+                    "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
+                )
 
 
 class Connect(Protocol):
