@@ -1,14 +1,12 @@
 """What a test in the service's own process sends and receives, in typed messages, and what is sent undocumented."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from itertools import count
 from queue import Empty, Queue
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from litestar import Litestar
@@ -30,8 +28,6 @@ from .process import TIMEOUT
 
 TURNS: Final = 8
 """Turns of the event loop after which what was published has reached each connection of this process; it takes four."""
-
-PARAMETER: Final = re.compile(r"\{(\w+)[^}]*\}")
 
 Message = TypeVar("Message")
 
@@ -263,16 +259,6 @@ class Connect(Protocol):
 
 Published = Callable[[str], Channel]
 """Follow what is published on a channel: `published("kitchen")`."""
-
-
-def connect_to(
-    client: TestClient[Litestar], path: str, headers: Callable[[str], dict[str, str]], parameters: dict[str, object]
-) -> Client:
-    """Open a connection, as `Connect` says."""
-    names = PARAMETER.findall(path)
-    url = PARAMETER.sub(lambda match: quote(str(parameters[match[1]]), safe=""), path)
-    query = {name: str(value) for name, value in parameters.items() if name not in names}
-    return Client(client.websocket_connect(url, params=query or None, headers=headers(url)).__enter__())
 
 
 async def _take_turns() -> None:
