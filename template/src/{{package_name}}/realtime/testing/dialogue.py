@@ -137,6 +137,8 @@ class Received:
 class Run:
     """What happened in a dialogue."""
 
+    steps: Sequence[Step]
+    """What the clients do; those of some may be left out."""
     received: dict[str, Received] = field(default_factory=dict[str, Received])
     published: list[Published] = field(default_factory=list[Published])
     lines: list[str] = field(default_factory=list[str])
@@ -320,7 +322,7 @@ class Dialogue:
     Args:
         app: The application; it is not served in this process.
         identify: The headers of each client.
-        steps: What the clients do.
+        run: It has the steps; what happens is noted there.
         only: The one who speaks, so that the steps of others are left out; "" for all.
         pauses: For each step, the seconds that pass in its place where it is left out, and those that the event loop
             skips at least, whoever takes it.
@@ -328,10 +330,9 @@ class Dialogue:
 
     app: Litestar
     identify: Identify
-    steps: Sequence[Step]
+    run: Run
     only: str = ""
     pauses: Sequence[tuple[float, float]] = ()
-    run: Run = field(default_factory=Run)
     clients: dict[str, Client] = field(default_factory=dict[str, Client])
 
     def start(self) -> Callable[[], Run]:
@@ -377,7 +378,8 @@ class Dialogue:
 
     async def _take_steps(self, context: Context) -> None:
         loop: Any = asyncio.get_running_loop()
-        for step, (pause, skips) in zip(self.steps, self.pauses or [(0, 0)] * len(self.steps), strict=True):
+        pauses = self.pauses or [(0, 0)] * len(self.run.steps)
+        for step, (pause, skips) in zip(self.run.steps, pauses, strict=True):
             begin, skipped = time.perf_counter(), loop.idling.skipped
             if self.only in {step.who, ""}:
                 self.run.lines.append(str(step))
