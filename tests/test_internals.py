@@ -119,7 +119,6 @@ MOVING = {
         "realtime/commands/client.py",
         "realtime/handlers/listener.py",
         "realtime/internals.py",
-        "realtime/testing/strategies.py",
     },
 }
 """Modules that Litestar 3 moves or rewrites, and the files that may import them."""

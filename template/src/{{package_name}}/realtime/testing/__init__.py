@@ -6,12 +6,14 @@ ports and the network.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -26,12 +28,15 @@ from .. import plugin
 from ..observability.logs import Logging
 from ..parts import load_app, load_settings
 from ..settings import PACKAGE, PREFIX, CoreSettings
-from .client import Channel, Client, Connect, Published, UndocumentedMessages, connect_to
+from .client import Channel, Client, Connect, Published, UndocumentedMessages
 from .process import TIMEOUT, Identify, Service, Start, credentials, settings_for_tests
 
 __all__ = ["TIMEOUT", "Channel", "Client", "Connect", "Identify", "Published", "Service", "Start", "credentials"]
 __all__ += ["app", "client", "connect", "dialogues", "environment", "identify", "published", "settings", "start"]
 __all__ += ["pytest_collection_modifyitems", "pytest_configure"]
+
+PARAMETER: Final = re.compile(r"\{(\w+)[^}]*\}")
+"""A parameter in a path, and its name."""
 
 
 class LoggingForTests(Logging):
@@ -117,7 +122,11 @@ def connect(client: TestClient[Litestar], identify: Identify) -> Iterator[Connec
     with ExitStack() as stack:
 
         def connect(path: str, *, user: str = "ada", **parameters: object) -> Client:
-            opened = connect_to(client, path, partial(identify, user), parameters)
+            names = PARAMETER.findall(path)
+            url = PARAMETER.sub(lambda match: quote(str(parameters[match[1]]), safe=""), path)
+            query = {name: str(value) for name, value in parameters.items() if name not in names}
+            session = client.websocket_connect(url, params=query or None, headers=identify(user, url))
+            opened = Client(session.__enter__())
             stack.callback(opened.close)
             return opened
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from inspect import isasyncgenfunction
-from itertools import count
 from traceback import extract_tb
-from types import SimpleNamespace
 from typing import Any, Final, cast
 from unittest.mock import patch
 
@@ -37,7 +35,7 @@ from ..sessions.lifespan import HookPair, connection_lifespan
 from ..sessions.plugin import Sessions
 from ..sessions.session import Session, Socket, State
 from ..settings import CoreSettings
-from .leftovers import Loop, find_growth, find_leftovers
+from .leftovers import find_growth, find_leftovers, until
 from .process import TIMEOUT, Identify
 from .strategies import OWNERS, Endpoint
 
@@ -71,10 +69,13 @@ class Point(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Observed:
-    """One connection, as its hooks and its handler see it."""
+    """One connection, as its client, its hooks and its handler see it."""
 
+    cleanup: "Cleanup"
     session: Session
     connection: Any
+    writer: asyncio.StreamWriter = field(init=False)
+    """Its client."""
     events: list[str] = field(default_factory=list[str])
     """What of it was called, and what of that has returned, in order."""
     causes: list[tuple[Reason, int]] = field(default_factory=list[tuple[Reason, int]])
@@ -98,6 +99,11 @@ class Observed:
         self.error = error
         self.released.set()
 
+    def lose_fanout(self) -> None:
+        """Make the fan-out unavailable, whatever carries it, and have what is held ask for it."""
+        self.cleanup.fanout.broker = self.cleanup.unavailable
+        self.release(FanoutUnavailableError())
+
     def flood(self) -> None:
         """Send to the client, which does not read, without an end."""
 
@@ -113,9 +119,9 @@ class Ending:
     """A way in which a connection ends."""
 
     what: str
-    end: Callable[["Cleanup", asyncio.StreamWriter, Observed], Any]
+    end: Callable[[Observed], Any]
     """Ends it; a coroutine that this returns is awaited."""
-    causes: set[tuple[Reason, int]]
+    cause: tuple[Reason, int]
     """What `on_disconnect` is to receive."""
     points: tuple[Point, ...] = (Point.FIRST, Point.HANDLER, Point.SCOPE, Point.STREAM, Point.TASK, Point.BETWEEN)
     settings: dict[str, float] = field(default_factory=lambda: SHORT_LIMITS)
@@ -126,14 +132,8 @@ def frame(opcode: Opcode, data: bytes = b"") -> bytes:
     return Frame(opcode, data).serialize(mask=True)
 
 
-def nothing(*_: object) -> None:
+def nothing(_: Observed) -> None:
     """Wait for the service to end it."""
-
-
-def lose_fanout(cleanup: "Cleanup", _: asyncio.StreamWriter, observed: Observed) -> None:
-    """Make the fan-out unavailable, whatever carries it, and have what is held ask for it."""
-    cleanup.fanout.broker = cleanup.unavailable
-    observed.release(FanoutUnavailableError())
 
 
 ACCEPTING: Final = (Point.ACCEPT, Point.OWN_ACCEPT)
@@ -144,29 +144,30 @@ RETURNS: Final = "the handler returns"
 AT_ONCE: Final = "the hook raises at once"
 AT_ITS_END: Final = "the hook raises at its end"
 CANCELLED: Final = "the hook is cancelled"
-FAILED: Final = {(Reason.INITIALIZATION_FAILED, 1011)}
-LIMITED, LOST = Reason.LIMIT_EXCEEDED, {(Reason.CONNECTION_LOST, 1006)}
+FAILED: Final = Reason.INITIALIZATION_FAILED, 1011
+CANCEL: Final = Reason.CANCELLED, 1011
+LIMITED, LOST = Reason.LIMIT_EXCEEDED, (Reason.CONNECTION_LOST, 1006)
 BIG: Final = b"\x81\xff" + b"\x01" * 8 + bytes(4)
+INVALID: Final = b"\x83\x80" + bytes(4)
+CLOSE: Final = frame(Opcode.CLOSE)
 
-PLAIN: Final = Ending(
-    "the client closes", lambda _, to, __: to.write(frame(Opcode.CLOSE)), {(Reason.CLIENT_CLOSED, 1005)}
-)
+PLAIN: Final = Ending("the client closes", lambda it: it.writer.write(CLOSE), (Reason.CLIENT_CLOSED, 1005))
 ENDINGS: Final = (
     PLAIN,
-    Ending("the connection is lost", lambda _, to, __: to.transport.abort(), LOST),
-    Ending("the client half-closes", lambda _, to, __: to.write_eof(), LOST),
-    Ending("a frame is invalid", lambda _, to, __: to.write(b"\x83\x80" + bytes(4)), {(Reason.PROTOCOL_ERROR, 1002)}),
-    Ending("a message is too big", lambda _, to, __: to.write(BIG), {(LIMITED, 1009)}),
-    Ending("too many frames come", lambda _, to, __: to.write(frame(Opcode.PING) * 99), {(LIMITED, 1008)}),
-    Ending("the client reads nothing", lambda _, __, each: each.flood(), {(LIMITED, 1013)}),
-    Ending("it is idle", nothing, {(LIMITED, 1008)}, IDLE, SHORT_LIMITS | SILENT),
-    Ending("it raises", lambda _, __, each: each.release(RuntimeError("a bug")), {(Reason.HANDLER_FAILED, 1011)}, HELD),
-    Ending("the fan-out is unavailable", lose_fanout, {(Reason.SERVICE_CLOSED, 1013)}, HELD),
-    Ending("it is cancelled", lambda _, __, each: each.session.cancel(), {(Reason.CANCELLED, 1011)}),
+    Ending("the connection is lost", lambda it: it.writer.transport.abort(), LOST),
+    Ending("the client half-closes", lambda it: it.writer.write_eof(), LOST),
+    Ending("a frame is invalid", lambda it: it.writer.write(INVALID), (Reason.PROTOCOL_ERROR, 1002)),
+    Ending("a message is too big", lambda it: it.writer.write(BIG), (LIMITED, 1009)),
+    Ending("too many frames come", lambda it: it.writer.write(frame(Opcode.PING) * 99), (LIMITED, 1008)),
+    Ending("the client reads nothing", Observed.flood, (LIMITED, 1013)),
+    Ending("it is idle", nothing, (LIMITED, 1008), IDLE, SHORT_LIMITS | SILENT),
+    Ending("it raises", lambda it: it.release(RuntimeError("a bug")), (Reason.HANDLER_FAILED, 1011), HELD),
+    Ending("the fan-out is unavailable", Observed.lose_fanout, (Reason.SERVICE_CLOSED, 1013), HELD),
+    Ending("it is cancelled", lambda it: it.session.cancel(), CANCEL),
     Ending(AT_ONCE, nothing, FAILED, ACCEPTING),
     Ending(AT_ITS_END, nothing, FAILED, ACCEPTING),
-    Ending(CANCELLED, nothing, {(Reason.CANCELLED, 1011)}, ACCEPTING),
-    Ending("the service drains", lambda cleanup, _, __: cleanup.server.drain(), {(Reason.SERVICE_RESTARTS, 1012)}),
+    Ending(CANCELLED, nothing, CANCEL, ACCEPTING),
+    Ending("the service drains", lambda it: it.cleanup.server.drain(), (Reason.SERVICE_RESTARTS, 1012)),
 )
 
 
@@ -215,7 +216,7 @@ class Cleanup:
             opcode, data = (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
             self._frame = frame(opcode, data)
 
-    async def run(self, loop: Loop) -> None:
+    async def run(self) -> None:
         """End a connection in each way, at each point that this listener has."""
         with ExitStack() as patches:
             for target, name, value in self._observers():
@@ -228,7 +229,7 @@ class Cleanup:
             for ending in ENDINGS:
                 for point in [each for each in ending.points if each in self._points()]:
                     seconds = SHORT_TIMEOUT / 10 if self.problems else SHORT_TIMEOUT
-                    self._note(await find_leftovers(loop, seconds, partial(self._connect, ending, point)))
+                    self._note(await find_leftovers(seconds, partial(self._connect, ending, point)))
             if not self.problems:
                 self._note(await find_growth(partial(self._connect, PLAIN, Point.BETWEEN)))
 
@@ -260,15 +261,16 @@ class Cleanup:
             patch.object(self._registry.runtime, "settings", shortened),
             patch.object(self.fanout, "broker", self.fanout.broker),
         ):
-            status, writer = await _shake_hands(self.server, self._address, self._headers, self._subprotocols)
+            status, writer = await self._shake_hands()
             try:
                 if " 101 " not in status:
                     raise RefusedError(status)
-                if not await _until(lambda: self._begun):
+                if not await until(lambda: self._begun):
                     raise RuntimeError(f"the connection after this did not begin: {self.problems}")
                 observed = self._begun.pop()
-                if await self._reach(writer, observed):
-                    await self._end(writer, observed)
+                observed.writer = writer
+                if await self._reach(observed):
+                    await self._end(observed)
                 else:
                     observed.session.cancel()
             finally:
@@ -276,59 +278,70 @@ class Cleanup:
                 with suppress(OSError):
                     await writer.wait_closed()
             joined = self.fanout.channels - before
-            forgotten = await _until(lambda: not (self._registry.clients or self._registry.lingering))
+            forgotten = await until(lambda: not (self._registry.clients or self._registry.lingering))
         self._note([*observed.problems, *([] if forgotten else ["it is still registered"])])
         self._note(f"it is still in the channel {each!r}" for each in self.fanout.channels - before)
         for channel in joined:
             self._note(f"{each!r} is still present in {channel!r}" for each in await self.fanout.present(channel))
         return observed.connection
 
-    async def _reach(self, writer: asyncio.StreamWriter, observed: Observed) -> bool:
+    async def _shake_hands(self) -> tuple[str, asyncio.StreamWriter]:
+        """Make a handshake, as no library does: the client may break every rule. Return the status line."""
+        host, port = self.server.servers[0].sockets[0].getsockname()[:2]
+        told = {"Host": "localhost", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        told |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} | self._headers
+        told |= {"Sec-WebSocket-Protocol": ", ".join(self._subprotocols)} if self._subprotocols else {}
+        request = [f"GET {self._address} HTTP/1.1", *map(": ".join, told.items()), "", ""]
+        async with asyncio.timeout(TIMEOUT):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write("\r\n".join(request).encode())
+            return (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0], writer
+
+    async def _reach(self, observed: Observed) -> bool:
         """Have a connection come to the point; return whether it does."""
         session, point = observed.session, self._point
         if point in ACCEPTING:
             return True
-        await _until(lambda: not session.initializing or session.cause)
+        await until(lambda: not session.initializing or session.cause)
         observed.holds = point in HELD
         if point is Point.TASK and not session.cause:
             observed.connection.start(observed.hold())
         elif point is not Point.FIRST:
-            writer.write(self._frame)
-            await _until(lambda: session.messages_received or session.cause or not self._frame)
-            if not await _until(lambda: observed.held or RETURNS in observed.events or session.cause, self._timeout):
+            observed.writer.write(self._frame)
+            await until(lambda: session.messages_received or session.cause or not self._frame)
+            if not await until(lambda: observed.held or RETURNS in observed.events or session.cause, self._timeout):
                 self._timeout = 0.01  # it awaits something, which is as good
-        await _until(lambda: session.awaiting_message or observed.held or session.cause, self._timeout)
+        await until(lambda: session.awaiting_message or observed.held or session.cause, self._timeout)
         if session.cause and session.cause.error:
             observed.problems.append(f"it ended before, because of {session.cause.error!r}")
         return session.cause is None and (observed.held or self._ending.points != HELD)
 
-    async def _end(self, writer: asyncio.StreamWriter, observed: Observed) -> None:
+    async def _end(self, observed: Observed) -> None:
         """End the connection, and look at how its hooks were called."""
         self.ended += 1
         session = observed.session
-        if (ends := self._ending.end(self, writer, observed)) is not None:
+        if (ends := self._ending.end(observed)) is not None:
             await ends
         busy = self._point in {Point.HANDLER, Point.SCOPE, Point.BETWEEN} and not session.awaiting_message
         if busy or (observed.held and self._point in {Point.HANDLER, Point.SCOPE}):  # nothing cancels it
-            await _until(lambda: session.cause or session.noticed_cause or observed.released.is_set())
+            await until(lambda: session.cause or session.noticed_cause or observed.released.is_set())
             observed.released.set() if observed.held else session.cancel()
-        if not await _until(lambda: session.state is State.CLOSED):
+        if not await until(lambda: session.state is State.CLOSED):
             observed.problems.append("it does not end")
             session.cancel()  # for those after it
         if len(observed.causes) != 1:
             observed.problems.append(f"on_disconnect was called {len(observed.causes)} times")
-        elif observed.causes[0] not in self._ending.causes:
+        elif observed.causes[0] != self._ending.cause:
             observed.problems.append(f"on_disconnect received the cause {observed.causes[0]}")
         if observed.events[-1] != "on_disconnect of the service returns":
             observed.problems.append(f"after on_disconnect, {observed.events[-1]}")
 
     def _observers(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield what is replaced while this runs: an object, the name of its attribute, and the new value."""
-        runtime = self._registry.runtime
-        service = self._observed(Point.ACCEPT, runtime.hooks.on_accept, runtime.hooks.on_disconnect)
-        others = {"on_authenticated": getattr(runtime.hooks, "on_authenticated", None)}
-        hooks = SimpleNamespace(on_accept=service.on_accept, on_disconnect=service.on_disconnect, **others)
-        yield runtime, "hooks", hooks
+        hooks = self._registry.runtime.hooks
+        service = self._observed(Point.ACCEPT, hooks.on_accept, hooks.on_disconnect)
+        yield hooks, "on_accept", service.on_accept
+        yield hooks, "on_disconnect", service.on_disconnect
         yield listener, "HookPair", partial(self._observed, Point.OWN_ACCEPT)
         if isinstance(self.endpoint.handler, ListenerRouteHandler):
             loop: Any = self.endpoint.handler.fn
@@ -340,7 +353,7 @@ class Cleanup:
 
         async def accept(socket: Socket, connection: Any) -> None:
             if point is Point.ACCEPT:
-                CURRENT.set(Observed(Session.of(socket), connection))
+                CURRENT.set(Observed(self, Session.of(socket), connection))
                 self._begun.append(CURRENT.get())
             observed, how = CURRENT.get(), self._ending.what if self._point is point else ""
             observed.events.append(f"on_accept of {owner}")
@@ -356,8 +369,6 @@ class Cleanup:
             observed = CURRENT.get()
             if point is Point.ACCEPT:
                 observed.causes.append((cause.reason, int(cause.code)))
-            elif "on_disconnect of the listener returns" in observed.events:
-                observed.problems.append("on_disconnect of the listener was called again")
             try:
                 await on_disconnect(socket, connection, cause)
             except BaseException as error:
@@ -375,54 +386,28 @@ def _held(bind: Callable[..., partial[Any]], arguments: Any) -> partial[Any]:
     """Bind the function of a listener, which is held where it would return; a stream is after its first item."""
     call, observed = bind(arguments), CURRENT.get()
 
-    async def held(**arguments: Any) -> Any:
+    @asynccontextmanager
+    async def holding() -> AsyncGenerator[None]:
         try:
-            answer = await call.func(**arguments)
+            yield
             await observed.hold()
         except REFUSALS:
             await observed.hold()
             raise
-        else:
-            return answer
         finally:
             observed.events.append(RETURNS)
+
+    async def held(**arguments: Any) -> Any:
+        async with holding():
+            return await call.func(**arguments)
 
     async def held_stream(**arguments: Any) -> AsyncGenerator[Any, None]:
-        try:
-            async with aclosing(call.func(**arguments)) as items:
-                async for item in items:
-                    yield item
-                    break
-                await observed.hold()
-        finally:
-            observed.events.append(RETURNS)
+        async with aclosing(call.func(**arguments)) as items, holding():
+            async for item in items:
+                yield item
+                break
 
     return partial(held_stream if isasyncgenfunction(call.func) else held, **call.keywords)
-
-
-async def _until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
-    """Wait until a condition is met; return whether it is."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            for turn in count():
-                if condition():
-                    break
-                await asyncio.sleep(0 if turn < 20 else 0.001)
-    return bool(condition())
-
-
-async def _shake_hands(
-    server: DrainingServer, path: str, headers: dict[str, str], subprotocols: tuple[str, ...]
-) -> tuple[str, asyncio.StreamWriter]:
-    """Make a handshake, as no library does: the client may break every rule. Return the status line."""
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    told = {"Host": "localhost", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    told |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} | headers
-    told |= {"Sec-WebSocket-Protocol": ", ".join(subprotocols)} if subprotocols else {}
-    async with asyncio.timeout(TIMEOUT):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write("\r\n".join([f"GET {path} HTTP/1.1", *map(": ".join, told.items()), "", ""]).encode())
-        return (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0], writer
 
 
 def _example(values: Any) -> Any:
@@ -470,14 +455,12 @@ def clean_up(app: Litestar, settings: CoreSettings, identify: Identify) -> list[
                 or lifespan_of(route.route_handler) is connection_lifespan
             ]
             for each in found:
-                await each.run(loop)
+                await each.run()
             return found
 
     logging.disable()  # what is logged keeps the frames of what was raised, and those keep the connection
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            loop: Any = runner.get_loop()
-            return runner.run(run())
+        return asyncio.run(run())
     finally:
         logging.disable(logging.NOTSET)
         gc.unfreeze()

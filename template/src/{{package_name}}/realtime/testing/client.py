@@ -1,22 +1,18 @@
 """What a test in the service's own process sends and receives, in typed messages, and what is sent undocumented."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from itertools import count
 from queue import Empty, Queue
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from litestar import Litestar
 from litestar.serialization import default_deserializer
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
-from litestar.types import ASGIApp, Receive, Scope, Send
-from litestar.types import Message as Event
 from msgspec import Struct
 
 from ..errors import source_location
@@ -32,8 +28,6 @@ from .process import TIMEOUT
 
 TURNS: Final = 8
 """Turns of the event loop after which what was published has reached each connection of this process; it takes four."""
-
-PARAMETER: Final = re.compile(r"\{(\w+)[^}]*\}")
 
 Message = TypeVar("Message")
 
@@ -85,12 +79,9 @@ class Client:
             place = source_location(function_of(handler))
             raise TypeError(f"{place} answers no pings. Fix: receive the answer to a message instead")
         self._call(_take_turns)
-        ref = self._send(Ping(), ref=True)
-        frames = [*self._skipped]
-        while not _is_answer(frame := self._receive(), ref):
-            frames.append(frame)
-        if frames:
-            raise AssertionError(f"expected no message, received {frames}")
+        self._receive_answer(self._send(Ping(), ref=True))
+        if self._skipped:
+            raise AssertionError(f"expected no message, received {[*self._skipped]}")
 
     def request(self, message: Any, answer: type[Message]) -> Message:
         """Send a message with a `ref`, and return its answer. Other messages are kept for `receive`.
@@ -230,30 +221,23 @@ class UndocumentedMessages:
     """Listens to what an application sends.
 
     Args:
-        app: The application; from now on it answers through this.
+        app: The application.
     """
 
     def __init__(self, app: Litestar) -> None:
         self.found: list[str] = []
         """A line for each message that no listener has declared."""
-        self._next_app: ASGIApp = app.asgi_handler
-        app.asgi_handler = self
+        app.before_send.append(self._look)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found: Any = scope  # its types are partly unknown
-
-        async def send_and_look(event: Event) -> None:
-            handler = found.get("route_handler")
-            if event["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
-                frame = _frame_of(event)
-                if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
-                    self.found.append(
-                        f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
-                        "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
-                    )
-            await send(event)
-
-        await self._next_app(scope, receive, send_and_look)
+    async def _look(self, event: Any, scope: Any) -> None:
+        handler = scope.get("route_handler")
+        if event["type"] == "websocket.send" and isinstance(handler, ListenerRouteHandler):
+            frame = _frame_of(event)
+            if not any(_is(frame, declared.raw, handler) for declared in handler.sent_types()):
+                self.found.append(
+                    f"{source_location(function_of(handler))} lets clients receive {frame!r} and does not declare "
+                    "it.\nFix: return it, or name its Struct, as in sends=Joined | Left."
+                )
 
 
 class Connect(Protocol):
@@ -275,16 +259,6 @@ class Connect(Protocol):
 
 Published = Callable[[str], Channel]
 """Follow what is published on a channel: `published("kitchen")`."""
-
-
-def connect_to(
-    client: TestClient[Litestar], path: str, headers: Callable[[str], dict[str, str]], parameters: dict[str, object]
-) -> Client:
-    """Open a connection, as `Connect` says."""
-    names = PARAMETER.findall(path)
-    url = PARAMETER.sub(lambda match: quote(str(parameters[match[1]]), safe=""), path)
-    query = {name: str(value) for name, value in parameters.items() if name not in names}
-    return Client(client.websocket_connect(url, params=query or None, headers=headers(url)).__enter__())
 
 
 async def _take_turns() -> None:

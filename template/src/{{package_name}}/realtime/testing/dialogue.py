@@ -18,6 +18,7 @@ from contextvars import Context, ContextVar, copy_context
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from functools import partial
+from math import inf
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from selectors import DefaultSelector, SelectorKey
@@ -31,6 +32,7 @@ from litestar import Litestar
 from ..fanout.messages import Gap, Members
 from ..fanout.plugin import CHANNELS_KEY, Channels, Fanout
 from ..handlers.listener import ListenerRouteHandler
+from ..sessions.fast_path import encode_with
 from ..sessions.runtime import NOT_JSON
 from ..sessions.session import SESSION_KEY, Session
 from .process import TIMEOUT, Identify
@@ -50,6 +52,9 @@ MUTABLE: Final = (list, dict, set, bytearray)
 
 GAP: Final = Gap.__struct_config__.tag
 """What tells a client that a channel has more than it receives."""
+
+NUMBER: Final = "\0number"
+"""The field of a published message that tells which one of `Run.published` a client receives."""
 
 REFUSED: Final = "is refused with HTTP "
 """How a connection ends that does not begin."""
@@ -113,10 +118,11 @@ class Received:
     """The answers to each of its messages, by `ref`. What has none, and was published on no channel, is under ""."""
     published: list[int] = field(default_factory=list[int])
     """What it received of the channels that it has joined, as numbers of `Run.published`."""
-    joined: dict[str, int] = field(default_factory=dict[str, int])
-    """The channels that it has joined, with the number from which on it may receive what is published there."""
-    member: dict[str, int] = field(default_factory=dict[str, int])
-    """Those of them that it has not left, with the number from which on it has to."""
+    joined: dict[str, float] = field(default_factory=dict[str, float])
+    """The channels that it has joined, with the number from which on it receives what is published there.
+
+    It is infinite for those that it has left.
+    """
     unended: set[Any] = field(default_factory=set[Any])
     """Those of `answers` that a stream was still sending when it left, or at the end: how many there are is chance."""
     ended: list[str] = field(default_factory=list[str])
@@ -131,6 +137,8 @@ class Received:
 class Run:
     """What happened in a dialogue."""
 
+    steps: Sequence[Step]
+    """What the clients do; those of some may be left out."""
     received: dict[str, Received] = field(default_factory=dict[str, Received])
     published: list[Published] = field(default_factory=list[Published])
     lines: list[str] = field(default_factory=list[str])
@@ -148,9 +156,12 @@ class Idling(DefaultSelector):
         super().__init__()
         self.skipped = 0.0
         self.waiter: asyncio.Future[None] | None = None
-        self.is_busy: Callable[[], bool] = bool
-        self.limit = 0.0
-        """The time of the loop up to which a busy client is waited for."""
+        self.until: Callable[[], float] = float
+        """Returns the time up to which the waiter lets the loop go on."""
+
+    def time(self) -> float:
+        """Return the time of the event loop."""
+        return time.monotonic() + self.skipped
 
     def only_timers(self) -> bool:
         """Return whether no thread and no socket but the loop's own can have anything to do."""
@@ -161,11 +172,11 @@ class Idling(DefaultSelector):
         if events or (timeout is not None and timeout <= 0):
             return events
         only_timers = self.only_timers()
-        is_over = only_timers and (timeout is None or time.monotonic() + self.skipped + timeout > self.limit)
-        if self.waiter and not (self.waiter.done() or (self.is_busy() and not is_over)):
+        quiet = 0.0 if not only_timers else inf if timeout is None else timeout  # for so long nothing can happen
+        if self.waiter and not self.waiter.done() and self.until() <= self.time() + quiet:
             self.waiter.set_result(None)
-        elif only_timers and timeout is not None:
-            self.skipped += timeout
+        elif 0 < quiet < inf:
+            self.skipped += quiet
         else:
             return super().select(timeout)
         return []
@@ -179,18 +190,16 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(self.idling)
 
     def time(self) -> float:
-        return super().time() + self.idling.skipped
+        return self.idling.time()
 
     async def wait_idle(self, is_busy: Callable[[], bool], seconds: float) -> None:
         """Wait until nothing is left to do, nobody is busy, and so many seconds have passed that can be skipped."""
-        self.idling.limit, later = self.time() + STEP_SECONDS, self.call_later(seconds, bool)
-        self.idling.is_busy = lambda: (
-            (is_busy() and self.time() < self.idling.limit)
-            or (self.idling.only_timers() and self.time() < later.when())
-        )
-        self.idling.waiter = self.create_future()
-        await self.idling.waiter
-        later.cancel()
+        begin, idling = self.time(), self.idling
+        idling.until = lambda: begin + (STEP_SECONDS if is_busy() else seconds * idling.only_timers())
+        idling.waiter = self.create_future()
+        await idling.waiter
+        if idling.only_timers():
+            idling.skipped += max(0, begin + seconds - self.time())
 
 
 class Client:
@@ -201,7 +210,6 @@ class Client:
         self.user = step.user or step.who
         self._who = step.who
         self._run = run
-        self._said: set[Any] = set()
         self.inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._reads = False
         path, _, query = str(step.what).partition("?")
@@ -226,11 +234,11 @@ class Client:
 
     def note_channels(self) -> None:
         """Note the channels that it has joined, before anything else is published."""
-        channels: Channels = self._scope["state"].get(CHANNELS_KEY, Channels())
-        received, number = self.received, len(self._run.published)
-        received.joined = dict.fromkeys(channels.subscriptions, number) | received.joined
-        joined = [channel for channel, subscription in channels.subscriptions.items() if subscription.started]
-        received.member = {channel: received.member.get(channel, number) for channel in joined}
+        subscriptions = self._scope["state"].get(CHANNELS_KEY, Channels()).subscriptions
+        joined, number = self.received.joined, len(self._run.published)
+        for channel in joined.keys() | subscriptions.keys():
+            receives = channel in subscriptions and subscriptions[channel].started
+            joined[channel] = min(number, joined.get(channel, number)) if receives else inf
 
     def is_busy(self) -> bool:
         """Return whether the application has not done yet all that it was asked for."""
@@ -240,23 +248,22 @@ class Client:
 
     def take(self, step: Step) -> None:
         """Let the application receive a message, or the end."""
-        event: Any = DISCONNECT
         if step.does == "says":
-            message = decode(step.what)
-            self._said.add(message.get("ref", "") if is_object(message) else "")
-            event = {"type": "websocket.receive", "text" if isinstance(step.what, str) else "bytes": step.what}
+            kind = "text" if isinstance(step.what, str) else "bytes"
+            self.inbox.put_nowait({"type": "websocket.receive", kind: step.what})
         else:
-            self.note_unended()
-        self.inbox.put_nowait(event)
+            self.received.unended |= self.answering()
+            self.inbox.put_nowait(DISCONNECT)
 
-    def note_unended(self) -> None:
-        """Note what is still answered."""
-        exchanges = self.session.exchanges if self.session else ()
-        self.received.unended |= {ref if isinstance(ref, int) else "" for ref in exchanges}
+    def answering(self) -> set[Any]:
+        """Return the `ref` of each message that is answered by a stream, or together with others; "" for none."""
+        return {ref if isinstance(ref, int) else "" for ref in (self.session.exchanges if self.session else ())}
 
     def see_others(self) -> None:
-        """Note that what it receives next may tell of others."""
-        self.received.sees_others |= {ref for ref in self._said if not ref or ref not in self.received.answers} or {""}
+        """Note that what is answered now may tell of others; if nothing is, what is sent besides."""
+        session = self.session
+        handled = {session.ref or ""} if session and not session.awaiting_message else set[Any]()
+        self.received.sees_others |= self.answering() | handled or {""}
 
     async def _receive(self) -> Any:
         self._reads = True
@@ -287,16 +294,17 @@ class Client:
         self._run.lines.append(f"{self._who:<8}{how}")
 
     def _record(self, frame: str | bytes) -> None:
-        self._run.lines.append(f"{self._who:<8}receives {frame if isinstance(frame, str) else repr(frame)}")
-        message, ref = decode(frame), ""
+        message = decode(frame)
+        ref, number = "", None
         if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
-            ref = message.pop("ref", "")
+            ref, number = message.pop("ref", ""), message.pop(NUMBER, None)
         self.note_channels()
-        number = None if ref else find_published(self._run, self.received, message)
-        if number is None:
-            self.received.answers.setdefault(ref, []).append(message)
-        elif number >= 0:
+        if number is not None:
+            frame = msgspec.json.encode(message).decode()
             self.received.published.append(number)
+        elif ref or not (is_object(message) and message.get("type") == GAP and self.received.joined):
+            self.received.answers.setdefault(ref, []).append(message)
+        self._run.lines.append(f"{self._who:<8}receives {frame if isinstance(frame, str) else repr(frame)}")
 
 
 def decode(frame: str | bytes) -> Any:
@@ -307,19 +315,6 @@ def decode(frame: str | bytes) -> Any:
         return frame
 
 
-def find_published(run: Run, received: Received, message: Any) -> int | None:
-    """Return the number of the published message that a client receives; -1 for a `Gap`, and None where it is none."""
-    if not is_object(message):
-        return None
-    plain = {name: value for name, value in message.items() if name != "sequence"}
-    for number, each in enumerate(run.published):
-        is_due = number >= received.joined.get(each.channel, number + 1) or "sequence" in message
-        is_for_it = each.exclude != received.connection and each.channel in received.joined
-        if is_due and is_for_it and each.message == plain and number not in received.published:
-            return number
-    return -1 if plain.get("type") == GAP and received.joined else None
-
-
 @dataclass(slots=True, eq=False)
 class Dialogue:
     """Serves an application for one dialogue, in a fork of this process.
@@ -327,7 +322,7 @@ class Dialogue:
     Args:
         app: The application; it is not served in this process.
         identify: The headers of each client.
-        steps: What the clients do.
+        run: It has the steps; what happens is noted there.
         only: The one who speaks, so that the steps of others are left out; "" for all.
         pauses: For each step, the seconds that pass in its place where it is left out, and those that the event loop
             skips at least, whoever takes it.
@@ -335,10 +330,9 @@ class Dialogue:
 
     app: Litestar
     identify: Identify
-    steps: Sequence[Step]
+    run: Run
     only: str = ""
     pauses: Sequence[tuple[float, float]] = ()
-    run: Run = field(default_factory=Run)
     clients: dict[str, Client] = field(default_factory=dict[str, Client])
 
     def start(self) -> Callable[[], Run]:
@@ -384,7 +378,8 @@ class Dialogue:
 
     async def _take_steps(self, context: Context) -> None:
         loop: Any = asyncio.get_running_loop()
-        for step, (pause, skips) in zip(self.steps, self.pauses or [(0, 0)] * len(self.steps), strict=True):
+        pauses = self.pauses or [(0, 0)] * len(self.run.steps)
+        for step, (pause, skips) in zip(self.run.steps, pauses, strict=True):
             begin, skipped = time.perf_counter(), loop.idling.skipped
             if self.only in {step.who, ""}:
                 self.run.lines.append(str(step))
@@ -405,8 +400,9 @@ class Dialogue:
     def _publish(self, publish: Callable[..., Any], channel: str, data: bytes, exclude: str = "") -> Any:
         for client in self.clients.values():
             client.note_channels()
+        numbered = encode_with(msgspec.Raw(data), NUMBER, len(self.run.published))
         self.run.published.append(Published(channel, msgspec.json.decode(data), SPEAKER.get(), exclude))
-        return publish(channel, data, exclude)
+        return publish(channel, numbered, exclude)
 
     async def _members(self, members: Callable[..., Any], channel: str) -> Members:
         found: Members = await members(channel)
@@ -421,8 +417,8 @@ class Dialogue:
         seen: dict[int, Client] = {}
         for client in self.clients.values():
             client.note_channels()
+            client.received.unended |= client.answering()
             session = client.session
-            client.note_unended()
             if session and session.cause and session.cause.error:
                 self.run.error = repr(session.cause.error)
             connection: Any = session.connection if session else None

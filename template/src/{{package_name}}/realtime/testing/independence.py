@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from operator import itemgetter
 from random import Random
 from typing import Any, Final
@@ -63,7 +64,6 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
         endpoint = proof.endpoint if owner == ALPHA or chance.random() < 0.7 else chance.choice(proof.endpoints)
         address, says = draw(endpoint.addresses(owner)), endpoint.messages(owner)
         drawn = [draw(says) for _ in range(chance.randint(1, MAX_LINES))]
-        user = ""
         if endpoint is proof.endpoint and proof.dialogues:
             drawn = [*chance.choice([drawn, chance.choice(proof.dialogues)])]
         if owner == ALPHA:
@@ -72,8 +72,7 @@ def dialogues(draw: st.DrawFn, proof: "Proof") -> tuple[Step, ...]:
             address = chance.choice([first, address])  # where they may meet
             partly = [chance.choice([line, _mixed(line, chance.choice(lines), chance)]) for line in drawn]
             drawn = chance.choice([drawn, lines, partly])  # now and then the same
-        if owner != ALPHA and proof.has_users:
-            user = chance.choice(["", "", ALPHA])
+        user = chance.choice(["", "", ALPHA]) if owner != ALPHA and proof.has_users else ""
         path, subprotocols = address
         script = [Step(owner, "connects to", path, subprotocols=subprotocols, user=user)]
         leaves = chance.random() < 0.5
@@ -126,8 +125,6 @@ class Proof:
     """How a connection ended that its client did not leave."""
     _volatile: set[Path] = field(default_factory=set[Path])
     """What differs between two dialogues of its own: times, ids, random values."""
-    _tried: set[Any] = field(default_factory=set[Any])
-    """The dialogues that were tried; Hypothesis draws some again."""
 
     def __post_init__(self) -> None:
         self.has_users = len({str(self.identify(owner, self.endpoint.path)) for owner in OWNERS}) > 1
@@ -149,18 +146,15 @@ class Proof:
         anyio.run(anyio.sleep, 0)  # what it imports late is imported once, not in each fork
         gc.collect()
         gc.freeze()
-        converse = given(dialogues(self))(self._check)
         chosen = settings(
             max_examples=EXAMPLES,
             deadline=None,
             derandomize=True,
             phases=[Phase.generate],
-            report_multiple_bugs=False,
-            print_blob=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         )
         try:
-            chosen(converse)()
+            chosen(given(dialogues(self))(self._check))()
         except FoundError as found:
             raise InterferenceError(self._shorten(*found.args)) from None
         finally:
@@ -180,34 +174,31 @@ class Proof:
         return ""
 
     def _check(self, steps: tuple[Step, ...]) -> None:
-        if steps in self._tried:
-            return
-        self._tried.add(steps)
         alone, among = self._converse(steps)
-        for path, problem in self._problems(steps, alone, among).items():
-            if path not in self._volatile and self._happens_again(steps, path, alone, among):
-                raise FoundError(steps, path, self._report(problem, among))
-        self._count(steps, alone)
+        for path, problem in self._problems(alone, among).items():
+            if path not in self._volatile and self._happens_again(path, alone, among):
+                raise FoundError(path, problem, among)
+        self._count(alone)
 
     def _converse(self, steps: Sequence[Step], **options: Any) -> tuple[Run, Run]:
         """Return what happens in a dialogue where the others do not speak, and where they do."""
-        alone = Dialogue(self.app, self.identify, steps, ALPHA, **options).start()
-        among = Dialogue(self.app, self.identify, steps).start()
+        alone = Dialogue(self.app, self.identify, Run(steps), ALPHA, **options).start()
+        among = Dialogue(self.app, self.identify, Run(steps)).start()
         return alone(), among()
 
-    def _shorten(self, steps: tuple[Step, ...], path: Path, report: str) -> str:
+    def _shorten(self, path: Path, problem: str, among: Run) -> str:
         """Leave out each client and each step without which a dialogue fails in the same way; return the report."""
-        parts = [[step for step in steps if step.who == who] for who in OWNERS]
-        parts += [[step] for step in reversed(steps) if step.does != "connects to"]
+        parts = [[step for step in among.steps if step.who == who] for who in OWNERS]
+        parts += [[step] for step in reversed(among.steps) if step.does != "connects to"]
         for part in parts:
-            shorter = tuple(step for step in steps if all(step is not each for each in part))
-            if len(shorter) < len(steps) and any(step.who == ALPHA for step in shorter):
-                runs = self._converse(shorter)
-                if problem := self._problems(shorter, *runs).get(path):
-                    steps, report = shorter, self._report(problem, runs[1])
-        return report
+            shorter = [step for step in among.steps if step not in part]
+            if len(shorter) < len(among.steps) and any(step.who == ALPHA for step in shorter):
+                alone, shortened = self._converse(shorter)
+                if found := self._problems(alone, shortened).get(path):
+                    problem, among = found, shortened
+        return self._report(problem, among)
 
-    def _happens_again(self, steps: Sequence[Step], path: Path, alone: Run, among: Run) -> bool:
+    def _happens_again(self, path: Path, alone: Run, among: Run) -> bool:
         """Repeat a dialogue. In those of its own, as much time passes as among the others, and more.
 
         What differs in one of them where no time passes does so by chance, in every dialogue. Else the time may explain
@@ -216,34 +207,34 @@ class Proof:
         again, number = 0, 0
         while number < (REPEATS if again == number else 4 * REPEATS):
             pauses = [(seconds * (number % REPEATS) / 2, skipped) for seconds, skipped in among.took] if number else ()
-            alone_again, among_again = self._converse(steps, pauses=pauses)
-            differ = {each for each, _, _ in self._differences(steps, alone, alone_again)}
+            alone_again, among_again = self._converse(among.steps, pauses=pauses)
+            differ = {each for each, _, _ in self._differences(alone, alone_again)}
             if not number:
                 self._volatile |= differ
-            again += path in self._problems(steps, alone, among_again)
+            again += path in self._problems(alone, among_again)
             number += 1
             if path in differ or again < number / 3:
                 return False
         return True
 
-    def _problems(self, steps: Sequence[Step], alone: Run, among: Run) -> dict[Path, str]:
+    def _problems(self, alone: Run, among: Run) -> dict[Path, str]:
         """Return what a client has received that it should not have, by what it is about."""
         found: dict[Path, str] = {}
-        for path, one, other in self._differences(steps, alone, among):
+        for path, one, other in self._differences(alone, among):
             found.setdefault(path, f"{ALPHA} receives {_name(path)} {other!r}. Alone, it receives {one!r}.")
-        told = {who: "".join(map(str, (step for step in steps if step.who == who))) for who in among.received}
         for who, received in among.received.items():
-            for other in told.keys() - {who}:
-                if other not in told[who] and other in str(self._outcome(steps, among, who)):
-                    found["words", who, other] = f"{who} receives {other!r}, which it has not said."
+            said = str([step for step in among.steps if step.who == who])
+            outcome = str(self._outcome(among, who))
             for number in received.published:
                 channel, _, by, _ = among.published[number]
                 joined = among.received[by].joined if by else {}
                 if joined and channel not in joined and is_room(channel):
                     problem = f"{who} receives what {by} publishes on {channel!r}, and has not joined."
                     found["channel", who, by] = problem
-            for channel, other in ((channel, other) for channel in received.member for other in among.received):
-                if other > who and channel in among.received[other].member:
+            for other in (each for each in among.received if each != who):
+                if other in outcome and other not in said:
+                    found["words", who, other] = f"{who} receives {other!r}, which it has not said."
+                for channel in received.joined:
                     one, another = (self._received(among, each, channel, who, other) for each in (who, other))
                     if one != another:
                         found["order", who, other] = (
@@ -254,12 +245,12 @@ class Proof:
                     found["field", name] = f"Connection.{name} is one object for two connections."
         return found
 
-    def _differences(self, steps: Sequence[Step], one: Run, other: Run) -> Iterator[tuple[Path, Any, Any]]:
+    def _differences(self, one: Run, other: Run) -> Iterator[tuple[Path, Any, Any]]:
         """Yield what a client has received that differs in two runs: where, and both values."""
         first, second = one.received[ALPHA], other.received[ALPHA]
         hidden = first.sees_others | second.sees_others
         unended = (first.unended | second.unended) & first.answers.keys() & second.answers.keys()
-        outcomes = [self._outcome(steps, run, ALPHA, hidden) for run in (one, other)]
+        outcomes = [self._outcome(run, ALPHA, hidden) for run in (one, other)]
         for root in outcomes[0] | outcomes[1]:
             left, right = (outcome.get(root, []) for outcome in outcomes)
             for message, counterpart in zip(left, right, strict=False):
@@ -271,19 +262,18 @@ class Proof:
 
     def _received(self, run: Run, who: str, channel: str, *members: str) -> list[tuple[str, Any]]:
         """Return what a member received while all these were members, of each sender in its order."""
-        since = max(run.received[each].member[channel] for each in members)
+        since = max(run.received[each].joined.get(channel, inf) for each in members)
         ids = {run.received[each].connection for each in members}
-        numbers = [number for number in run.received[who].published if number >= since]
-        messages = [run.published[number] for number in numbers]
+        messages = [run.published[number] for number in run.received[who].published if number >= since]
         chosen = [(each.by, each.message) for each in messages if each.channel == channel and each.exclude not in ids]
         return sorted(chosen, key=itemgetter(0))
 
-    def _outcome(self, steps: Sequence[Step], run: Run, who: str, hidden: Collection[Any] = ()) -> Outcome:
+    def _outcome(self, run: Run, who: str, hidden: Collection[Any] = ()) -> Outcome:
         """Return what a client received, but for what others have published, and what is shared on purpose."""
         received = run.received[who]
-        said = [decode(step.what) for step in steps if step.who == who and step.does == "says"]
+        said = [decode(step.what) for step in run.steps if step.who == who and step.does == "says"]
         requests = {request.pop("ref", ""): request for request in said if is_object(request)}
-        own = [] if any(step.user for step in steps) else [run.published[number] for number in received.published]
+        own = [] if any(step.user for step in run.steps) else [run.published[number] for number in received.published]
         hidden = {*hidden, *received.sees_others}
         answers = {ref: messages for ref, messages in received.answers.items() if ref not in hidden}
         found: Outcome = {}
@@ -295,11 +285,11 @@ class Proof:
         found[END] = [dict(_leaves((), how)) for how in received.ended]
         return found
 
-    def _count(self, steps: Sequence[Step], alone: Run) -> None:
+    def _count(self, alone: Run) -> None:
         received = alone.received[ALPHA]
         self.ended = ", ".join(filter(None, [*received.ended, alone.error])) or self.ended
         invalid = 0
-        for root, messages in self._outcome(steps, alone, ALPHA).items():
+        for root, messages in self._outcome(alone, ALPHA).items():
             for message in messages:
                 if message.get(("code",)) == "invalid_message":
                     invalid += 1
@@ -307,7 +297,7 @@ class Proof:
                     fixed = [path for path in message if path != ("type",) and (*root[1:], *path) not in self._volatile]
                     self.sent += 1
                     self.compared += bool(fixed) or len(message) < 2
-        said = sum(step.who == ALPHA and step.does == "says" for step in steps)
+        said = sum(step.who == ALPHA and step.does == "says" for step in alone.steps)
         self.messages += said - invalid if received.connection else 0
 
     def _report(self, problem: str, run: Run) -> str:

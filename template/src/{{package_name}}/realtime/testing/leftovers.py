@@ -8,13 +8,16 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from types import AsyncGeneratorType, CodeType, ModuleType
 from typing import Any, Final
-from weakref import WeakSet, ref
+from weakref import ref
 
 from ..settings import PACKAGE
+from .process import TIMEOUT
 
 MAX_STEPS: Final = 4
 """References from a variable to what it holds, at most: a registry, a list in it, an object in that."""
@@ -23,68 +26,44 @@ MANY: Final = 50
 """Connections after which nothing has grown by as much."""
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop that records its timers and uncaught exceptions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timers: WeakSet[asyncio.TimerHandle] = WeakSet()
-        self.uncaught: list[str] = []
-        self.set_exception_handler(lambda _, context: self.uncaught.append(f"{context['message']}: {context!r}"))
-
-    def call_at(self, *arguments: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
-        """Note the timer; `call_later` calls this."""
-        timer = super().call_at(*arguments, **options)
-        self.timers.add(timer)
-        return timer
-
-    def pending(self) -> set[Any]:
-        """Return the tasks and timers that are there now, but for the timer of a task that sleeps."""
-        for timer in self.timers:
-            if timer.cancelled():
-                cancelled: Any = timer
-                cancelled._context = None  # else its variables live on until it would have been due
-        timers = {each for each in self.timers if not each.cancelled() and each.when() > self.time()}
-        return asyncio.all_tasks(self) | {each for each in timers if "_set_result_unless_cancelled" not in repr(each)}
+async def until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> bool:
+    """Wait until a condition is met, for so many seconds at most; return whether it is."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for turn in count():
+                if condition():
+                    break
+                await asyncio.sleep(0 if turn < 20 else 0.001)
+    return bool(condition())
 
 
-async def find_leftovers(loop: Loop, seconds: float, live: Callable[[], Awaitable[Any]]) -> list[str]:
+async def find_leftovers(seconds: float, live: Callable[[], Awaitable[Any]]) -> list[str]:
     """Say what is left of a connection.
 
     Args:
-        loop: The event loop that runs.
         seconds: Seconds in which its tasks and timers may end by themselves.
         live: Has a connection begin and end; returns its `Connection`, which nothing else may hold then.
     """
-    before = loop.pending()
-    loop.uncaught.clear()
+    uncaught: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: uncaught.append(f"{context['message']}: {context!r}")
+    )
     gc.collect()
     gc.freeze()  # what is there already is not left by this connection
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         connection = await live()
-        deadline = loop.time() + seconds
-        while (pending := loop.pending() - before) and loop.time() < deadline:  # noqa: ASYNC110  nothing tells of it
-            await asyncio.sleep(0.001)
-        gc.collect()
-        tasks = pending & asyncio.all_tasks()
-        left: list[Any] = [*tasks, *(each for each in pending - tasks if each.when() > loop.time() + 1)]
-        left += [each for each in gc.get_objects() if is_open(each)]
+        await until(lambda: not find_open(), seconds)
+        left = find_open()
         holders = {f"Connection.{each.name}": getattr(connection, each.name) for each in fields(connection)}
         found = [f"{_describe(each)}{_held_by(each, holders | _variables())}" for each in left]
         for each in left:
             each.close() if hasattr(each, "close") else each.cancel() if hasattr(each, "cancel") else None
-        del left, tasks, pending, holders
         each, kept = None, ref(connection)
-        del connection
-        deadline = loop.time() + seconds
-        while kept() is not None and not found and loop.time() < deadline:
-            await asyncio.sleep(0.001)
-            loop.pending()
-            gc.collect()
-        if kept() is not None and not found:
+        del connection, left, holders
+        if not (found or await until(lambda: collect() and kept() is None, seconds)):
             found = [f"its Connection{_held_by(kept(), _variables())}"]
-    return [*found, *(str(warning.message) for warning in warned), *loop.uncaught]
+    return [*found, *(str(warning.message) for warning in warned), *uncaught]
 
 
 async def find_growth(live: Callable[[], Awaitable[Any]]) -> list[str]:
@@ -111,8 +90,29 @@ DESCRIPTORS: Final = Path("/dev/fd")
 """The file descriptors of this process, where the system lists them."""
 
 
+def collect() -> list[Any]:
+    """Collect the garbage, and return what was made since `gc.freeze`."""
+    gc.collect()
+    made = gc.get_objects()
+    for each in made:
+        if isinstance(each, asyncio.TimerHandle) and each.cancelled():
+            cancelled: Any = each
+            cancelled._context = None  # else its variables live on until it would have been due
+    return made
+
+
+def find_open() -> list[Any]:
+    """Return what was made since `gc.freeze`, and has to end or to be closed."""
+    return [each for each in collect() if is_open(each)]
+
+
 def is_open(value: Any) -> bool:
-    """Return whether something has to be closed, and is not."""
+    """Return whether something has to end or to be closed, and has not."""
+    if isinstance(value, asyncio.Task):
+        return not value.done()
+    if isinstance(value, asyncio.TimerHandle):  # a task that sleeps is left itself
+        is_late = value.when() > asyncio.get_running_loop().time() + 1
+        return is_late and not value.cancelled() and "_set_result_unless_cancelled" not in repr(value)
     if isinstance(value, AsyncGeneratorType):
         return value.ag_frame is not None and value.ag_frame.f_lasti > 0  # it has begun
     if isinstance(value, asyncio.BaseTransport):

@@ -4,26 +4,23 @@
 """
 
 from base64 import b64encode
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
 from enum import Enum
 from functools import cache
 from math import ceil, floor
-from typing import Annotated, Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard
 from urllib.parse import quote, urlencode
-from uuid import UUID
 
 import msgspec
 from hypothesis import strategies as st
+from litestar.openapi.spec import Example
 from litestar.routes import WebSocketRoute
-from litestar.typing import FieldDefinition
 from msgspec import inspect
 
 from ..errors import source_location
 from ..handlers.listener import ListenerRouteHandler
 from ..handlers.messages import OWN_MESSAGES
-from ..internals import fields_of, frames_of, function_of, query_of
+from ..internals import frames_of, function_of, injected_of, query_of
 
 Values = st.SearchStrategy[Any]
 
@@ -36,16 +33,15 @@ SPREAD: Final = 100
 SEVERAL: Final = 3
 """Items of a collection, at most, where its type does not ask for more."""
 
-BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
-"""The bounds of a parameter that Litestar checks, as `msgspec.Meta` names them too."""
-
-NUMBERED: Final[dict[type[inspect.Type], Callable[[int], str]]] = {
-    inspect.DecimalType: lambda number: f"{number}.5",
-    inspect.DateType: lambda number: str(date.fromordinal(730_000 + number)),
-    inspect.TimeDeltaType: lambda number: f"P{number}D",
-    inspect.UUIDType: lambda number: str(UUID(int=number, version=4)),
+NUMBERED: Final[dict[type[inspect.Type], str]] = {
+    inspect.DateTimeType: "2000-01-{}T00:00:00",
+    inspect.DateType: "2000-01-{}",
+    inspect.DecimalType: "{}.5",
+    inspect.TimeDeltaType: "PT0.{}S",
+    inspect.TimeType: "00:{}:00",
+    inspect.UUIDType: "00000000-0000-4000-8000-0000000000{}",
 }
-"""How the value with a number is written, of the types that have as many as there are numbers."""
+"""How the value with a number is written, of the types that have one for each number from 10 to 31."""
 
 
 class OwnValues:
@@ -72,15 +68,6 @@ class OwnValues:
         """
         return self._of(inspect.type_info(annotation))
 
-    def of_parameter(self, field: FieldDefinition) -> Values:
-        """Return a strategy for the values of a parameter of the path or of the query."""
-        declared = field.kwarg_definition
-        bounds = {name: getattr(declared, name, None) for name in BOUNDS}
-        meta = msgspec.Meta(**{name: bound for name, bound in bounds.items() if bound is not None})
-        drawn = self.of(Annotated[field.annotation, meta] if any(bounds.values()) else field.raw)
-        examples = [each.value for each in getattr(declared, "examples", None) or ()]
-        return drawn | st.sampled_from(examples) if examples else drawn
-
     def _of(self, kind: inspect.Type) -> Values:
         match kind:
             case inspect.Metadata(type=inner):
@@ -94,8 +81,9 @@ class OwnValues:
                 return self._texts(kind)
             case inspect.IntType() | inspect.FloatType():
                 return self._numbers(kind)
-            case inspect.DecimalType() | inspect.DateType() | inspect.TimeDeltaType() | inspect.UUIDType():
-                return self._integers(0, SPREAD).map(NUMBERED[type(kind)])
+            case _ if type(kind) in NUMBERED:
+                zone = "Z" if getattr(kind, "tz", False) is not False else ""
+                return self._integers(10, 31).map((NUMBERED[type(kind)] + zone).format)
             case inspect.BoolType():
                 return st.booleans()
             case inspect.NoneType():
@@ -105,10 +93,6 @@ class OwnValues:
             case inspect.EnumType(cls=enum):
                 members: type[Enum] = enum
                 return st.sampled_from([member.value for member in members])
-            case inspect.DateTimeType(tz=tz) | inspect.TimeType(tz=tz):
-                day = "2000-01-01T" if isinstance(kind, inspect.DateTimeType) else ""
-                zone = "" if tz is False else "Z"
-                return self._integers(0, SPREAD).map(lambda value: f"{day}{value % 24:02}:{value // 24:02}:00{zone}")
             case inspect.BytesType() | inspect.ByteArrayType() | inspect.MemoryViewType():
                 texts = self._texts(inspect.StrType(kind.min_length, kind.max_length))
                 return texts.map(lambda text: b64encode(text.encode()).decode())
@@ -130,7 +114,7 @@ class OwnValues:
         return msgspec.to_builtins(value, enc_hook=self._encode)
 
     def _with_examples(self, kind: inspect.Type, examples: Any) -> Values:
-        given = [self._to_builtins(each) for each in examples]
+        given = [self._to_builtins(each.value if isinstance(each, Example) else each) for each in examples]
         if given and isinstance(kind, inspect.CustomType):
             return st.sampled_from(given)
         return self._of(kind) | st.sampled_from(given) if given else self._of(kind)
@@ -221,15 +205,15 @@ class Endpoint:
     @cache  # noqa: B019  there are few, and they are needed until the end
     def addresses(self, owner: str) -> Values:
         """Return a strategy for where a client connects to: the path with its query, and the subprotocols."""
-        values, known = OwnValues(owner), fields_of(self.handler)
+        values = OwnValues(owner)
+        types = {name: kind for _, _, each in injected_of(self.handler) for name, kind in each.items()}
         parts: dict[str, Values] = {}
         for name, parameter in self._route.path_parameters.items():
-            declared = known.get(name)
-            drawn = values.of_parameter(declared) if declared and parameter.type is str else values.of(parameter.type)
-            parts[name] = drawn.map(_as_text).filter(lambda text: text not in {"", ".", ".."} and "/" not in text)
+            drawn = values.of(types.get(name, parameter.type)).map(_as_text)
+            parts[name] = drawn.filter(lambda text: text not in {"", ".", ".."} and "/" not in text)
         query: tuple[dict[str, Values], dict[str, Values]] = ({}, {})
         for name, field, is_required in query_of(self._route):
-            query[not is_required][name] = values.of_parameter(field)
+            query[not is_required][name] = values.of(types[field.name])
         drawn = st.builds(
             self._address, st.fixed_dictionaries(parts), st.fixed_dictionaries(query[0], optional=query[1])
         )
