@@ -13,7 +13,7 @@ from litestar.handlers import websocket
 from my_service.realtime import Socket, connection_lifespan, listener
 
 from . import listeners
-from .listeners import Answer, Ask, Connection, Heard, Say
+from .listeners import Answer, Ask, Connection, Heard, Rooms, Say
 from .proving import prove
 
 pytestmark = pytest.mark.timeout(240)  # each wait of the proof is bounded
@@ -47,6 +47,19 @@ def test_messages_of_its_own_reach_a_handler_that_reads_the_socket() -> None:
                 await socket.send_json(said["number"])
 
     (proof,) = prove(json, dialogues=[[Ask(1), Ask(2)]])
+    assert proof.compared
+
+
+def test_a_room_of_a_handler_that_reads_the_socket_is_no_leak() -> None:
+    @websocket("/room", opt={"allow": ["connection"]})
+    async def room(socket: Socket, fanout: Rooms) -> None:
+        async with connection_lifespan(socket):
+            await fanout.join(socket, "room")
+            async for said in socket.iter_json():
+                await fanout.publish(Heard(said["number"]), "room")
+                await socket.send_json(said["number"])
+
+    (proof,) = prove(room, dialogues=[[Ask(1), Ask(2)]])
     assert proof.compared
 
 

@@ -296,8 +296,10 @@ class Client:
     def _record(self, frame: str | bytes) -> None:
         message = decode(frame)
         ref, number = "", None
-        if is_object(message) and isinstance(self._scope["route_handler"], ListenerRouteHandler):
-            ref, number = message.pop("ref", ""), message.pop(NUMBER, None)
+        if is_object(message):
+            number = message.pop(NUMBER, None)
+            if isinstance(self._scope["route_handler"], ListenerRouteHandler):
+                ref = message.pop("ref", "")
         self.note_channels()
         if number is not None:
             frame = msgspec.json.encode(message).decode()
