@@ -270,6 +270,9 @@ def test_the_command_publishes(reach: Reach, engine: EngineServer) -> None:
     for wrong in ("[]", "{", '{"type":"note"', "\udcff", '{"a":' + "[" * 2000):
         refused = reach.run(*publish, "kitchen", wrong)
         assert (refused.returncode, "not a JSON object" in refused.stderr) == (2, True), refused.stderr
+    for reserved in ("ref", "sequence"):
+        refused = reach.run(*publish, "kitchen", f'{{"{reserved}":5}}')
+        assert (refused.returncode, f"the service itself adds the field '{reserved}'" in refused.stderr) == (2, True)
     assert reach.run(*publish, "x" * 256, "{}").returncode == 2
     engine.kill()
     reach.environment["MY_SERVICE_PUBLISH_SECONDS"] = "0.2"
