@@ -45,7 +45,8 @@ def test_a_token_that_is_missing_or_rejected_is_asked_for_again(page: Page, proj
 
 def test_a_token_that_no_handshake_can_carry_is_asked_for_again(page: Page, project: Path) -> None:
     open_socket(page, tokens=["not a token", token(project)])
-    assert "no token: SyntaxError" in first_close(page)["reason"]
+    reason = "the token has characters that no subprotocol may have"
+    assert first_close(page) == {"code": 1006, "reason": reason}
 
 
 def test_it_renews_its_token_on_the_open_connection(page: Page, project: Path) -> None:

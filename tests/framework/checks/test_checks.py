@@ -571,6 +571,14 @@ def test_a_default_that_no_schema_can_show_is_refused_instead_of_breaking_the_co
     refused(message.__name__, mistake, fix, listener("/")(function))
 
 
+def test_a_message_that_nothing_documents_needs_no_schema() -> None:
+    @listener("/", opt={"include_in_schema": False})
+    async def handler(data: Made) -> Painted:
+        return Painted()
+
+    start(handler, type_encoders={Colour: str})
+
+
 def test_a_default_factory_starts() -> None:
     @listener("/")
     async def handler(data: Made) -> Made:

@@ -110,9 +110,14 @@ def test_what_is_not_a_list_is_refused(options: dict[str, Any], given: str, exam
         start(plain, **options)
 
 
-@pytest.mark.parametrize("key", ["allow", "subprotocols"])
 @pytest.mark.parametrize(
-    ("value", "example"), [("unmanaged", "unmanaged"), ("un", "un"), (5, "name"), (True, "name"), (None, "name")]
+    ("key", "value", "example"),
+    [
+        ("allow", "unmanaged", "unmanaged"),
+        ("allow", "un", "un"),
+        *(("allow", value, "name") for value in (5, True, None)),
+        *(("subprotocols", value, "name") for value in (5, True, None)),
+    ],
 )
 def test_an_opt_that_is_not_a_list_is_refused(key: str, value: Any, example: str) -> None:
     @websocket("/meant", connection_lifespan=connection_lifespan, opt={key: value})

@@ -123,3 +123,22 @@ def test_who_waits_for_a_channel_that_cannot_be_read_is_told_and_may_try_again()
         syncing.cancel()
 
     asyncio.run(asyncio.wait_for(wait(), TIMEOUT))
+
+
+def test_what_came_while_a_channel_could_not_be_read_is_not_sent_to_who_joins_later() -> None:
+    async def join_later() -> None:
+        sent: list[bytes] = []
+        subscriptions = Subscriptions(lambda _, message: sent.append(message.data), Signer([]))
+        engine: Any = Engine()
+        engine.broken = {"hall"}
+        subscriptions.add("hall")
+        await subscriptions.sync(engine)
+        subscriptions.discard("hall")
+        receive(subscriptions, engine)
+        engine.broken.clear()
+        subscriptions.add("hall")
+        await subscriptions.sync(engine)
+        receive(subscriptions, engine)
+        assert sent == [b"102"]
+
+    asyncio.run(asyncio.wait_for(join_later(), TIMEOUT))

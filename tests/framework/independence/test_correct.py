@@ -3,14 +3,18 @@
 `tests/test_proof.py` of the repository tries all fifty; these are those that were hardest to tell from a mistake.
 """
 
+from asyncio import sleep
+from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from litestar.di import NamedDependency
 from litestar.exceptions import PermissionDeniedException
 from litestar.handlers import websocket
+from litestar.params import FromPath
 
-from my_service.realtime import Socket, connection_lifespan, listener
+from my_service.realtime import ConnectionInfo, Listener, Socket, connection_lifespan, listener
 
 from . import listeners
 from .listeners import Answer, Ask, Connection, Heard, Rooms, Say
@@ -60,6 +64,38 @@ def test_a_room_of_a_handler_that_reads_the_socket_is_no_leak() -> None:
                 await socket.send_json(said["number"])
 
     (proof,) = prove(room, dialogues=[[Ask(1), Ask(2)]])
+    assert proof.compared
+
+
+def test_a_number_of_the_path_that_a_listener_takes_as_another_type_is_drawn_as_the_path_takes_it() -> None:
+    @listener("/number/{number:int}")
+    async def numbered(data: Say, number: FromPath[float]) -> Answer:
+        return Answer([data.text, number])
+
+    (proof,) = prove(numbered)
+    assert proof.compared
+
+
+def test_who_is_present_may_be_told_beside_a_stream() -> None:
+    class Roster(Listener):
+        path = "/roster"
+
+        async def on_accept(self, socket: Socket, fanout: Rooms) -> None:
+            await fanout.join(socket, "roster")
+            await fanout.track(socket, "roster")
+
+        async def on_receive(
+            self, data: Say, connection: NamedDependency[ConnectionInfo], fanout: Rooms
+        ) -> AsyncGenerator[Answer | Heard, None]:
+            async def roster() -> None:
+                await connection.send(Heard(sorted(await fanout.present("roster"))))
+
+            connection.start(roster())
+            for _ in range(3):
+                await sleep(0.01)
+                yield Answer(data.text)
+
+    (proof,) = prove(Roster)
     assert proof.compared
 
 

@@ -423,20 +423,23 @@ export class ReconnectingWebSocket {
     this.#setState("connecting");
     /** @type {string | undefined} */
     let token;
-    /** @type {WebSocket} */
-    let socket;
     try {
       token = await this.#options.token();
-      if (attempt !== this.#attempt) return;
-      if (this.#needsAnotherToken && token === this.#token) return this.#stayClosed();
-      socket = new WebSocket(this.#address(), token ? ["bearer", token] : []); // throws if no subprotocol is so written
     } catch (error) {
       if (attempt === this.#attempt) this.abandon(`no token: ${error}`);
       return;
     }
-    this.#socket = socket;
+    if (attempt !== this.#attempt) return;
+    if (this.#needsAnotherToken && token === this.#token) return this.#stayClosed();
     this.#needsAnotherToken = false;
     this.#token = token;
+    /** @type {WebSocket} */
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(this.#address(), token ? ["bearer", token] : []);
+    } catch {
+      return this.abandon("the token has characters that no subprotocol may have"); // the error would quote it
+    }
     /** @param {(event: any) => void} listener */
     const unlessOutdated = (listener) => (/** @type {Event} */ event) => attempt === this.#attempt && listener(event);
     socket.onopen = unlessOutdated(() => this.#onOpen(socket));

@@ -127,7 +127,8 @@ class ListenerRouteHandler(WebsocketListenerRouteHandler):
             for types, fields in ((self.received_types(), {"ref"}), (self.sent_types(), RESERVED_FIELDS)):
                 for kind in {each.annotation for each in types} - OWN_MESSAGES:
                     check_reserved(function, kind, RESERVED_TAGS, fields)
-                    _check_schema(function, kind)
+                    if is_documented(self):
+                        _check_schema(function, kind)
 
     @cached_property
     def codec(self) -> Codec:
@@ -367,6 +368,11 @@ def _check_schema(function: AnyCallable, kind: Any) -> None:
         ) from None
 
 
+def is_documented(handler: ListenerRouteHandler) -> bool:
+    """Return whether the listener is documented: neither it nor a router around it says `include_in_schema=False`."""
+    return bool(handler.opt.get("include_in_schema", True))
+
+
 def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRouteHandler]]:
     """Yield the path and the handler of each listener that is documented.
 
@@ -376,7 +382,7 @@ def listener_routes(app: Litestar) -> Iterator[tuple[WebSocketRoute, ListenerRou
     for route in app.routes:
         if isinstance(route, WebSocketRoute):
             handler = route.route_handler
-            if isinstance(handler, ListenerRouteHandler) and handler.opt.get("include_in_schema", True):
+            if isinstance(handler, ListenerRouteHandler) and is_documented(handler):
                 yield route, handler
 
 

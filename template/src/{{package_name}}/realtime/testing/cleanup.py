@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import partial
 from inspect import isasyncgenfunction
 from traceback import extract_tb
+from types import SimpleNamespace
 from typing import Any, Final, cast
 from unittest.mock import patch
 
@@ -340,8 +341,9 @@ class Cleanup:
         """Yield what is replaced while this runs: an object, the name of its attribute, and the new value."""
         hooks = self._registry.runtime.hooks
         service = self._observed(Point.ACCEPT, hooks.on_accept, hooks.on_disconnect)
-        yield hooks, "on_accept", service.on_accept
-        yield hooks, "on_disconnect", service.on_disconnect
+        others = {"on_authenticated": getattr(hooks, "on_authenticated", None)}
+        watched = SimpleNamespace(on_accept=service.on_accept, on_disconnect=service.on_disconnect, **others)
+        yield self._registry.runtime, "hooks", watched
         yield listener, "HookPair", partial(self._observed, Point.OWN_ACCEPT)
         if isinstance(self.endpoint.handler, ListenerRouteHandler):
             loop: Any = self.endpoint.handler.fn
@@ -460,7 +462,8 @@ def clean_up(app: Litestar, settings: CoreSettings, identify: Identify) -> list[
 
     logging.disable()  # what is logged keeps the frames of what was raised, and those keep the connection
     try:
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # the others have timers of their own
+            return runner.run(run())
     finally:
         logging.disable(logging.NOTSET)
         gc.unfreeze()

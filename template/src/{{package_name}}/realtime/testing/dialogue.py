@@ -260,10 +260,10 @@ class Client:
         return {ref if isinstance(ref, int) else "" for ref in (self.session.exchanges if self.session else ())}
 
     def see_others(self) -> None:
-        """Note that what is answered now may tell of others; if nothing is, what is sent besides."""
+        """Note that what is answered now may tell of others, and what is sent besides."""
         session = self.session
         handled = {session.ref or ""} if session and not session.awaiting_message else set[Any]()
-        self.received.sees_others |= self.answering() | handled or {""}
+        self.received.sees_others |= self.answering() | handled | {""}
 
     async def _receive(self) -> Any:
         self._reads = True

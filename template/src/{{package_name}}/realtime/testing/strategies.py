@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import Enum
 from functools import cache
 from math import ceil, floor
-from typing import Any, Final, TypeGuard
+from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -209,7 +209,9 @@ class Endpoint:
         types = {name: kind for _, _, each in injected_of(self.handler) for name, kind in each.items()}
         parts: dict[str, Values] = {}
         for name, parameter in self._route.path_parameters.items():
-            drawn = values.of(types.get(name, parameter.type)).map(_as_text)
+            annotated = types.get(name, parameter.type)
+            bare = get_args(annotated)[0] if get_origin(annotated) is Annotated else annotated
+            drawn = values.of(annotated if parameter.type in {str, bare} else parameter.type).map(_as_text)
             parts[name] = drawn.filter(lambda text: text not in {"", ".", ".."} and "/" not in text)
         query: tuple[dict[str, Values], dict[str, Values]] = ({}, {})
         for name, field, is_required in query_of(self._route):
@@ -217,7 +219,8 @@ class Endpoint:
         drawn = st.builds(
             self._address, st.fixed_dictionaries(parts), st.fixed_dictionaries(query[0], optional=query[1])
         )
-        subprotocols: list[str] = [*self.handler.opt.get("subprotocols", ())]
+        named: Any = self.handler.opt.get("subprotocols", ())
+        subprotocols: list[str] = [named] if isinstance(named, str) else [*named]
         offered = st.sampled_from(subprotocols).map(lambda each: (each,)) if subprotocols else st.just(())
         return st.tuples(drawn, offered)
 

@@ -128,6 +128,9 @@ class Subscriptions:
         self._next_sync = asyncio.Event()
 
     async def _subscribe(self, backend: Backend, channels: dict[str, _Channel]) -> None:
+        for channel in channels.values():
+            if not channel.last:  # what came before belongs to an older subscription
+                channel.buffered = []
         await backend.subscribe(channels)
         early = [channel.buffered for channel in channels.values()]
         for channel in channels.values():
