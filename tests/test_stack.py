@@ -271,6 +271,9 @@ class Proxy(EngineServer):
         self.certificates = Certificates()
         self.target = target
         self.trusting = ssl.create_default_context(cafile=self.certificates.authority)
+        # The client reads in a thread of its own. With TLS 1.3, a ticket after the handshake has that thread inside
+        # OpenSSL while another one writes, which OpenSSL does not allow: once a handshake was never answered.
+        self.trusting.maximum_version = ssl.TLSVersion.TLSv1_2
 
     carries_on = False
     """Whether connections survive a reload of its configuration."""
