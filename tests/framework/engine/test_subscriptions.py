@@ -1,7 +1,7 @@
 """Where a node stands in a channel, while its connections and those of its clients come and go."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -39,106 +39,108 @@ class Engine:
         return History(self.began, self.last, [Message(b"%d" % number, number) for number in kept])
 
 
-def receive(subscriptions: Subscriptions, engine: Engine) -> None:
-    engine.last += 1
-    first = engine.last == engine.began + 1
-    subscriptions.receive(Event("hall", Message(b"%d" % engine.last, engine.last), first))
+class Node:
+    """Stands in the channel "hall" of an engine."""
+
+    def __init__(self) -> None:
+        self.engine: Any = Engine()
+        self.sent: list[bytes] = []
+        """To its clients."""
+        self.subscriptions = Subscriptions(lambda _, message: self.sent.append(message.data), Signer([]))
+        self.subscriptions.add("hall")
+
+    async def sync(self) -> None:
+        await self.subscriptions.sync(self.engine)
+
+    def receive(self) -> None:
+        """Receive the next message of the channel from the engine."""
+        self.engine.last += 1
+        first = self.engine.last == self.engine.began + 1
+        self.subscriptions.receive(Event("hall", Message(b"%d" % self.engine.last, self.engine.last), first))
+
+
+def run(story: Callable[[Node], Awaitable[None]]) -> None:
+    async def told() -> None:
+        await asyncio.wait_for(story(Node()), TIMEOUT)
+
+    asyncio.run(told())
 
 
 @pytest.mark.parametrize("anew", ["", "before", "after"], ids=["stays", "left before", "left after"])
 def test_who_joins_anew_while_the_connection_is_lost_is_not_sent_what_came_before(anew: str) -> None:
-    async def lose() -> None:
-        sent: list[bytes] = []
-        subscriptions = Subscriptions(lambda _, message: sent.append(message.data), Signer([]))
-        engine: Any = Engine()
-        subscriptions.add("hall")
-        await subscriptions.sync(engine)
-        receive(subscriptions, engine)
+    async def lose(node: Node) -> None:
+        await node.sync()
+        node.receive()
         if anew == "before":
-            subscriptions.discard("hall")
-        subscriptions.connection_lost()
+            node.subscriptions.discard("hall")
+        node.subscriptions.connection_lost()
         if anew == "after":
-            subscriptions.discard("hall")
-        subscriptions.add("hall")
-        engine.last += 1
-        await subscriptions.sync(engine)
-        receive(subscriptions, engine)
-        assert sent == ([b"101", b"103"] if anew else [b"101", b"102", b"103"])
+            node.subscriptions.discard("hall")
+        node.subscriptions.add("hall")
+        node.engine.last += 1
+        await node.sync()
+        node.receive()
+        assert node.sent == ([b"101", b"103"] if anew else [b"101", b"102", b"103"])
 
-    asyncio.run(asyncio.wait_for(lose(), TIMEOUT))
+    run(lose)
 
 
 def test_who_leaves_and_joins_again_at_once_costs_the_engine_nothing_and_who_left_is_unsubscribed() -> None:
-    async def leave() -> None:
-        sent: list[bytes] = []
-        subscriptions = Subscriptions(lambda _, message: sent.append(message.data), Signer([]))
-        engine: Any = Engine()
-        subscriptions.add("hall")
-        await subscriptions.sync(engine)
-        subscriptions.discard("hall")
-        subscriptions.add("hall")
-        await subscriptions.wait_synced("hall")
-        await subscriptions.sync(engine)
-        receive(subscriptions, engine)
-        assert (sent, engine.reads) == ([b"101"], [None])
-        subscriptions.discard("hall")
-        await subscriptions.wait_synced("hall")
-        await subscriptions.sync(engine)
-        assert not engine.subscribed
+    async def leave(node: Node) -> None:
+        await node.sync()
+        node.subscriptions.discard("hall")
+        node.subscriptions.add("hall")
+        await node.subscriptions.wait_synced("hall")
+        await node.sync()
+        node.receive()
+        assert (node.sent, node.engine.reads) == ([b"101"], [None])
+        node.subscriptions.discard("hall")
+        await node.subscriptions.wait_synced("hall")
+        await node.sync()
+        assert not node.engine.subscribed
 
-    asyncio.run(asyncio.wait_for(leave(), TIMEOUT))
+    run(leave)
 
 
 def test_a_channel_that_was_silent_for_so_long_that_it_begins_anew_has_no_gap() -> None:
-    async def begin_anew() -> None:
-        sent: list[bytes] = []
-        subscriptions = Subscriptions(lambda _, message: sent.append(message.data), Signer([]))
-        engine: Any = Engine()
-        subscriptions.add("hall")
-        await subscriptions.sync(engine)
-        receive(subscriptions, engine)
-        engine.began = engine.last = 1000
+    async def begin_anew(node: Node) -> None:
+        await node.sync()
+        node.receive()
+        node.engine.began = node.engine.last = 1000
         for _ in range(2):
-            receive(subscriptions, engine)
-        await subscriptions.sync(engine)
-        assert sent == [b"101", b"1001", b"1002"]
+            node.receive()
+        await node.sync()
+        assert node.sent == [b"101", b"1001", b"1002"]
 
-    asyncio.run(asyncio.wait_for(begin_anew(), TIMEOUT))
+    run(begin_anew)
 
 
 def test_who_waits_for_a_channel_that_cannot_be_read_is_told_and_may_try_again() -> None:
-    async def wait() -> None:
-        subscriptions = Subscriptions(lambda _channel, _message: None, Signer([]))
-        engine: Any = Engine()
-        engine.broken = {"bad"}
-        syncing = asyncio.create_task(subscriptions.sync_loop(engine))
-        for channel in ("hall", "bad"):
-            subscriptions.add(channel)
-        await subscriptions.wait_synced("hall")
+    async def wait(node: Node) -> None:
+        node.engine.broken = {"bad"}
+        syncing = asyncio.create_task(node.subscriptions.sync_loop(node.engine))
+        node.subscriptions.add("bad")
+        await node.subscriptions.wait_synced("hall")
         for _ in range(2):
             with pytest.raises(FanoutUnavailableError):
-                await subscriptions.wait_synced("bad")
-        engine.broken.clear()
-        await subscriptions.wait_synced("bad")
+                await node.subscriptions.wait_synced("bad")
+        node.engine.broken.clear()
+        await node.subscriptions.wait_synced("bad")
         syncing.cancel()
 
-    asyncio.run(asyncio.wait_for(wait(), TIMEOUT))
+    run(wait)
 
 
 def test_what_came_while_a_channel_could_not_be_read_is_not_sent_to_who_joins_later() -> None:
-    async def join_later() -> None:
-        sent: list[bytes] = []
-        subscriptions = Subscriptions(lambda _, message: sent.append(message.data), Signer([]))
-        engine: Any = Engine()
-        engine.broken = {"hall"}
-        subscriptions.add("hall")
-        await subscriptions.sync(engine)
-        subscriptions.discard("hall")
-        receive(subscriptions, engine)
-        engine.broken.clear()
-        subscriptions.add("hall")
-        await subscriptions.sync(engine)
-        receive(subscriptions, engine)
-        assert sent == [b"102"]
+    async def join_later(node: Node) -> None:
+        node.engine.broken = {"hall"}
+        await node.sync()
+        node.subscriptions.discard("hall")
+        node.receive()
+        node.engine.broken.clear()
+        node.subscriptions.add("hall")
+        await node.sync()
+        node.receive()
+        assert node.sent == [b"102"]
 
-    asyncio.run(asyncio.wait_for(join_later(), TIMEOUT))
+    run(join_later)
