@@ -115,8 +115,8 @@ def test_what_is_not_a_list_is_refused(options: dict[str, Any], given: str, exam
     [
         ("allow", "unmanaged", "unmanaged"),
         ("allow", "un", "un"),
-        *(("allow", value, "name") for value in (5, True, None)),
-        *(("subprotocols", value, "name") for value in (5, True, None)),
+        ("subprotocols", "ocpp1.6", "ocpp1.6"),
+        *((key, value, "name") for key in ("allow", "subprotocols") for value in (5, True, None)),
     ],
 )
 def test_an_opt_that_is_not_a_list_is_refused(key: str, value: Any, example: str) -> None:

@@ -385,14 +385,6 @@ def test_a_listener_names_the_subprotocols_that_it_speaks(
         assert socket.accepted_subprotocol == chosen
 
 
-def test_a_subprotocol_may_be_named_alone(serve: Serve) -> None:
-    @listener("/", opt={"subprotocols": "ocpp1.6"})
-    async def handler(data: str) -> None: ...
-
-    with serve(handler) as client, client.websocket_connect("/", subprotocols=["x", "ocpp1.6"]) as socket:
-        assert socket.accepted_subprotocol == "ocpp1.6"
-
-
 def test_a_cancellation_while_it_closes_does_not_hinder_the_clean_up(hooks: Hooks) -> None:
     app = build(hooks, handler)
 

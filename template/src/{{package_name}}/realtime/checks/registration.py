@@ -349,7 +349,7 @@ def _is_allowed(handler: BaseRouteHandler, name: str) -> bool:
 
 def _names_in_opt(handler: BaseRouteHandler, key: str) -> Collection[Any]:
     names: Collection[Any] = (handler.opt or {}).get(key, ())
-    if (key == "allow" and isinstance(names, str)) or not is_subclass(type(names), Collection):
+    if isinstance(names, str) or not is_subclass(type(names), Collection):
         example = names if isinstance(names, str) else "name"
         raise ConfigurationError(
             function_of(handler),

@@ -66,7 +66,6 @@ class ConnectionContext:
         connection = session.ensure_connection()
         structlog.contextvars.bind_contextvars(connection=connection.id)
         wanted, offered = socket.route_handler.opt.get("subprotocols", ()), socket.scope["subprotocols"]
-        wanted = [wanted] if isinstance(wanted, str) else wanted
         await socket.accept(next((each for each in wanted if each in offered), None))
         connection.accepted_at = datetime.now(UTC)
         log.info("connection accepted", path=session.path, client=session.client)

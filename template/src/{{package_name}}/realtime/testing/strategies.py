@@ -219,8 +219,7 @@ class Endpoint:
         drawn = st.builds(
             self._address, st.fixed_dictionaries(parts), st.fixed_dictionaries(query[0], optional=query[1])
         )
-        named: Any = self.handler.opt.get("subprotocols", ())
-        subprotocols: list[str] = [named] if isinstance(named, str) else [*named]
+        subprotocols: list[str] = [*self.handler.opt.get("subprotocols", ())]
         offered = st.sampled_from(subprotocols).map(lambda each: (each,)) if subprotocols else st.just(())
         return st.tuples(drawn, offered)
 
