@@ -1,5 +1,6 @@
 """What a connection receives of the channels that it joins, within one process."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -8,19 +9,23 @@ from typing import Any
 import pytest
 from litestar import Litestar, post
 from litestar.di import NamedDependency
-from litestar.exceptions import WebSocketDisconnect
+from litestar.exceptions import WebSocketDisconnect, WebSocketException
 from litestar.params import FromPath, FromQuery
 from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
 
 from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
+from my_service.realtime.fanout.dispatch import Dispatcher
+from my_service.realtime.fanout.memory import MAX_BURST, MemoryBroker
 from my_service.realtime.fanout.plugin import MAX_BATCH
 from my_service.realtime.sessions.plugin import Sessions
 from my_service.realtime.sessions.session import Session
+from my_service.realtime.testing import Start
 from my_service.settings import Settings
 
 from ..recording import Hooks
+from ..recording import receive as receive_from
 
 HISTORY = 5
 
@@ -70,6 +75,12 @@ class Room(Listener):
                     fanout.publish(Said(str(each)), room)
             case ["who"]:
                 return " ".join(await fanout.present(room))
+            case ["fail", text]:
+                await fanout.publish(Said(text), room)
+                raise WebSocketException(detail="", code=4000)
+            case ["close", text]:
+                await fanout.publish(Said(text), room)
+                await socket.close(code=4000)
             case _:
                 await fanout.publish(Said(data), room)
         return "done"
@@ -237,3 +248,49 @@ def test_nothing_is_left_of_a_room_that_nobody_is_in(rooms: TestClient[Litestar]
         assert fanout.channels == {"hall"}
     hooks.ended.get(timeout=20)
     assert not fanout.channels
+
+
+def test_what_a_handler_has_published_is_received_before_its_answer(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one:
+        for number in range(3):
+            one.send_text(f"{number}")
+        received = [one.receive_text(timeout=20) for _ in range(6)]
+        assert received == [each for number in range(3) for each in (f'{{"type":"said","text":"{number}"}}', "done")]
+
+
+@pytest.mark.parametrize("ends", ["fail", "close"])
+def test_what_a_handler_has_published_is_received_before_its_connection_ends(
+    rooms: TestClient[Litestar], ends: str
+) -> None:
+    with enter(rooms, "/hall") as one:
+        one.send_text(f"{ends} bye")
+        assert one.receive_json(timeout=20)["text"] == "bye"
+        with pytest.raises(WebSocketDisconnect) as ended:
+            one.receive_text(timeout=20)
+        assert ended.value.code == 4000
+
+
+def test_it_is_received_before_the_answer_to_the_message_behind_it(start: Start) -> None:
+    with start().connect("/ws/rooms/hall") as client:
+        assert receive_from(client)["type"] == "joined"
+        for number in range(20):
+            client.send(f'{{"type":"say","text":"{number}"}}')
+            client.send('{"type":"ping"}')
+        received = [receive_from(client) for _ in range(40)]
+        assert [each.get("text", each["type"]) for each in received] == [
+            each for number in range(20) for each in (str(number), "pong")
+        ]
+
+
+def test_messages_that_a_task_publishes_one_after_the_other_are_delivered_in_bursts() -> None:
+    async def publish() -> None:
+        broker, dispatcher = MemoryBroker(Settings()), Dispatcher(MAX_BATCH)
+        await broker.start(dispatcher.dispatch)
+        bursts: list[int] = []
+        dispatcher.add("hall", lambda batch: bursts.append(len(batch.messages)))
+        for _ in range(10 * MAX_BURST):
+            await broker.publish("hall", b"x")
+        assert 9 <= len(bursts) <= 11
+        assert max(bursts) <= MAX_BURST
+
+    asyncio.run(publish())

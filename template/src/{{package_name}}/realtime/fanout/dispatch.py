@@ -47,7 +47,8 @@ class Dispatcher:
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
         self._subscribers: dict[str, set[Deliver]] = {}
-        self._pending: dict[str, list[Message]] = {}
+        self.pending: dict[str, list[Message]] = {}
+        """The messages of each channel that the next turn of the event loop delivers."""
 
     @property
     def channels(self) -> KeysView[str]:
@@ -58,17 +59,17 @@ class Dispatcher:
         """Deliver a message to the subscribers of a channel soon, with what else comes in this turn of the loop."""
         if channel not in self._subscribers:
             return
-        pending = self._pending.get(channel)
+        pending = self.pending.get(channel)
         if pending is None:
-            pending = self._pending[channel] = []
+            pending = self.pending[channel] = []
             asyncio.get_running_loop().call_soon(self._dispatch, channel)
         pending.append(message)
 
     def _dispatch(self, channel: str) -> None:
-        messages = self._pending.pop(channel, [])
+        messages = self.pending.pop(channel, [])
         if rest := messages[self._max_batch :]:
             del messages[self._max_batch :]
-            self._pending[channel] = rest
+            self.pending[channel] = rest
             asyncio.get_running_loop().call_soon(self._dispatch, channel)
         if messages:
             batch = Batch(messages)
@@ -89,7 +90,7 @@ class Dispatcher:
             del self._subscribers[channel]
 
     def _flush(self, channel: str) -> None:
-        while channel in self._pending:
+        while channel in self.pending:
             self._dispatch(channel)
 
 

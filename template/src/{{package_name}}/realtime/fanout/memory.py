@@ -12,6 +12,9 @@ from .messages import History, Members, Message
 
 T = TypeVar("T")
 
+MAX_BURST: Final = 32
+"""Messages that a task publishes on a channel, and that are delivered together, before other tasks have their turn."""
+
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
 
@@ -21,6 +24,7 @@ class MemoryBroker(Broker):
 
     def __init__(self, settings: FanoutSettings) -> None:
         self._settings = settings
+        self._burst = min(MAX_BURST, settings.max_backlog)
         self._dispatch: Dispatch | None = None
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
         """The channel that was used last is the last."""
@@ -38,14 +42,14 @@ class MemoryBroker(Broker):
         self._dispatch = None
 
     def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
-        """Publish; whoever awaits it goes on after the message has been handed to the connections of this node."""
+        """Publish; of a burst, whoever awaits it lets the connections of this node receive now and then."""
         if self._dispatch is None:
             return closed()
         kept = self._channel(channel)
         kept.sequence += 1
         self._keep(kept, _Kept(data, kept.sequence, exclude))
         self._dispatch(channel, Message(data, kept.sequence, exclude))
-        return _resolve_soon(kept.sequence)
+        return _resolved(kept.sequence, soon=kept.sequence % self._burst == 0)
 
     def _keep(self, channel: "_Channel", message: "_Kept") -> None:
         """Keep a message, within the bounds in number and bytes of its channel, and in bytes of all of them."""
@@ -86,7 +90,7 @@ class MemoryBroker(Broker):
 
     def join_presence(self, channel: str, member: str, joined: bytes, left: bytes) -> asyncio.Future[int]:
         self._members.setdefault(channel, {})[member] = _Member(left)
-        return self.publish(channel, joined) if joined else _resolve_soon(0)
+        return self.publish(channel, joined) if joined else _resolved(0)
 
     def set_presence_state(self, channel: str, member: str, state: bytes = b"") -> asyncio.Future[float]:
         if self._dispatch is None:
@@ -95,20 +99,20 @@ class MemoryBroker(Broker):
         if known and state not in {b"", known.state}:
             known.state, known.waits = state, True
         if known is None or not known.waits:
-            return _resolve_soon(0.0)
+            return _resolved(0.0)
         now = asyncio.get_running_loop().time()
         left = known.published_at + self._settings.presence_state_seconds - now
         if left <= 0:
             known.waits, known.published_at = False, now
             self.publish(channel, known.state)
-        return _resolve_soon(max(left, 0.0))
+        return _resolved(max(left, 0.0))
 
     def leave_presence(self, channel: str, member: str) -> asyncio.Future[int]:
         members = self._members[channel]
         left = members.pop(member).left
         if not members:
             del self._members[channel]
-        return self.publish(channel, left) if left else _resolve_soon(0)
+        return self.publish(channel, left) if left else _resolved(0)
 
     async def remember(self, text: str, until: float) -> None:
         """Do nothing: no other process is to know, and this one does."""
@@ -165,11 +169,14 @@ class _Channel:
         self.used_at = monotonic()
 
 
-def _resolve_soon(value: T) -> asyncio.Future[T]:
-    """Return a future that has a result in the next turn: a sender must not outrun its receivers."""
+def _resolved(value: T, *, soon: bool = False) -> asyncio.Future[T]:
+    """Return a future that has a result, at once or in the next turn of the event loop."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
-    loop.call_soon(_resolve, result, value)
+    if soon:
+        loop.call_soon(_resolve, result, value)
+    else:
+        result.set_result(value)
     return result
 
 

@@ -143,7 +143,9 @@ class Fanout(InitPlugin):
     async def _lifespan(self, app: Litestar) -> AsyncGenerator[None, None]:
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
         async with self._running():
-            self.subscribe(REMOVALS, partial(self._follow, app.plugins.get(Sessions).registry))
+            registry = app.plugins.get(Sessions).registry
+            registry.runtime.undelivered = self._dispatcher.pending
+            self.subscribe(REMOVALS, partial(self._follow, registry))
             yield
 
     @asynccontextmanager

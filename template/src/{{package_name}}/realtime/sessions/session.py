@@ -307,6 +307,8 @@ class Session:
                 payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
             except RecursionError:
                 raise TooDeepError from None
+        if self.runtime.undelivered:
+            await _let_deliver()
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
@@ -493,6 +495,8 @@ class Session:
             The cause: what ended the connection first.
         """
         await self.end_tasks()
+        if self.runtime.undelivered:
+            await _let_deliver()
         if self._send_failed and self.cause is None:
             await self._read_cause()
         self.message_handled()
@@ -586,6 +590,8 @@ class Session:
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
+            if self.runtime.undelivered:
+                await _let_deliver()
             await self.close(Reason.SERVICE_CLOSED, code, reason)
 
     def _allows_ping(self, messages: int) -> bool:
@@ -640,3 +646,9 @@ class Session:
                     if message["type"] == "websocket.disconnect":
                         self._disconnected(message)
         self._end_with(LOST)
+
+
+async def _let_deliver() -> None:
+    """Let what was published go first: the next turn of the event loop delivers it, and the one after that sends it."""
+    for _ in range(2):
+        await asyncio.sleep(0)
