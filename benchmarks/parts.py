@@ -389,7 +389,7 @@ def idle(plan: Plan) -> Findings:
     """100,000 idle connections, from many loopback addresses: memory, CPU, and how long a busy one waits."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     processes = math.ceil(plan.idle / (most - RESERVED_DESCRIPTORS))  # each may open so many files only
-    count = plan.idle // processes
+    count = math.ceil(plan.idle / processes)
 
     def talk(server: Server) -> load.Sample:
         [sample] = uvloop.run(load.echo(server, 1, connections=1, seconds=PINGS))
