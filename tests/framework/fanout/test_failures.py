@@ -294,7 +294,8 @@ def test_the_last_sequence_there_can_be_is_answered(rooms: TestClient[Litestar])
 def test_who_untracks_stays_joined(rooms: TestClient[Litestar]) -> None:
     with rooms.websocket_connect("/hall") as witness, rooms.websocket_connect("/hall") as client:
         assert [say(client, text) for text in ("track", "join")] == ["done"] * 2
-        assert [say(client, "untrack"), client.receive_text(timeout=TIMEOUT)] == ['{"type":"said","text":"left"}', "done"]
+        assert '"left"' in say(client, "untrack")
+        assert client.receive_text(timeout=TIMEOUT) == "done"
         witness.send_text("hi")
         assert '"hi"' in client.receive_text(timeout=TIMEOUT)
 

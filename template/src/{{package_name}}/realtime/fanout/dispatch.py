@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, K
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import filterfalse
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -47,8 +47,9 @@ class Dispatcher:
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
         self._subscribers: dict[str, set[Deliver]] = {}
-        self.pending: dict[str, list[Message]] = {}
-        """The messages of each channel that the next turn of the event loop delivers."""
+        self._pending: dict[str, list[Message]] = {}
+        self.publishers: set[asyncio.Task[Any] | None] = set()
+        """The tasks that have published what the next turn of the event loop delivers."""
 
     @property
     def channels(self) -> KeysView[str]:
@@ -59,17 +60,21 @@ class Dispatcher:
         """Deliver a message to the subscribers of a channel soon, with what else comes in this turn of the loop."""
         if channel not in self._subscribers:
             return
-        pending = self.pending.get(channel)
+        loop = asyncio.get_running_loop()
+        pending = self._pending.get(channel)
         if pending is None:
-            pending = self.pending[channel] = []
-            asyncio.get_running_loop().call_soon(self._dispatch, channel)
+            pending = self._pending[channel] = []
+            loop.call_soon(self._dispatch, channel)
         pending.append(message)
+        if not self.publishers:
+            loop.call_soon(self.publishers.clear)
+        self.publishers.add(asyncio.current_task())
 
     def _dispatch(self, channel: str) -> None:
-        messages = self.pending.pop(channel, [])
+        messages = self._pending.pop(channel, [])
         if rest := messages[self._max_batch :]:
             del messages[self._max_batch :]
-            self.pending[channel] = rest
+            self._pending[channel] = rest
             asyncio.get_running_loop().call_soon(self._dispatch, channel)
         if messages:
             batch = Batch(messages)
@@ -90,7 +95,7 @@ class Dispatcher:
             del self._subscribers[channel]
 
     def _flush(self, channel: str) -> None:
-        while channel in self.pending:
+        while channel in self._pending:
             self._dispatch(channel)
 
 

@@ -144,7 +144,7 @@ class Fanout(InitPlugin):
         self._encoder = msgspec.json.Encoder(enc_hook=get_serializer(app.type_encoders))
         async with self._running():
             registry = app.plugins.get(Sessions).registry
-            registry.runtime.undelivered = self._dispatcher.pending
+            registry.runtime.publishers = self._dispatcher.publishers
             self.subscribe(REMOVALS, partial(self._follow, registry))
             yield
 

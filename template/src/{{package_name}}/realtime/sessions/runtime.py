@@ -2,6 +2,7 @@
 for those of an address or a user. And `TokenBucket`, which bounds how much each of them may send.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Container
@@ -176,8 +177,8 @@ class Runtime:
     """The ASGI applications that have accepted a socket without `connection_lifespan`: the log names each once."""
     draining: bool = False
     """The service is about to stop."""
-    undelivered: Container[str] = ()
-    """The channels with messages that the next turn of the event loop delivers; empty where there is none."""
+    publishers: Container[asyncio.Task[Any] | None] = ()
+    """The tasks that have published what the next turn of the event loop delivers."""
 
     def count_rejected(self, scope: dict[str, Any], reason: str, status: int, detail: str, **hints: Any) -> str:
         """Count a handshake that is rejected, and log it.

@@ -307,8 +307,8 @@ class Session:
                 payload = traits.encode(message) if ref is None else encode_with(message, "ref", ref, traits.encode)
             except RecursionError:
                 raise TooDeepError from None
-        if self.runtime.undelivered:
-            await _let_deliver()
+        if self.runtime.publishers:
+            await self._let_deliver()
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
 
@@ -495,8 +495,7 @@ class Session:
             The cause: what ended the connection first.
         """
         await self.end_tasks()
-        if self.runtime.undelivered:
-            await _let_deliver()
+        await self._let_deliver()
         if self._send_failed and self.cause is None:
             await self._read_cause()
         self.message_handled()
@@ -590,9 +589,14 @@ class Session:
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
-            if self.runtime.undelivered:
-                await _let_deliver()
+            await self._let_deliver()
             await self.close(Reason.SERVICE_CLOSED, code, reason)
+
+    async def _let_deliver(self) -> None:
+        """Let what this task has published go first: one turn of the event loop delivers it, the next one sends it."""
+        if asyncio.current_task() in self.runtime.publishers:
+            for _ in range(2):
+                await asyncio.sleep(0)
 
     def _allows_ping(self, messages: int) -> bool:
         """Let a ping pass, charged as a message or not: `count_ping` comes when it is handled as one."""
@@ -646,9 +650,3 @@ class Session:
                     if message["type"] == "websocket.disconnect":
                         self._disconnected(message)
         self._end_with(LOST)
-
-
-async def _let_deliver() -> None:
-    """Let what was published go first: the next turn of the event loop delivers it, and the one after that sends it."""
-    for _ in range(2):
-        await asyncio.sleep(0)
