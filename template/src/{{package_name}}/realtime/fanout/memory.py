@@ -42,7 +42,7 @@ class MemoryBroker(Broker):
         self._dispatch = None
 
     def publish(self, channel: str, data: bytes, exclude: str = "") -> asyncio.Future[int]:
-        """Publish; of a burst, whoever awaits it lets the connections of this node receive now and then."""
+        """Publish. To await it gives way to other tasks once in MAX_BURST messages of a channel."""
         if self._dispatch is None:
             return closed()
         kept = self._channel(channel)
