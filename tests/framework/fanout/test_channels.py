@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from litestar import Litestar, post
+from litestar import Litestar, post, websocket, websocket_listener
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect, WebSocketException
 from litestar.params import FromPath, FromQuery
@@ -15,7 +15,7 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 from msgspec import Struct
 
-from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket
+from my_service.realtime import ConnectionInfo, Fanout, Listener, Socket, connection_lifespan
 from my_service.realtime.fanout.dispatch import Dispatcher
 from my_service.realtime.fanout.memory import MAX_BURST, MemoryBroker
 from my_service.realtime.fanout.plugin import MAX_BATCH
@@ -81,9 +81,36 @@ class Room(Listener):
             case ["close", text]:
                 await fanout.publish(Said(text), room)
                 await socket.close(code=4000)
+            case ["exceed", text]:
+                await fanout.publish(Said(text), room)
+                while True:
+                    await Session.of(socket).count_ping()
+            case ["part", text]:
+                await fanout.publish(Said(text), room)
+                await fanout.leave(socket, room)
             case _:
                 await fanout.publish(Said(data), room)
         return "done"
+
+
+@websocket_listener("/litestar/{room:str}", connection_lifespan=connection_lifespan)
+async def plain(data: str, room: FromPath[str], fanout: NamedDependency[Fanout]) -> str:
+    await fanout.publish(Said(data), room)
+    return "done"
+
+
+@websocket("/raw/{room:str}")
+async def raw(socket: Socket, room: FromPath[str], fanout: NamedDependency[Fanout]) -> None:
+    async with connection_lifespan(socket):
+        while True:
+            await fanout.publish(Said(await socket.receive_text()), room)
+            await socket.send_text("done")
+
+
+class JoiningHooks(Hooks):
+    async def on_accept(self, socket: Socket, connection: ConnectionInfo) -> None:
+        await super().on_accept(socket, connection)
+        await socket.app.plugins.get(Fanout).join(socket, "lobby")
 
 
 @post("/tell/{room:str}")
@@ -258,16 +285,31 @@ def test_what_a_handler_has_published_is_received_before_its_answer(rooms: TestC
         assert received == [each for number in range(3) for each in (f'{{"type":"said","text":"{number}"}}', "done")]
 
 
-@pytest.mark.parametrize("ends", ["fail", "close"])
+@pytest.mark.parametrize("path", ["/litestar/lobby", "/raw/lobby"])
+def test_it_is_received_before_what_goes_through_the_socket_itself(limitless: Settings, path: str) -> None:
+    plugins = [Fanout(limitless), Sessions(limitless, ConnectionInfo, JoiningHooks())]
+    app = Litestar([plain, raw], plugins=plugins, logging_config=None, openapi_config=None)
+    with TestClient(app) as client, enter(client, path) as one:
+        one.send_text("hi")
+        assert [one.receive_text(timeout=20) for _ in range(2)] == ['{"type":"said","text":"hi"}', "done"]
+
+
+def test_what_a_handler_has_published_is_received_before_it_leaves(rooms: TestClient[Litestar]) -> None:
+    with enter(rooms, "/hall") as one:
+        one.send_text("part bye")
+        assert [one.receive_text(timeout=20) for _ in range(2)] == ['{"type":"said","text":"bye"}', "done"]
+
+
+@pytest.mark.parametrize(("ends", "code"), [("fail", 4000), ("close", 4000), ("exceed", 1008)])
 def test_what_a_handler_has_published_is_received_before_its_connection_ends(
-    rooms: TestClient[Litestar], ends: str
+    rooms: TestClient[Litestar], ends: str, code: int
 ) -> None:
     with enter(rooms, "/hall") as one:
         one.send_text(f"{ends} bye")
         assert one.receive_json(timeout=20)["text"] == "bye"
         with pytest.raises(WebSocketDisconnect) as ended:
             one.receive_text(timeout=20)
-        assert ended.value.code == 4000
+        assert ended.value.code == code
 
 
 def test_it_is_received_before_the_answer_to_the_message_behind_it(start: Start) -> None:
@@ -282,15 +324,38 @@ def test_it_is_received_before_the_answer_to_the_message_behind_it(start: Start)
         ]
 
 
-def test_messages_that_a_task_publishes_one_after_the_other_are_delivered_in_bursts() -> None:
+@pytest.mark.parametrize(
+    ("tasks", "max_backlog", "most"), [(1, 1000, MAX_BURST), (20, 1000, MAX_BURST + 19), (4, 10, 5 + 3)]
+)
+def test_messages_that_tasks_publish_one_after_the_other_are_delivered_in_bursts(
+    tasks: int, max_backlog: int, most: int
+) -> None:
     async def publish() -> None:
-        broker, dispatcher = MemoryBroker(Settings()), Dispatcher(MAX_BATCH)
+        broker, dispatcher = MemoryBroker(Settings(max_backlog=max_backlog)), Dispatcher(MAX_BATCH)
         await broker.start(dispatcher.dispatch)
         bursts: list[int] = []
         dispatcher.add("hall", lambda batch: bursts.append(len(batch.messages)))
-        for _ in range(10 * MAX_BURST):
-            await broker.publish("hall", b"x")
-        assert 9 <= len(bursts) <= 11
-        assert max(bursts) <= MAX_BURST
+
+        async def speak() -> None:
+            for _ in range(10 * MAX_BURST):
+                await broker.publish("hall", b"x")
+
+        await asyncio.gather(*(speak() for _ in range(tasks)))
+        assert max(bursts) <= most
+        assert len(bursts) < 15 * MAX_BURST * tasks / most
+
+    asyncio.run(publish())
+
+
+@pytest.mark.parametrize("rooms", [1, MAX_BURST])
+def test_who_publishes_where_nobody_listens_or_in_many_rooms_gives_way_as_well(rooms: int) -> None:
+    async def publish() -> None:
+        broker, dispatcher = MemoryBroker(Settings()), Dispatcher(MAX_BATCH)
+        await broker.start(dispatcher.dispatch)
+        turn = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turn.set)
+        for number in range(MAX_BURST):
+            await broker.publish(f"hall {number % rooms}", b"x")
+        assert turn.is_set()
 
     asyncio.run(publish())

@@ -91,8 +91,9 @@ async def say(room: FromQuery[str], text: FromQuery[str], fanout: NamedDependenc
 
 
 @post("/remove")
-async def remove(user: FromQuery[str], room: FromQuery[str], fanout: NamedDependency[Fanout]) -> None:
+async def remove(user: FromQuery[str], room: FromQuery[str], fanout: NamedDependency[Fanout]) -> list[str]:
     await fanout.remove(user, room, "spam")
+    return await fanout.present(room)
 
 
 @post("/garbage")
@@ -159,8 +160,11 @@ def test_a_user_is_removed_from_a_room_and_told_why(service: TestClient[Litestar
     with service.websocket_connect("/room?name=hall&user=eve") as eve:
         with service.websocket_connect("/room?name=hall&user=ada") as ada:
             assert ada.receive_json(timeout=TIMEOUT)["text"] == "ada came"
-            for user, room in (("", "hall"), ("ada", "yard"), ("ada", "hall"), ("ada", "hall")):
-                service.post(f"/remove?user={user}&room={room}")
+            left = [
+                service.post(f"/remove?user={user}&room={room}").json()
+                for user, room in (("", "hall"), ("ada", "yard"), ("ada", "hall"), ("ada", "hall"))
+            ]
+            assert left == [["ada", "eve"], [], ["eve"], ["eve"]]
             service.post("/say?room=hall&text=without+ada")
             messages = [eve.receive_json(timeout=TIMEOUT)["text"] for _ in range(4)]
             assert messages == ["eve came", "ada came", "ada went", "without ada"]

@@ -1,19 +1,19 @@
 """The fan-out within one process: nothing of it breaks, and nothing outlives the process."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, time_ns
 from typing import Final, NamedTuple, TypeVar
 
 from .broker import CHANNEL_SHARE, MESSAGE_BYTES, Broker, Dispatch, FanoutSettings, closed
-from .messages import History, Members, Message
+from .messages import History, Members, Message, is_node_channel
 
 T = TypeVar("T")
 
 MAX_BURST: Final = 32
-"""Messages that a task publishes on a channel, and that are delivered together, before other tasks have their turn."""
+"""Messages of a channel, or channels, after which whoever publishes more in this turn of the event loop gives way."""
 
 MAX_CHANNELS: Final = 10_000
 """Channels whose history is kept; the one that was silent for longest is forgotten for the next."""
@@ -24,11 +24,13 @@ class MemoryBroker(Broker):
 
     def __init__(self, settings: FanoutSettings) -> None:
         self._settings = settings
-        self._burst = min(MAX_BURST, settings.max_backlog)
+        self._max_burst = min(MAX_BURST, settings.max_backlog // 2)
         self._dispatch: Dispatch | None = None
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
         """The channel that was used last is the last."""
         self._size = 0
+        self._published: Counter[str] = Counter()
+        """Messages that were published in this turn of the event loop, by channel."""
         self._members: dict[str, dict[str, _Member]] = {}
         """The members of each channel."""
 
@@ -36,6 +38,7 @@ class MemoryBroker(Broker):
         self._dispatch = dispatch
         self._channels.clear()
         self._size = 0
+        self._published.clear()
         self._members.clear()
 
     async def stop(self) -> None:
@@ -49,7 +52,15 @@ class MemoryBroker(Broker):
         kept.sequence += 1
         self._keep(kept, _Kept(data, kept.sequence, exclude))
         self._dispatch(channel, Message(data, kept.sequence, exclude))
-        return _resolved(kept.sequence, soon=kept.sequence % self._burst == 0)
+        return _resolved(kept.sequence, soon=self._gives_way(channel))
+
+    def _gives_way(self, channel: str) -> bool:
+        """Count a message, and return whether it is to be delivered before its sender goes on."""
+        if not self._published:
+            asyncio.get_running_loop().call_soon(self._published.clear)
+        self._published[channel] += 1
+        is_long = self._published[channel] >= self._max_burst or len(self._published) % MAX_BURST == 0
+        return is_long or is_node_channel(channel)  # who was removed receives nothing of what follows
 
     def _keep(self, channel: "_Channel", message: "_Kept") -> None:
         """Keep a message, within the bounds in number and bytes of its channel, and in bytes of all of them."""

@@ -276,6 +276,7 @@ class Fanout(InitPlugin):
             channel: The name of the channel.
         """
         if channels := socket.scope["state"].get(CHANNELS_KEY):
+            await Session.of(socket).let_deliver()
             await self._leave(channels, room_channel(channel))
 
     async def _leave(self, channels: Channels, channel: str) -> None:

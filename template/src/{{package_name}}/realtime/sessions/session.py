@@ -246,6 +246,8 @@ class Session:
             WebSocketDisconnect: The client is gone, whatever the server calls that, or the connection is closed.
             ValueError: The close code is one that no endpoint may send.
         """
+        if self.runtime.publishers:
+            await self.let_deliver()
         if message["type"] == "websocket.http.response.body":
             await self._pass_on(message)
         elif self.cause is not None:
@@ -308,9 +310,15 @@ class Session:
             except RecursionError:
                 raise TooDeepError from None
         if self.runtime.publishers:
-            await self._let_deliver()
+            await self.let_deliver()
         if binary or not self.write_frames(text_frame(payload), 1):
             await socket.send_data(payload, mode="binary" if binary else "text")
+
+    async def let_deliver(self) -> None:
+        """Let what this task has published go first: one turn of the event loop delivers it, the next one sends it."""
+        if asyncio.current_task() in self.runtime.publishers:
+            for _ in range(2):
+                await asyncio.sleep(0)
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Run a coroutine in a task that ends with the session; its failure ends the session.
@@ -495,7 +503,7 @@ class Session:
             The cause: what ended the connection first.
         """
         await self.end_tasks()
-        await self._let_deliver()
+        await self.let_deliver()
         if self._send_failed and self.cause is None:
             await self._read_cause()
         self.message_handled()
@@ -589,14 +597,7 @@ class Session:
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent: use 1000, 1008, or one of your own from 4000 to 4999")
         else:
-            await self._let_deliver()
             await self.close(Reason.SERVICE_CLOSED, code, reason)
-
-    async def _let_deliver(self) -> None:
-        """Let what this task has published go first: one turn of the event loop delivers it, the next one sends it."""
-        if asyncio.current_task() in self.runtime.publishers:
-            for _ in range(2):
-                await asyncio.sleep(0)
 
     def _allows_ping(self, messages: int) -> bool:
         """Let a ping pass, charged as a message or not: `count_ping` comes when it is handled as one."""
@@ -617,6 +618,7 @@ class Session:
             await self._exceed("max_message_size", "too big", CloseCode.MESSAGE_TOO_BIG)
 
     async def _exceed(self, setting: str, detail: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        await self.let_deliver()
         await self.close_for_limit(setting, detail, code)
         raise WebSocketDisconnect(detail=detail, code=code)
 
