@@ -189,7 +189,6 @@ LISTENERS = '''\
 """What streams, what has a task for each connection, and a room that does not tell who joins."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator
 
 from litestar import Router
